@@ -1,0 +1,1 @@
+//! Events to state to next step.

@@ -1,0 +1,1 @@
+//! YAML text in, YAML text out: byte-range edits and their proofs.

@@ -1,0 +1,335 @@
+//! What is written to the journal. State is the fold of these.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    ChangeId, Delivery, DeliveryState, Digest, Edit, LeafChange, Level, OwnerRef, Principal, Quorum, Risk, Source,
+};
+use crate::error::Problem;
+
+/// One event as stored. `prev` and `hash` chain all events of the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Version of the envelope.
+    pub v: u32,
+    /// Position in the whole journal, from 1.
+    pub seq: u64,
+    /// Hash of the event before, hex; 64 zeros for the first.
+    pub prev: String,
+    /// Hash of this event, hex.
+    pub hash: String,
+    /// ULID of the event.
+    pub id: String,
+    /// Change; `None` for events of the whole installation (stop, resume, policy).
+    pub change: Option<ChangeId>,
+    /// Position within the change, from 1: inserting (change, n) is the compare-and-swap.
+    pub n: u64,
+    /// Milliseconds since the epoch.
+    pub at: i64,
+    /// Who: `agent:NAME`, `person:NAME`, `countersign`.
+    pub actor: String,
+    /// What.
+    pub body: Body,
+}
+
+/// A live field that a change is to bring about (the `want` of the recordings).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Want {
+    /// API group.
+    #[serde(default)]
+    pub group: String,
+    /// Kind.
+    pub kind: String,
+    /// Namespace.
+    #[serde(default)]
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// JSON pointer into the live object, list items by index or `name=x`.
+    #[serde(default)]
+    pub path: String,
+    /// Value; `None` with `exists: Some(false)` = gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Value>,
+    /// `Some(false)`: the field or object must be gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exists: Option<bool>,
+}
+
+/// What was decided about a proposal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decided {
+    /// Level.
+    pub level: Level,
+    /// Delivery.
+    pub delivery: Delivery,
+    /// Who must say yes.
+    pub quorum: Quorum,
+    /// People who may (names), sponsor already taken out where it may not.
+    pub approvers: Vec<String>,
+    /// People to tell (names).
+    pub tell: Vec<String>,
+    /// Rules that matched.
+    pub rules: Vec<String>,
+    /// Version of the policy (hash of the files).
+    pub policy_version: String,
+    /// Seconds that an approval may take.
+    pub expires_s: u32,
+}
+
+/// A proposal, as first written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// Who asked.
+    pub requester: Principal,
+    /// Explicit idempotency key.
+    pub key: Option<String>,
+    /// SHA-256 of requester and edits: the derived idempotency key.
+    pub content_key: String,
+    /// The agent's words, redacted and capped.
+    pub reason: String,
+    /// The edits, as asked.
+    pub edits: Vec<Edit>,
+    /// Cluster (name in the configuration).
+    pub cluster: String,
+    /// Owner.
+    pub owner: OwnerRef,
+    /// Source at the owner.
+    pub source: Source,
+    /// Repository (name in the configuration).
+    pub repository: String,
+    /// Full ref.
+    pub git_ref: String,
+    /// Commit that the edit was planned on.
+    pub base: String,
+    /// Changed leaves.
+    pub fields: Vec<LeafChange>,
+    /// Live fields to wait for.
+    pub want: Vec<Want>,
+    /// What stands between a commit and the cluster.
+    pub state: DeliveryState,
+    /// Risk.
+    pub risk: Risk,
+    /// Unified diff, redacted.
+    pub diff: String,
+    /// Change that this one undoes.
+    pub reverts: Option<ChangeId>,
+}
+
+/// An outside effect; each is bracketed by [`Body::Intent`] and [`Body::Done`] or [`Body::Failed`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "effect", rename_all = "snake_case")]
+pub enum Effect {
+    /// Send the card to one person.
+    Ask {
+        /// Person.
+        person: String,
+    },
+    /// Push the commit to the followed branch.
+    PushTarget,
+    /// Push the commit to the change's own branch.
+    PushBranch,
+    /// Open the pull request.
+    OpenPullRequest,
+    /// Merge the pull request.
+    Merge,
+    /// Comment on and close the pull request (rejected, expired, cancelled).
+    ClosePullRequest,
+    /// Ask the engine to look now.
+    Hint,
+    /// Edit a card to its final words.
+    SettleCard {
+        /// Person.
+        person: String,
+    },
+    /// Tell one person something new, with sound.
+    Notify {
+        /// Person.
+        person: String,
+        /// What about (`failed`, `healthy`, `standard`).
+        about: String,
+    },
+}
+
+impl Effect {
+    /// Name without arguments, as fault points and logs use it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Ask { .. } => "ask",
+            Self::PushTarget => "push_target",
+            Self::PushBranch => "push_branch",
+            Self::OpenPullRequest => "open_pull_request",
+            Self::Merge => "merge",
+            Self::ClosePullRequest => "close_pull_request",
+            Self::Hint => "hint",
+            Self::SettleCard { .. } => "settle_card",
+            Self::Notify { .. } => "notify",
+        }
+    }
+
+    /// Every name.
+    pub const NAMES: [&'static str; 9] = [
+        "ask", "push_target", "push_branch", "open_pull_request", "merge", "close_pull_request", "hint", "settle_card", "notify",
+    ];
+}
+
+/// How a change ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// Synced and healthy.
+    Healthy,
+    /// Delivered, and failed for good.
+    Failed,
+    /// Delivered, and not decided within the time allowed.
+    TimedOut,
+    /// A later commit took its place.
+    Superseded,
+    /// A person said no.
+    Rejected,
+    /// Nobody said yes in time.
+    Expired,
+    /// Withdrawn by agent or person.
+    Cancelled,
+    /// What was approved is no longer what would be done.
+    Stale,
+    /// It could not be delivered.
+    Undelivered,
+    /// Manual, and nobody committed it in time.
+    Abandoned,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "data", rename_all = "snake_case")]
+pub enum Body {
+    /// A change was proposed, decided and sealed.
+    Proposed {
+        /// Proposal.
+        proposal: Box<Proposal>,
+        /// Decision.
+        decided: Box<Decided>,
+        /// Canonical JSON of the sealed change, as hashed.
+        sealed: String,
+        /// Its digest.
+        digest: Digest,
+    },
+    /// About to do something outside.
+    Intent {
+        /// What.
+        effect: Effect,
+        /// Facts needed to find it again (commit id, branch, handle hashes).
+        facts: Value,
+    },
+    /// It was done (or found done).
+    Done {
+        /// What.
+        effect: Effect,
+        /// Result (commit, number of the pull request, message id).
+        result: Value,
+    },
+    /// It was not done.
+    Failed {
+        /// What.
+        effect: Effect,
+        /// Why.
+        problem: Problem,
+        /// No further try.
+        last: bool,
+    },
+    /// A button was pressed; stored before the update is acknowledged.
+    Pressed {
+        /// Telegram's update id.
+        update: i64,
+        /// Callback id.
+        callback: String,
+        /// Who, by the configuration.
+        person: String,
+        /// `approve`, `reject`, `stop`.
+        action: String,
+    },
+    /// A person voted, on any channel.
+    Voted {
+        /// Who.
+        person: String,
+        /// `telegram`, `ssh`, `forge`.
+        channel: String,
+        /// Yes or no.
+        approve: bool,
+        /// Reason for no.
+        reason: Option<String>,
+        /// What was voted on.
+        digest: Digest,
+        /// Detached signature (ssh), armoured.
+        proof: Option<String>,
+    },
+    /// The gate let it through.
+    Authorized {
+        /// Digest.
+        digest: Digest,
+        /// People whose votes counted.
+        by: Vec<String>,
+        /// Policy version at that moment.
+        policy_version: String,
+    },
+    /// The base moved innocently, and the edit was proved anew on it.
+    Rebased {
+        /// New base.
+        base: String,
+    },
+    /// The watched commit is on the followed branch.
+    Landed {
+        /// Commit.
+        commit: String,
+        /// `push`, `merge`, `found`.
+        via: String,
+    },
+    /// The verdict changed.
+    Observed {
+        /// `waiting`, `healthy`, `failed`, `superseded`.
+        verdict: String,
+        /// Code.
+        code: String,
+        /// Words.
+        say: String,
+    },
+    /// The change ended.
+    Closed {
+        /// How.
+        ending: Ending,
+        /// One sentence.
+        say: String,
+    },
+    /// After a failure: the change that would undo it.
+    RevertPrepared {
+        /// Its id.
+        change: ChangeId,
+    },
+    /// Emergency stop.
+    Stopped {
+        /// Why.
+        reason: String,
+    },
+    /// End of the emergency stop.
+    Resumed {
+        /// Why.
+        reason: String,
+    },
+    /// Journal head, signed.
+    Checkpoint {
+        /// Sequence number that is signed.
+        seq: u64,
+        /// Its hash.
+        hash: String,
+        /// Armoured ssh signature.
+        signature: String,
+    },
+    /// Up to where the channel's updates were handled.
+    Polled {
+        /// Channel.
+        channel: String,
+        /// Next update id to ask for.
+        offset: i64,
+    },
+}

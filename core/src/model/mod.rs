@@ -1,0 +1,19 @@
+//! Plain types that every layer shares.
+
+mod answer;
+mod config;
+mod edit;
+mod event;
+mod owner;
+mod resource;
+mod sealed;
+mod source;
+
+pub use answer::*;
+pub use config::*;
+pub use edit::*;
+pub use event::*;
+pub use owner::*;
+pub use resource::*;
+pub use sealed::*;
+pub use source::*;

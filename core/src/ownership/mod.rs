@@ -1,0 +1,1 @@
+//! Which Application, Kustomization or HelmRelease owns a live object.

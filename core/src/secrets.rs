@@ -1,0 +1,1 @@
+//! Structural secret detection and redaction.

@@ -1,0 +1,1 @@
+//! Wiring: names the concrete adapters.

@@ -1,0 +1,1 @@
+//! Channels that ask and tell people.

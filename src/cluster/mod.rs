@@ -1,0 +1,1 @@
+//! Reads of a cluster, and the ownership index.

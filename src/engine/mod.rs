@@ -1,0 +1,1 @@
+//! Argo CD and Flux: facts, sources, hints.

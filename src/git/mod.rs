@@ -1,0 +1,1 @@
+//! Git without a work tree.

@@ -1,0 +1,1 @@
+//! propose, plan, decide, approve, commit, deliver, observe, record.

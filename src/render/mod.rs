@@ -1,0 +1,1 @@
+//! kustomize and helm as subprocesses.
