@@ -1,0 +1,4 @@
+//! The faces through their real transports, over a service that records what reaches it.
+
+mod fake;
+mod http;
