@@ -1,1 +1,23 @@
-//! Which Application, Kustomization or HelmRelease owns a live object.
+//! Which Application, Kustomization or HelmRelease owns a live object, and where it comes from.
+//!
+//! [`Walk`] is the decision: a state machine over facts that asks for the objects it needs and
+//! never guesses. [`Index`] holds what the owners say about themselves. [`sources`] reads an
+//! owner's Git sources. All of it is pure; `src/cluster` supplies the facts.
+
+mod facts;
+mod ids;
+mod index;
+mod source;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub use facts::{ArgoPlane, Listing, ObjectFacts, ParentRef, Planes, Tracking};
+pub use ids::{TrackingId, instance_name, inventory_id, parse_instance, tracking_id};
+pub use index::Index;
+pub use source::{
+    Follow, Reach, SourceBasis, argocd_override_files, canonical_path, destination_namespace, editable, feeds, follow,
+    full_hash, reach, repo_key, source_object, sources,
+};
+pub use walk::{Loaded, MAX_DEPTH, Step, Walk};
