@@ -1,1 +1,183 @@
-//! The one place that makes an authorization.
+//! The one place that makes an [`Authorization`], and everything that must hold for one.
+//!
+//! A push, a pull request and a merge take `&Authorization`; no other way to reach the world
+//! compiles. The value is made right before the effect, from what is true right then.
+
+use std::collections::BTreeSet;
+
+use crate::change::Change;
+use crate::error::{Problem, Result};
+use crate::model::{Decided, Delivery, Digest, Level, Named, OwnerRef, PersonSpec, digest_of};
+
+/// How far an authorization reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The change's own branch and its pull request.
+    Propose,
+    /// The branch that the engine follows.
+    Land,
+}
+
+/// Proof that a change may leave. Neither `Clone` nor `Deserialize`; made only by [`authorize`].
+#[derive(Debug)]
+pub struct Authorization {
+    scope: Scope,
+    repository: String,
+    git_ref: String,
+    branch: String,
+    digest: Digest,
+    by: Vec<String>,
+}
+
+impl Authorization {
+    /// Digest that was authorized.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Whose votes counted.
+    pub fn by(&self) -> &[String] {
+        &self.by
+    }
+
+    /// Refuses whatever this authorization does not cover.
+    pub fn permits_ref(&self, git_ref: &str) -> Result<()> {
+        let own = format!("refs/heads/{}", self.branch);
+        if git_ref == own || (self.scope == Scope::Land && git_ref == self.git_ref) {
+            return Ok(());
+        }
+        Err(Problem::new(
+            "gate.out_of_scope",
+            format!("This change may not write {git_ref}."),
+            "Report this as a bug; nothing was written.",
+        )
+        .never())
+    }
+
+    /// Refuses a merge where only a proposal was let through.
+    pub fn permits_merge(&self) -> Result<()> {
+        if self.scope == Scope::Land {
+            return Ok(());
+        }
+        Err(Problem::new("gate.out_of_scope", "This change is merged by a person.", "Wait for the merge.").never())
+    }
+
+    /// Repository that was authorized.
+    pub fn repository(&self) -> &str {
+        &self.repository
+    }
+}
+
+/// What is true right before the effect.
+#[derive(Debug)]
+pub struct Now<'a> {
+    /// Milliseconds since the epoch.
+    pub now: i64,
+    /// The emergency stop is on.
+    pub stopped: bool,
+    /// What the policy of this moment says about the same change.
+    pub decided: &'a Decided,
+    /// People of this moment.
+    pub people: &'a [Named<PersonSpec>],
+    /// The requester still exists, with this sponsor.
+    pub sponsor: Option<&'a str>,
+    /// Who owns the target of this moment.
+    pub owner: &'a OwnerRef,
+    /// Blob ids of the touched files at the base that the commit will have.
+    pub blobs: &'a [(String, Option<String>)],
+}
+
+fn stale(why: impl Into<String>) -> Problem {
+    Problem::new("gate.stale", why, "Propose the change again; it will be planned on what is true now.").never()
+}
+
+/// Lets a change through, or says why not. Checked in order, each failing closed.
+pub fn authorize(change: &Change, now: &Now<'_>) -> Result<Authorization> {
+    if digest_of(change.canonical.as_bytes()) != change.digest {
+        return Err(stale("The stored change is not the one that was shown."));
+    }
+    if now.stopped {
+        return Err(Problem::new("gate.stopped", "The emergency stop is on.", "Wait until a person resumes.").later());
+    }
+    if change.end.is_some() {
+        return Err(stale("The change has ended."));
+    }
+    if now.now >= change.sealed.expires_at * 1000 && change.authorized.is_none() {
+        return Err(stale("The time to decide has passed."));
+    }
+    if change.rejection().is_some() {
+        return Err(stale("A person rejected the change."));
+    }
+    policy_still_allows(change, now.decided)?;
+    if now.sponsor != Some(change.sealed.sponsor.as_str()) {
+        return Err(stale("The agent, or the person who answers for it, is no longer the same."));
+    }
+    if *now.owner != change.proposal.owner {
+        return Err(stale(format!("The target is now delivered by {}, not by {}.", now.owner, change.proposal.owner)));
+    }
+    same_blobs(change, now.blobs)?;
+    let by_forge = change.sealed.delivery == Delivery::PullRequest;
+    let by = if change.decided.level == Level::Prompted && !by_forge {
+        quorum(change, now)?
+    } else {
+        Vec::new()
+    };
+    let scope = if by_forge && change.decided.level != Level::Standard { Scope::Propose } else { Scope::Land };
+    Ok(Authorization {
+        scope,
+        repository: change.sealed.repository.clone(),
+        git_ref: change.sealed.git_ref.clone(),
+        branch: change.branch(),
+        digest: change.digest.clone(),
+        by,
+    })
+}
+
+fn policy_still_allows(change: &Change, now: &Decided) -> Result<()> {
+    if now.level > change.decided.level {
+        return Err(stale(format!(
+            "The policy became stricter while the change was pending ({:?} instead of {:?}).",
+            now.level, change.decided.level
+        )));
+    }
+    if change.decided.level == Level::Manual || change.decided.level == Level::Deny {
+        return Err(stale("The policy lets nobody but a person commit this change."));
+    }
+    if now.delivery > change.decided.delivery {
+        return Err(stale("The policy now asks for a stricter way of delivery."));
+    }
+    Ok(())
+}
+
+fn same_blobs(change: &Change, blobs: &[(String, Option<String>)]) -> Result<()> {
+    for f in &change.sealed.files {
+        match blobs.iter().find(|(p, _)| *p == f.path) {
+            Some((_, blob)) if *blob == f.before => {}
+            _ => return Err(stale(format!("{} changed since it was shown.", f.path))),
+        }
+    }
+    Ok(())
+}
+
+/// Distinct people of this moment whose yes is on this very digest; zero never suffices.
+fn quorum(change: &Change, now: &Now<'_>) -> Result<Vec<String>> {
+    let strict = now.decided.quorum.count.max(change.sealed.quorum.count);
+    if strict == 0 {
+        return Err(stale("No rule says who approves."));
+    }
+    let allow_sponsor = change.sealed.quorum.allow_sponsor && now.decided.quorum.allow_sponsor;
+    let by: BTreeSet<String> = change
+        .approvals()
+        .filter(|v| now.people.iter().any(|p| p.name == v.person))
+        .filter(|v| now.decided.approvers.contains(&v.person))
+        .filter(|v| allow_sponsor || v.person != change.sealed.sponsor)
+        .map(|v| v.person.clone())
+        .collect();
+    if by.len() < strict as usize {
+        return Err(stale(format!(
+            "{} of {strict} needed approvals count now (people or rules changed since).",
+            by.len()
+        )));
+    }
+    Ok(by.into_iter().collect())
+}

@@ -1,1 +1,99 @@
 //! Command line.
+
+mod audit;
+pub mod demo;
+mod people;
+mod policy;
+pub mod replay;
+mod sandbox;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use countersign_core::{Problem, Result};
+
+/// Lets AI agents change running systems only by way of Git, and only as far as people allow.
+#[derive(Debug, Parser)]
+#[command(version, about, propagate_version = true)]
+pub struct Cli {
+    /// Configuration file.
+    #[arg(long, global = true, env = "COUNTERSIGN_CONFIG", default_value = "countersign.yaml")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Speak MCP: over stdio (a thin bridge to the one daemon, started if absent), or over HTTP.
+    Serve(serve::Serve),
+    /// The whole story on a sandbox: a broken deployment, an agent's call, your yes, the commit, health.
+    Demo(demo::Demo),
+    /// Start the sandbox world alone and stay up.
+    Sandbox(sandbox::Sandbox),
+    /// What waits for a person.
+    Pending,
+    /// Show a change and approve it with your SSH key.
+    Approve(people::Vote),
+    /// Show a change and reject it with your SSH key.
+    Reject(people::Vote),
+    /// Emergency stop: nothing leaves any more.
+    Stop(people::Why),
+    /// End the emergency stop, signed with your SSH key.
+    Resume(people::Resume),
+    /// The daemon on one screen.
+    Status,
+    /// Load the configuration anew; a bad one is refused and the last good one stays.
+    Reload,
+    /// Policies: check, explain.
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    /// The journal: verify.
+    #[command(subcommand)]
+    Audit(audit::Audit),
+    /// Judge recordings of engines and print each change of verdict as a JSON line.
+    Replay {
+        /// Recordings (JSON lines).
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+/// Runs one command.
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    if let Command::Replay { files } = &cli.command {
+        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+        replay::replay(files, &mut out)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build().map_err(|e| {
+        Problem::new("process.runtime", format!("The runtime did not start: {e}."), "Look at the limits of this process.")
+    })?;
+    runtime.block_on(async move {
+        let config = cli.config;
+        match cli.command {
+            Command::Serve(args) => serve::run(&config, args).await,
+            Command::Demo(args) => demo::run(args).await,
+            Command::Sandbox(args) => sandbox::run(args).await,
+            Command::Pending => people::pending(&config).await,
+            Command::Approve(args) => people::vote(&config, args, true).await,
+            Command::Reject(args) => people::vote(&config, args, false).await,
+            Command::Stop(args) => people::stop(&config, args).await,
+            Command::Resume(args) => people::resume(&config, args).await,
+            Command::Status => people::status(&config).await,
+            Command::Reload => people::reload(&config).await,
+            Command::Policy(args) => policy::run(&config, args),
+            Command::Audit(args) => audit::run(&config, args).await,
+            Command::Replay { .. } => Ok(ExitCode::SUCCESS),
+        }
+    })
+}
+
+/// Logs to stderr (stdout belongs to MCP and to output). `COUNTERSIGN_LOG` is the filter.
+pub(crate) fn log_to_stderr(default: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("COUNTERSIGN_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}

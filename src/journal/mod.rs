@@ -1,1 +1,16 @@
-//! The journal in SQLite.
+//! The journal: one append-only, hash-chained table of events in SQLite.
+//!
+//! Inserting (change, n) is the compare-and-swap; everything else is a fold. An effect may only
+//! begin after its intent is committed here (`synchronous=FULL`): if the journal cannot be
+//! written, nothing happens.
+
+mod chain;
+mod store;
+mod verify;
+
+pub use chain::{GENESIS, Row, hash_row};
+pub use store::{Entry, Head, Journal, SignHead, View};
+pub use verify::{Anchor, Finding, Report, verify_chain, verify_file};
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,13 @@
-//! Events to state to next step.
+//! The life of a change: events in, state out ([`fold`]), and the single next step ([`next`]).
+//!
+//! No state is stored anywhere: a change *is* the fold of its events. `fold` allows only the
+//! transitions listed there; `next` names one effect or one wait and is exhaustive.
+
+mod fold;
+mod next;
+
+pub use fold::*;
+pub use next::*;
+
+#[cfg(test)]
+mod tests;

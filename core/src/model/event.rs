@@ -115,6 +115,25 @@ pub struct Proposal {
     pub diff: String,
     /// Change that this one undoes.
     pub reverts: Option<ChangeId>,
+    /// How the target was at proposal time (`0/3 ready, CrashLoopBackOff (exit 1)`).
+    pub health: Option<String>,
+    /// Changed files with their figures.
+    pub files: Vec<FileNote>,
+    /// Further things that people and agents are told.
+    pub notes: Vec<String>,
+}
+
+/// One changed file, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileNote {
+    /// Path from the repository's root.
+    pub path: String,
+    /// First changed line, from 1; 0 = unknown.
+    pub line: u32,
+    /// Added lines.
+    pub added: u32,
+    /// Removed lines.
+    pub removed: u32,
 }
 
 /// An outside effect; each is bracketed by [`Body::Intent`] and [`Body::Done`] or [`Body::Failed`].
@@ -142,6 +161,8 @@ pub enum Effect {
     SettleCard {
         /// Person.
         person: String,
+        /// `decided` or `closed`.
+        phase: String,
     },
     /// Tell one person something new, with sound.
     Notify {

@@ -1,0 +1,403 @@
+//! Events to state.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::error::{Problem, Result};
+use crate::model::{Body, ChangeId, Decided, Digest, Effect, Ending, Event, Level, Proposal, Sealed, short_name};
+
+/// How far one effect has come.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EffectState {
+    /// Facts of the last intent.
+    pub facts: Value,
+    /// An intent is written and neither a result nor a failure: after a crash the world must be asked.
+    pub dangling: bool,
+    /// Result, once done.
+    pub done: Option<Value>,
+    /// Failures so far.
+    pub failures: u32,
+    /// When it failed last, milliseconds.
+    pub failed_at: i64,
+    /// Why it failed last.
+    pub problem: Option<Problem>,
+    /// No further try.
+    pub given_up: bool,
+}
+
+/// One person's vote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vote {
+    /// Person.
+    pub person: String,
+    /// Channel.
+    pub channel: String,
+    /// Yes or no.
+    pub approve: bool,
+    /// Reason for no.
+    pub reason: Option<String>,
+    /// What was voted on.
+    pub digest: Digest,
+    /// When, milliseconds.
+    pub at: i64,
+}
+
+/// The commit that is watched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Landed {
+    /// Commit.
+    pub commit: String,
+    /// `push`, `merge`, `found`.
+    pub via: String,
+    /// When, milliseconds.
+    pub at: i64,
+}
+
+/// Last verdict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// `waiting`, `healthy`, `failed`, `superseded`.
+    pub verdict: String,
+    /// Code.
+    pub code: String,
+    /// Words.
+    pub say: String,
+    /// Since when this verdict (not its words) holds, milliseconds.
+    pub since: i64,
+}
+
+/// The end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// How.
+    pub ending: Ending,
+    /// One sentence.
+    pub say: String,
+    /// When, milliseconds.
+    pub at: i64,
+}
+
+/// A change: the fold of its events.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// Id.
+    pub id: ChangeId,
+    /// Events so far; the next one is `n + 1`.
+    pub n: u64,
+    /// When proposed, milliseconds.
+    pub proposed_at: i64,
+    /// Proposal.
+    pub proposal: Proposal,
+    /// Decision at proposal time.
+    pub decided: Decided,
+    /// Sealed change.
+    pub sealed: Sealed,
+    /// Its canonical bytes, as stored and hashed.
+    pub canonical: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// Base that the edit was last proved on.
+    pub base: String,
+    /// Votes, one per person.
+    pub votes: Vec<Vote>,
+    /// The gate let it through: whose votes counted, and when.
+    pub authorized: Option<(Vec<String>, i64)>,
+    /// Effects by kind and argument.
+    pub effects: BTreeMap<String, (Effect, EffectState)>,
+    /// Commit that is watched.
+    pub landed: Option<Landed>,
+    /// Last verdict.
+    pub seen: Option<Seen>,
+    /// The end.
+    pub end: Option<End>,
+    /// The change that would undo this one.
+    pub revert: Option<ChangeId>,
+    /// When the last event happened, milliseconds.
+    pub updated_at: i64,
+}
+
+/// Where a change stands, for people and agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// A person must press.
+    AwaitingApproval,
+    /// A person must merge the pull request.
+    AwaitingMerge,
+    /// A person must commit the patch.
+    AwaitingCommit,
+    /// On its way to the branch.
+    Delivering,
+    /// On the branch; the engine is watched.
+    Observing,
+    /// Ended.
+    Ended(Ending),
+}
+
+impl State {
+    /// Stable name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AwaitingApproval => "awaiting_approval",
+            Self::AwaitingMerge => "awaiting_merge",
+            Self::AwaitingCommit => "awaiting_commit",
+            Self::Delivering => "delivering",
+            Self::Observing => "observing",
+            Self::Ended(e) => match e {
+                Ending::Healthy => "healthy",
+                Ending::Failed => "failed",
+                Ending::TimedOut => "timed_out",
+                Ending::Superseded => "superseded",
+                Ending::Rejected => "rejected",
+                Ending::Expired => "expired",
+                Ending::Cancelled => "cancelled",
+                Ending::Stale => "stale",
+                Ending::Undelivered => "undelivered",
+                Ending::Abandoned => "abandoned",
+            },
+        }
+    }
+}
+
+/// Key of an effect inside a change.
+pub fn effect_key(e: &Effect) -> String {
+    match e {
+        Effect::Ask { person } => format!("ask/{person}"),
+        Effect::SettleCard { person, phase } => format!("settle_card/{person}/{phase}"),
+        Effect::Notify { person, about } => format!("notify/{person}/{about}"),
+        other => other.name().to_owned(),
+    }
+}
+
+impl Change {
+    /// Short name (`cs-7F3K`).
+    pub fn name(&self) -> String {
+        short_name(&self.id)
+    }
+
+    /// Branch of this revision.
+    pub fn branch(&self) -> String {
+        format!("countersign/{}-r{}", self.id, self.sealed.revision)
+    }
+
+    /// Not ended.
+    pub fn is_open(&self) -> bool {
+        self.end.is_none()
+    }
+
+    /// State of one effect.
+    pub fn effect(&self, e: &Effect) -> Option<&EffectState> {
+        self.effects.get(&effect_key(e)).map(|(_, s)| s)
+    }
+
+    /// Result of one effect, where it is done.
+    pub fn done(&self, e: &Effect) -> Option<&Value> {
+        self.effect(e).and_then(|s| s.done.as_ref())
+    }
+
+    /// The intent without result, if there is one.
+    pub fn dangling(&self) -> Option<(&Effect, &Value)> {
+        self.effects.values().find(|(_, s)| s.dangling).map(|(e, s)| (e, &s.facts))
+    }
+
+    /// Whether a commit of ours may already be on its way: from then on nobody can withdraw.
+    pub fn is_leaving(&self) -> bool {
+        let begun = |e: &Effect| self.effect(e).is_some_and(|s| s.dangling || s.done.is_some());
+        self.landed.is_some() || begun(&Effect::PushTarget) || begun(&Effect::Merge)
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> State {
+        use crate::model::Delivery;
+        if let Some(end) = &self.end {
+            return State::Ended(end.ending);
+        }
+        if self.landed.is_some() {
+            return State::Observing;
+        }
+        if self.decided.level == Level::Manual {
+            return State::AwaitingCommit;
+        }
+        if self.decided.delivery == Delivery::PullRequest && self.decided.level == Level::Prompted {
+            return if self.done(&Effect::OpenPullRequest).is_some() { State::AwaitingMerge } else { State::Delivering };
+        }
+        if self.authorized.is_some() || self.decided.level == Level::Standard {
+            return State::Delivering;
+        }
+        State::AwaitingApproval
+    }
+
+    /// Number of the pull request, once open.
+    pub fn pull_number(&self) -> Option<u64> {
+        self.done(&Effect::OpenPullRequest)?.get("number")?.as_u64()
+    }
+
+    /// Address of the pull request, once open.
+    pub fn pull_url(&self) -> Option<&str> {
+        self.done(&Effect::OpenPullRequest)?.get("url")?.as_str()
+    }
+
+    /// Yes votes on this digest.
+    pub fn approvals(&self) -> impl Iterator<Item = &Vote> {
+        self.votes.iter().filter(|v| v.approve && v.digest == self.digest)
+    }
+
+    /// The no vote, if there is one.
+    pub fn rejection(&self) -> Option<&Vote> {
+        self.votes.iter().find(|v| !v.approve)
+    }
+}
+
+fn illegal(event: &Event, why: &str) -> Problem {
+    Problem::new(
+        "journal.illegal_event",
+        format!("Event {} cannot follow what the journal holds: {why}.", event.seq),
+        "Stop the daemon and run `countersign audit verify`; the journal was changed from outside, or this is a bug.",
+    )
+    .never()
+}
+
+fn begin(event: &Event) -> Result<Change> {
+    let (Some(id), Body::Proposed { proposal, decided, sealed, digest }) = (event.change, &event.body) else {
+        return Err(illegal(event, "a change begins with its proposal"));
+    };
+    let parsed: Sealed = serde_json::from_str(sealed)
+        .map_err(|e| illegal(event, &format!("its sealed content does not parse ({e})")))?;
+    if crate::model::digest_of(sealed.as_bytes()) != *digest {
+        return Err(illegal(event, "its sealed content does not have its digest"));
+    }
+    Ok(Change {
+        id,
+        n: event.n,
+        proposed_at: event.at,
+        proposal: (**proposal).clone(),
+        decided: (**decided).clone(),
+        sealed: parsed,
+        canonical: sealed.clone(),
+        digest: digest.clone(),
+        base: proposal.base.clone(),
+        votes: Vec::new(),
+        authorized: None,
+        effects: BTreeMap::new(),
+        landed: None,
+        seen: None,
+        end: None,
+        revert: None,
+        updated_at: event.at,
+    })
+}
+
+/// One event more. Refuses whatever is not listed here.
+pub fn fold(change: Option<Change>, event: &Event) -> Result<Change> {
+    let Some(mut c) = change else { return begin(event) };
+    if event.n != c.n + 1 {
+        return Err(illegal(event, &format!("it is number {} of its change, {} was expected", event.n, c.n + 1)));
+    }
+    match &event.body {
+        Body::Intent { effect, facts } => intent(&mut c, event, effect, facts)?,
+        Body::Done { effect, result } => {
+            let s = open_effect(&mut c, event, effect)?;
+            s.dangling = false;
+            s.done = Some(result.clone());
+        }
+        Body::Failed { effect, problem, last } => {
+            let s = open_effect(&mut c, event, effect)?;
+            s.dangling = false;
+            s.failures += 1;
+            s.failed_at = event.at;
+            s.problem = Some(problem.clone());
+            s.given_up = *last;
+        }
+        Body::Pressed { .. } => {}
+        Body::Voted { person, channel, approve, reason, digest, .. } => {
+            if c.end.is_some() || c.is_leaving() {
+                return Err(illegal(event, "the change no longer takes votes"));
+            }
+            if c.votes.iter().any(|v| v.person == *person && v.approve) && *approve {
+                return Err(illegal(event, "this person has voted"));
+            }
+            c.votes.push(Vote {
+                person: person.clone(),
+                channel: channel.clone(),
+                approve: *approve,
+                reason: reason.clone(),
+                digest: digest.clone(),
+                at: event.at,
+            });
+        }
+        Body::Authorized { digest, by, .. } => {
+            if c.end.is_some() || *digest != c.digest {
+                return Err(illegal(event, "an authorization of something else"));
+            }
+            c.authorized = Some((by.clone(), event.at));
+        }
+        Body::Rebased { base } => {
+            if c.end.is_some() || c.landed.is_some() {
+                return Err(illegal(event, "a landed change has no new base"));
+            }
+            c.base.clone_from(base);
+        }
+        Body::Landed { commit, via } => {
+            if c.end.is_some() {
+                return Err(illegal(event, "an ended change does not land"));
+            }
+            c.landed = Some(Landed { commit: commit.clone(), via: via.clone(), at: event.at });
+        }
+        Body::Observed { verdict, code, say } => {
+            if c.landed.is_none() {
+                return Err(illegal(event, "nothing has landed that could be observed"));
+            }
+            let since = c.seen.as_ref().filter(|s| s.verdict == *verdict).map_or(event.at, |s| s.since);
+            c.seen = Some(Seen { verdict: verdict.clone(), code: code.clone(), say: say.clone(), since });
+        }
+        Body::Closed { ending, say } => {
+            if c.end.is_some() {
+                return Err(illegal(event, "it has ended already"));
+            }
+            c.end = Some(End { ending: *ending, say: say.clone(), at: event.at });
+        }
+        Body::RevertPrepared { change } => c.revert = Some(*change),
+        Body::Proposed { .. } => return Err(illegal(event, "it was proposed already")),
+        Body::Stopped { .. } | Body::Resumed { .. } | Body::Checkpoint { .. } | Body::Polled { .. } => {
+            return Err(illegal(event, "this event belongs to no change"));
+        }
+    }
+    c.n = event.n;
+    c.updated_at = event.at;
+    Ok(c)
+}
+
+fn intent(c: &mut Change, event: &Event, effect: &Effect, facts: &Value) -> Result<()> {
+    if c.dangling().is_some_and(|(e, _)| e != effect) {
+        return Err(illegal(event, "another effect is still under way"));
+    }
+    let after_end = matches!(
+        effect,
+        Effect::SettleCard { .. } | Effect::Notify { .. } | Effect::ClosePullRequest
+    );
+    if c.end.is_some() && !after_end {
+        return Err(illegal(event, "an ended change does nothing more"));
+    }
+    let may_land = c.authorized.is_some();
+    if matches!(effect, Effect::PushTarget | Effect::Merge | Effect::PushBranch | Effect::OpenPullRequest) && !may_land {
+        return Err(illegal(event, "the gate has not let it through"));
+    }
+    let key = effect_key(effect);
+    let (failures, failed_at, problem) = c
+        .effects
+        .get(&key)
+        .map_or((0, 0, None), |(_, s)| (s.failures, s.failed_at, s.problem.clone()));
+    if c.effects.get(&key).is_some_and(|(_, s)| s.done.is_some()) {
+        return Err(illegal(event, "it was done already"));
+    }
+    let state = EffectState { facts: facts.clone(), dangling: true, done: None, failures, failed_at, problem, given_up: false };
+    c.effects.insert(key, (effect.clone(), state));
+    Ok(())
+}
+
+fn open_effect<'a>(c: &'a mut Change, event: &Event, effect: &Effect) -> Result<&'a mut EffectState> {
+    match c.effects.get_mut(&effect_key(effect)) {
+        Some((_, s)) if s.dangling => Ok(s),
+        _ => Err(illegal(event, "a result without an intent")),
+    }
+}

@@ -1,0 +1,296 @@
+//! State to the single next step.
+
+use super::{Change, State};
+use crate::model::{Delivery, Effect, Ending, Level};
+
+/// Times and limits that `next` works with; all from the configuration. Milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How long the engine may take before a change counts as timed out.
+    pub observe_ms: i64,
+    /// How long `failed` must stand before the change is closed (the engine may retry).
+    pub failed_grace_ms: i64,
+    /// How long an authorized change may take to reach the branch.
+    pub deliver_ms: i64,
+    /// How long a manual patch is waited for.
+    pub manual_ms: i64,
+    /// How often forge and branch are polled.
+    pub poll_ms: i64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            observe_ms: 15 * 60_000,
+            failed_grace_ms: 20_000,
+            deliver_ms: 10 * 60_000,
+            manual_ms: 7 * 24 * 3_600_000,
+            poll_ms: 15_000,
+        }
+    }
+}
+
+/// What a change waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitFor {
+    /// A person's press or signature.
+    Approval,
+    /// The merge of the pull request.
+    Merge,
+    /// A person's commit of the patch.
+    Commit,
+    /// The engine.
+    Engine,
+    /// The end of the emergency stop.
+    Resume,
+    /// The next try of what failed.
+    Retry,
+}
+
+/// The single next thing to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Ask the world whether this effect happened, then write its result.
+    Recover(Effect),
+    /// Do this effect: intent, act, result.
+    Do(Effect),
+    /// Votes suffice (or none are needed): ask the gate.
+    Authorize,
+    /// Close with these words.
+    Close(Ending, String),
+    /// Look whether the pull request was merged or closed, at the latest at this time.
+    PollMerge(i64),
+    /// Look whether a person committed the patch, at the latest at this time.
+    PollCommit(i64),
+    /// Watch the engine until the verdict changes, at the latest until this time.
+    Observe(i64),
+    /// Prepare the change that undoes this one.
+    PrepareRevert,
+    /// Wait for something from outside, at the latest until this time.
+    Wait(WaitFor, i64),
+    /// Nothing more.
+    Finished,
+}
+
+/// Pause after the n-th failure: 1 s doubling to 60 s.
+fn backoff_ms(failures: u32) -> i64 {
+    1000_i64.saturating_mul(1_i64 << failures.saturating_sub(1).min(6)).min(60_000)
+}
+
+/// Tries of words to people after the end; decisions are asked for until they expire.
+const NOTICE_TRIES: u32 = 8;
+
+fn do_or_wait(c: &Change, e: Effect, now: i64, stopped: bool) -> Option<Step> {
+    if c.done(&e).is_some() {
+        return None;
+    }
+    if let Some(s) = c.effect(&e) {
+        if s.given_up {
+            return None;
+        }
+        let again = s.failed_at + backoff_ms(s.failures);
+        if s.failures > 0 && now < again {
+            return Some(Step::Wait(WaitFor::Retry, again));
+        }
+    }
+    if stopped {
+        return Some(Step::Wait(WaitFor::Resume, i64::MAX));
+    }
+    Some(Step::Do(e))
+}
+
+/// The next step of `c`. `stopped`: the emergency stop is on; then no outside effect is named.
+pub fn next(c: &Change, now: i64, stopped: bool, limits: &Limits) -> Step {
+    if let Some((effect, _)) = c.dangling() {
+        return Step::Recover(effect.clone());
+    }
+    match c.state() {
+        State::Ended(ending) => after_end(c, ending, now, stopped),
+        State::Observing => observe(c, now, stopped, limits),
+        State::AwaitingCommit => {
+            let until = c.proposed_at + limits.manual_ms;
+            if now >= until {
+                return Step::Close(Ending::Abandoned, "Nobody committed the patch in time.".into());
+            }
+            tell_then(c, now, stopped, Step::PollCommit((now + limits.poll_ms).min(until)))
+        }
+        State::AwaitingApproval => awaiting(c, now, stopped),
+        State::AwaitingMerge => {
+            if let Some(step) = expired(c, now) {
+                return step;
+            }
+            tell_then(c, now, stopped, Step::PollMerge((now + limits.poll_ms).min(c.sealed.expires_at * 1000)))
+        }
+        State::Delivering => deliver(c, now, stopped, limits),
+    }
+}
+
+fn expired(c: &Change, now: i64) -> Option<Step> {
+    (now >= c.sealed.expires_at * 1000)
+        .then(|| Step::Close(Ending::Expired, "Nobody decided in time; nothing was written.".into()))
+}
+
+fn rejected(c: &Change) -> Option<Step> {
+    c.rejection().map(|v| {
+        let why = v.reason.as_deref().map_or(String::new(), |r| format!(": {r}"));
+        Step::Close(Ending::Rejected, format!("Rejected by {}{why}.", v.person))
+    })
+}
+
+/// Sends every card that is still to be sent; a failure of one does not hold up the others.
+fn awaiting(c: &Change, now: i64, stopped: bool) -> Step {
+    if let Some(step) = rejected(c).or_else(|| expired(c, now)) {
+        return step;
+    }
+    if c.approvals().count() >= c.decided.quorum.count.max(1) as usize {
+        return Step::Authorize;
+    }
+    let expires = c.sealed.expires_at * 1000;
+    let mut wake = expires;
+    for person in &c.decided.approvers {
+        match do_or_wait(c, Effect::Ask { person: person.clone() }, now, stopped) {
+            Some(step @ Step::Do(_)) => return step,
+            Some(Step::Wait(_, at)) => wake = wake.min(at),
+            _ => {}
+        }
+    }
+    Step::Wait(WaitFor::Approval, wake.min(expires))
+}
+
+/// Tells the people of `tell` once, and goes on even where that fails.
+fn tell_then(c: &Change, now: i64, stopped: bool, then: Step) -> Step {
+    for person in &c.decided.tell {
+        let e = Effect::Notify { person: person.clone(), about: "proposed".into() };
+        if c.effect(&e).is_some_and(|s| s.failures >= NOTICE_TRIES) {
+            continue;
+        }
+        if let Some(step @ Step::Do(_)) = do_or_wait(c, e, now, stopped) {
+            return step;
+        }
+    }
+    then
+}
+
+fn deliver(c: &Change, now: i64, stopped: bool, limits: &Limits) -> Step {
+    if let Some(step) = rejected(c) {
+        return step;
+    }
+    let Some((_, since)) = &c.authorized else {
+        // Standard level and pull requests need no vote, but the gate all the same.
+        return expired(c, now).unwrap_or(if stopped { Step::Wait(WaitFor::Resume, i64::MAX) } else { Step::Authorize });
+    };
+    let effects: &[Effect] = match c.decided.delivery {
+        Delivery::Direct => &[Effect::PushTarget],
+        Delivery::MergeAfterApproval => &[Effect::PushBranch, Effect::OpenPullRequest, Effect::Merge],
+        Delivery::PullRequest => &[Effect::PushBranch, Effect::OpenPullRequest],
+    };
+    for e in effects {
+        if c.done(e).is_some() {
+            continue;
+        }
+        if let Some(s) = c.effect(e).filter(|s| s.given_up) {
+            let why = s.problem.as_ref().map_or_else(|| "no reason given".to_owned(), |p| p.message.clone());
+            return Step::Close(Ending::Undelivered, format!("Not delivered: {why}"));
+        }
+        if now >= since + limits.deliver_ms && !c.is_leaving() {
+            let why = c
+                .effect(e)
+                .and_then(|s| s.problem.as_ref())
+                .map_or_else(|| "it took too long.".to_owned(), |p| p.message.clone());
+            return Step::Close(Ending::Undelivered, format!("Not delivered in time: {why}"));
+        }
+        if let Some(step) = do_or_wait(c, e.clone(), now, stopped) {
+            return step;
+        }
+    }
+    Step::Wait(WaitFor::Retry, now + 1000)
+}
+
+fn observe(c: &Change, now: i64, stopped: bool, limits: &Limits) -> Step {
+    let Some(landed) = &c.landed else { return Step::Finished };
+    for person in &c.decided.approvers {
+        if let Some(step) = settle(c, person, "decided", now, stopped) {
+            return step;
+        }
+    }
+    if c.effect(&Effect::Hint).is_none_or(|s| s.failures < 3)
+        && let Some(step @ Step::Do(_)) = do_or_wait(c, Effect::Hint, now, stopped)
+    {
+        return step;
+    }
+    let deadline = landed.at + limits.observe_ms;
+    if let Some(seen) = &c.seen {
+        match seen.verdict.as_str() {
+            "healthy" => return Step::Close(Ending::Healthy, seen.say.clone()),
+            "superseded" => return Step::Close(Ending::Superseded, seen.say.clone()),
+            "failed" if now >= seen.since + limits.failed_grace_ms => {
+                return Step::Close(Ending::Failed, seen.say.clone());
+            }
+            "failed" => return Step::Observe((seen.since + limits.failed_grace_ms).min(deadline)),
+            _ => {}
+        }
+    }
+    if now >= deadline {
+        let last = c.seen.as_ref().map_or_else(|| "the engine never noticed the commit.".to_owned(), |s| s.say.clone());
+        return Step::Close(Ending::TimedOut, format!("Not healthy in time; last seen: {last}"));
+    }
+    Step::Observe(deadline)
+}
+
+/// The card of a person who was asked gets its final words; `None` where there is no card, or it is done.
+fn settle(c: &Change, person: &str, phase: &str, now: i64, stopped: bool) -> Option<Step> {
+    let sent = c.done(&Effect::Ask { person: person.to_owned() })?;
+    sent.get("message_id")?;
+    let e = Effect::SettleCard { person: person.to_owned(), phase: phase.to_owned() };
+    if c.effect(&e).is_some_and(|s| s.failures >= NOTICE_TRIES) {
+        return None;
+    }
+    match do_or_wait(c, e, now, stopped) {
+        Some(step @ Step::Do(_)) => Some(step),
+        _ => None,
+    }
+}
+
+fn after_end(c: &Change, ending: Ending, now: i64, stopped: bool) -> Step {
+    let mut wake: Option<i64> = None;
+    let mut consider = |e: Effect, tries: u32| -> Option<Step> {
+        if c.effect(&e).is_some_and(|s| s.failures >= tries) {
+            return None;
+        }
+        match do_or_wait(c, e, now, stopped) {
+            Some(step @ Step::Do(_)) => Some(step),
+            Some(Step::Wait(_, at)) => {
+                wake = Some(wake.map_or(at, |w| w.min(at)));
+                None
+            }
+            _ => None,
+        }
+    };
+    if c.landed.is_none()
+        && c.done(&Effect::OpenPullRequest).is_some()
+        && let Some(step) = consider(Effect::ClosePullRequest, NOTICE_TRIES)
+    {
+        return step;
+    }
+    for person in &c.decided.approvers {
+        let asked = c.done(&Effect::Ask { person: person.clone() }).is_some_and(|r| r.get("message_id").is_some());
+        if asked
+            && let Some(step) =
+                consider(Effect::SettleCard { person: person.clone(), phase: "closed".into() }, NOTICE_TRIES)
+        {
+            return step;
+        }
+    }
+    let bad = matches!(ending, Ending::Failed | Ending::TimedOut | Ending::Undelivered | Ending::Stale);
+    let told = if bad { c.decided.approvers.iter().chain(&c.decided.tell).collect::<Vec<_>>() }
+        else if c.decided.level == Level::Standard { c.decided.tell.iter().collect() } else { Vec::new() };
+    for person in told {
+        if let Some(step) = consider(Effect::Notify { person: person.clone(), about: "ended".into() }, NOTICE_TRIES) {
+            return step;
+        }
+    }
+    if matches!(ending, Ending::Failed | Ending::TimedOut) && c.revert.is_none() && c.proposal.reverts.is_none() && !stopped {
+        return Step::PrepareRevert;
+    }
+    wake.map_or(Step::Finished, |at| Step::Wait(WaitFor::Retry, at))
+}

@@ -1,0 +1,169 @@
+//! What people do on the command line. A vote is a signature, never mere access.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+
+use clap::Args;
+use countersign_core::model::digest_of;
+use countersign_core::{Problem, Result};
+use serde_json::Value;
+
+use crate::config::Config;
+use crate::server::control::{NAMESPACE, Request, call, vote_text};
+
+/// `approve` and `reject`.
+#[derive(Debug, Args)]
+pub struct Vote {
+    /// Change id or short name.
+    change: String,
+    /// SSH key: a private key file (its passphrase is asked here), or a public key whose private half your agent holds.
+    #[arg(long, short = 'k', env = "COUNTERSIGN_SSH_KEY")]
+    key: PathBuf,
+    /// Why (reject).
+    #[arg(long)]
+    reason: Option<String>,
+    /// Do not ask again after showing the card.
+    #[arg(long)]
+    yes: bool,
+}
+
+/// `stop`.
+#[derive(Debug, Args)]
+pub struct Why {
+    /// Why.
+    #[arg(default_value = "no reason given")]
+    reason: String,
+}
+
+/// `resume`.
+#[derive(Debug, Args)]
+pub struct Resume {
+    /// SSH key, as for approve.
+    #[arg(long, short = 'k', env = "COUNTERSIGN_SSH_KEY")]
+    key: PathBuf,
+    /// Why.
+    #[arg(default_value = "no reason given")]
+    reason: String,
+}
+
+fn state_dir(config: &Path) -> Result<PathBuf> {
+    Ok(Config::load(config)?.bootstrap.state_dir)
+}
+
+fn text<'a>(v: &'a Value, key: &str) -> &'a str {
+    v.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// `pending`.
+pub async fn pending(config: &Path) -> Result<ExitCode> {
+    let answer = call(&state_dir(config)?, &Request::Pending).await?;
+    let list = answer.get("pending").and_then(Value::as_array).cloned().unwrap_or_default();
+    if list.is_empty() {
+        println!("Nothing waits for a person.");
+    }
+    for p in list {
+        println!("{}  {}  {}", text(&p, "name"), text(&p, "state"), text(&p, "what"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `approve`, `reject`: shows the card, computes the digest itself, signs it.
+pub async fn vote(config: &Path, args: Vote, approve: bool) -> Result<ExitCode> {
+    let state = state_dir(config)?;
+    let shown = call(&state, &Request::Show { change: args.change.clone() }).await?;
+    let sealed = text(&shown, "sealed");
+    let digest = digest_of(sealed.as_bytes());
+    // The card is part of what is hashed: what is read here is what is signed.
+    let message = serde_json::from_str::<Value>(sealed).ok().map(|v| text(&v, "message").to_owned()).unwrap_or_default();
+    println!("{message}\n");
+    println!("{}", text(&shown, "diff"));
+    println!("Digest {}", digest.short());
+    if !args.yes && !confirmed(if approve { "Approve this" } else { "Reject this" })? {
+        println!("Nothing was signed.");
+        return Ok(ExitCode::from(1));
+    }
+    let signature = sign(&args.key, &vote_text(approve, &digest.0))?;
+    let answer = call(&state, &Request::Vote { change: args.change, approve, reason: args.reason, signature }).await?;
+    println!("{}", text(&answer, "say"));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn confirmed(what: &str) -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Problem::new(
+            "input.no_terminal",
+            "Nobody can be asked: this is no terminal.",
+            "Run it in a terminal, or give --yes after reading the card.",
+        ));
+    }
+    print!("{what}? [y/N] ");
+    let _ = std::io::stdout().flush();
+    let mut line = String::new();
+    std::io::stdin()
+        .read_line(&mut line)
+        .map_err(|e| Problem::new("input.unreadable", format!("The answer could not be read: {e}."), "Try again."))?;
+    Ok(matches!(line.trim(), "y" | "Y" | "yes" | "ja"))
+}
+
+/// Signs with `ssh-keygen -Y sign`: it asks for the passphrase on the terminal, and speaks to the
+/// agent and to hardware keys.
+pub(crate) fn sign(key: &Path, text: &str) -> Result<String> {
+    let failed = |why: String| {
+        Problem::new(
+            "signature.failed",
+            format!("The signature was not made: {why}"),
+            "Name your private key, or a public key that your agent holds, with --key; ssh-keygen (OpenSSH 8.1 or later) must be installed.",
+        )
+    };
+    let mut child = std::process::Command::new("ssh-keygen")
+        .args(["-Y", "sign", "-n", NAMESPACE, "-f"])
+        .arg(key)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|e| failed(format!("{e}.")))?;
+    if let Some(stdin) = child.stdin.as_mut() {
+        stdin.write_all(text.as_bytes()).map_err(|e| failed(format!("{e}.")))?;
+    }
+    let out = child.wait_with_output().map_err(|e| failed(format!("{e}.")))?;
+    if !out.status.success() {
+        return Err(failed(String::from_utf8_lossy(&out.stderr).trim().to_owned()));
+    }
+    String::from_utf8(out.stdout).map_err(|e| failed(format!("{e}.")))
+}
+
+/// `stop`.
+pub async fn stop(config: &Path, args: Why) -> Result<ExitCode> {
+    let answer = call(&state_dir(config)?, &Request::Stop { reason: args.reason }).await?;
+    println!("{}", text(&answer, "say"));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `resume`.
+pub async fn resume(config: &Path, args: Resume) -> Result<ExitCode> {
+    let state = state_dir(config)?;
+    let ask = call(&state, &Request::ResumeText).await?;
+    let signature = sign(&args.key, text(&ask, "text"))?;
+    let answer = call(&state, &Request::Resume { reason: args.reason, signature }).await?;
+    println!("{}", text(&answer, "say"));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `status`.
+pub async fn status(config: &Path) -> Result<ExitCode> {
+    let answer = call(&state_dir(config)?, &Request::Status).await?;
+    println!("{}", text(&answer, "say"));
+    for line in answer.get("lines").and_then(Value::as_array).into_iter().flatten() {
+        println!("  {}", line.as_str().unwrap_or_default());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `reload`.
+pub async fn reload(config: &Path) -> Result<ExitCode> {
+    let answer = call(&state_dir(config)?, &Request::Reload).await?;
+    println!("{}", text(&answer, "say"));
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,358 @@
+//! The SQLite file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use countersign_core::change::{Change, fold};
+use countersign_core::model::{Body, ChangeId, Event};
+use countersign_core::{Problem, Result};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Row as _, SqliteConnection};
+use tokio::sync::{Mutex, broadcast};
+
+use super::chain::{GENESIS, Row, VERSION, hash_row, kind_of};
+
+/// Signs the head of the journal; gets `seq` and hash, answers an armoured signature.
+pub type SignHead = Arc<dyn Fn(&str) -> Result<String> + Send + Sync>;
+
+/// The last event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Sequence number; 0 for an empty journal.
+    pub seq: u64,
+    /// Hash.
+    pub hash: String,
+}
+
+/// One event to append.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Change; `None` for events of the whole installation.
+    pub change: Option<ChangeId>,
+    /// Who.
+    pub actor: String,
+    /// What.
+    pub body: Body,
+}
+
+impl Entry {
+    /// An event of a change.
+    pub fn of(change: ChangeId, actor: &str, body: Body) -> Self {
+        Self { change: Some(change), actor: actor.to_owned(), body }
+    }
+
+    /// An event of the installation.
+    pub fn global(actor: &str, body: Body) -> Self {
+        Self { change: None, actor: actor.to_owned(), body }
+    }
+}
+
+/// What a decision inside [`Journal::transact`] can see: the state right before it is written.
+#[derive(Debug, Default, Clone)]
+pub struct View {
+    /// Open changes, and ended ones that still have something to do.
+    pub changes: BTreeMap<ChangeId, Arc<Change>>,
+    /// The emergency stop is on: who and why.
+    pub stopped: Option<(String, String)>,
+    /// People who asked to end the stop since it began.
+    pub resumers: BTreeSet<String>,
+    /// Next update to ask each channel for.
+    pub offsets: BTreeMap<String, i64>,
+    /// Events of the installation so far.
+    global_n: u64,
+}
+
+impl View {
+    fn apply(&mut self, event: &Event) -> Result<()> {
+        let Some(id) = event.change else {
+            self.global_n = event.n;
+            match &event.body {
+                Body::Stopped { reason } => {
+                    self.resumers.clear();
+                    self.stopped = Some((event.actor.clone(), reason.clone()));
+                }
+                Body::Resumed { .. } => self.stopped = None,
+                Body::Polled { channel, offset } => {
+                    self.offsets.insert(channel.clone(), *offset);
+                }
+                _ => {}
+            }
+            return Ok(());
+        };
+        let next = fold(self.changes.get(&id).map(|c| (**c).clone()), event)?;
+        self.changes.insert(id, Arc::new(next));
+        Ok(())
+    }
+}
+
+struct Inner {
+    head: Head,
+    view: View,
+}
+
+/// The journal. One process at a time (the daemon holds the state directory's lock).
+pub struct Journal {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    inner: Mutex<Inner>,
+    news: broadcast::Sender<Option<ChangeId>>,
+    head_file: std::path::PathBuf,
+    sign: Option<SignHead>,
+}
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Journal").finish_non_exhaustive()
+    }
+}
+
+pub(super) fn broken(e: impl std::fmt::Display) -> Problem {
+    Problem::new(
+        "journal.unavailable",
+        format!("The journal cannot be read or written: {e}."),
+        "Look at disk space and permissions of the state directory; nothing is done until the journal can be written.",
+    )
+    .later()
+}
+
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS events (
+  seq INTEGER PRIMARY KEY,
+  v INTEGER NOT NULL,
+  prev TEXT NOT NULL,
+  hash TEXT NOT NULL,
+  id TEXT NOT NULL UNIQUE,
+  change TEXT NOT NULL,
+  n INTEGER NOT NULL,
+  at INTEGER NOT NULL,
+  actor TEXT NOT NULL,
+  type TEXT NOT NULL,
+  data TEXT NOT NULL,
+  UNIQUE (change, n)
+) STRICT;
+CREATE INDEX IF NOT EXISTS events_by_type ON events (type, change);
+CREATE TABLE IF NOT EXISTS blobs (oid TEXT PRIMARY KEY, bytes BLOB NOT NULL) STRICT;
+";
+
+fn row_of(r: &sqlx::sqlite::SqliteRow) -> Result<Row, sqlx::Error> {
+    let int = |name: &str| -> Result<u64, sqlx::Error> {
+        u64::try_from(r.try_get::<i64, _>(name)?).map_err(|e| sqlx::Error::Decode(e.into()))
+    };
+    Ok(Row {
+        v: u32::try_from(int("v")?).map_err(|e| sqlx::Error::Decode(e.into()))?,
+        seq: int("seq")?,
+        prev: r.try_get("prev")?,
+        hash: r.try_get("hash")?,
+        id: r.try_get("id")?,
+        change: r.try_get("change")?,
+        n: int("n")?,
+        at: r.try_get("at")?,
+        actor: r.try_get("actor")?,
+        kind: r.try_get("type")?,
+        data: r.try_get("data")?,
+    })
+}
+
+pub(super) async fn read_rows(pool: &SqlitePool) -> Result<Vec<Row>> {
+    let rows = sqlx::query("SELECT * FROM events ORDER BY seq").fetch_all(pool).await.map_err(broken)?;
+    rows.iter().map(row_of).collect::<Result<_, _>>().map_err(broken)
+}
+
+pub(super) fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(std::time::Duration::from_secs(5))
+}
+
+impl Journal {
+    /// Opens (or makes) the journal at `path`, verifies the chain and folds every change.
+    pub async fn open(path: &Path, sign: Option<SignHead>) -> Result<Self> {
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options(path).create_if_missing(true))
+            .await
+            .map_err(broken)?;
+        sqlx::raw_sql(SCHEMA).execute(&writer).await.map_err(broken)?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(2)
+            .connect_lazy_with(options(path).read_only(true));
+        let rows = read_rows(&writer).await?;
+        if let Some(bad) = super::verify_chain(&rows).into_iter().next() {
+            return Err(Problem::new(
+                "journal.tampered",
+                format!("The journal's chain is broken: {}.", bad.what),
+                "Run `countersign audit verify`, then restore the journal from a copy; the daemon does not start on a changed journal.",
+            )
+            .never());
+        }
+        let mut view = View::default();
+        for row in &rows {
+            view.apply(&row.event()?)?;
+        }
+        let head = rows
+            .last()
+            .map_or_else(|| Head { seq: 0, hash: GENESIS.to_owned() }, |r| Head { seq: r.seq, hash: r.hash.clone() });
+        let (news, _) = broadcast::channel(1024);
+        let head_file = path.with_extension("head");
+        Ok(Self { writer, readers, inner: Mutex::new(Inner { head, view }), news, head_file, sign })
+    }
+
+    /// Told after every commit which change moved (`None`: something of the installation).
+    pub fn subscribe(&self) -> broadcast::Receiver<Option<ChangeId>> {
+        self.news.subscribe()
+    }
+
+    /// The last event.
+    pub async fn head(&self) -> Head {
+        self.inner.lock().await.head.clone()
+    }
+
+    /// Reads the state.
+    pub async fn read<T>(&self, f: impl FnOnce(&View) -> T) -> T {
+        f(&self.inner.lock().await.view)
+    }
+
+    /// One change.
+    pub async fn change(&self, id: ChangeId) -> Option<Arc<Change>> {
+        self.read(|v| v.changes.get(&id).cloned()).await
+    }
+
+    /// Decides on the current state and appends what was decided, all or nothing. `decide` runs
+    /// under the writer's lock: what it saw is what its events follow.
+    pub async fn transact<T>(
+        &self,
+        now: i64,
+        blobs: &[(String, Vec<u8>)],
+        decide: impl FnOnce(&View) -> Result<(T, Vec<Entry>)>,
+    ) -> Result<T> {
+        let mut inner = self.inner.lock().await;
+        let (out, entries) = decide(&inner.view)?;
+        if entries.is_empty() {
+            return Ok(out);
+        }
+        let mut view = None;
+        let mut head = inner.head.clone();
+        let mut rows = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let base = view.get_or_insert_with(|| inner.view.clone());
+            let row = seal_row(entry, &head, base, now)?;
+            base.apply(&row.event()?)?;
+            head = Head { seq: row.seq, hash: row.hash.clone() };
+            rows.push(row);
+        }
+        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(broken)?;
+        for (oid, bytes) in blobs {
+            sqlx::query("INSERT OR IGNORE INTO blobs (oid, bytes) VALUES ($1, $2)")
+                .bind(oid)
+                .bind(bytes)
+                .execute(&mut *tx)
+                .await
+                .map_err(broken)?;
+        }
+        for row in &rows {
+            insert(&mut tx, row).await?;
+        }
+        tx.commit().await.map_err(broken)?;
+        if let Some(view) = view {
+            inner.view = view;
+        }
+        inner.head = head.clone();
+        self.write_head(&head);
+        drop(inner);
+        let moved: BTreeSet<Option<ChangeId>> =
+            rows.iter().map(|r| if r.change.is_empty() { None } else { r.change.parse().ok() }).collect();
+        for id in moved {
+            // Nobody listening is fine: the state is in the journal, news only wake.
+            let _ = self.news.send(id);
+        }
+        Ok(out)
+    }
+
+    /// Appends to one change, unconditionally.
+    pub async fn append(&self, now: i64, id: ChangeId, actor: &str, bodies: Vec<Body>) -> Result<()> {
+        self.transact(now, &[], |_| Ok(((), bodies.into_iter().map(|b| Entry::of(id, actor, b)).collect()))).await
+    }
+
+    /// Events of one change, oldest first.
+    pub async fn story(&self, id: ChangeId) -> Result<Vec<Event>> {
+        let rows = sqlx::query("SELECT * FROM events WHERE change = $1 ORDER BY n")
+            .bind(id.to_string())
+            .fetch_all(&self.readers)
+            .await
+            .map_err(broken)?;
+        rows.iter().map(|r| row_of(r).map_err(broken)?.event()).collect()
+    }
+
+    /// Stored content.
+    pub async fn blob(&self, oid: &str) -> Result<Option<Vec<u8>>> {
+        sqlx::query_scalar("SELECT bytes FROM blobs WHERE oid = $1")
+            .bind(oid)
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(broken)
+    }
+
+    /// The signed head lies beside the journal: a cut tail or a rewritten chain no longer agrees
+    /// with it. A failure here is no reason to stop: the chain itself is already durable.
+    fn write_head(&self, head: &Head) {
+        let Some(sign) = &self.sign else { return };
+        let line = format!("{}/{}", head.seq, head.hash);
+        let written = sign(&line).and_then(|signature| {
+            let text = serde_json::json!({"head": line, "signature": signature}).to_string();
+            let tmp = self.head_file.with_extension("head.new");
+            std::fs::write(&tmp, text).and_then(|()| std::fs::rename(&tmp, &self.head_file)).map_err(broken)
+        });
+        if let Err(problem) = written {
+            tracing::warn!(code = %problem.code, "the journal's head could not be signed");
+        }
+    }
+}
+
+fn seal_row(entry: Entry, head: &Head, view: &View, now: i64) -> Result<Row> {
+    let n = match entry.change {
+        Some(id) => view.changes.get(&id).map_or(1, |c| c.n + 1),
+        None => view.global_n + 1,
+    };
+    let value = serde_json::to_value(&entry.body).map_err(broken)?;
+    let mut row = Row {
+        v: VERSION,
+        seq: head.seq + 1,
+        prev: head.hash.clone(),
+        hash: String::new(),
+        id: ulid::Ulid::generate().to_string(),
+        change: entry.change.map(|c| c.to_string()).unwrap_or_default(),
+        n,
+        at: now,
+        actor: entry.actor,
+        kind: kind_of(&value),
+        data: value.to_string(),
+    };
+    row.hash = hash_row(&row);
+    Ok(row)
+}
+
+async fn insert(tx: &mut SqliteConnection, row: &Row) -> Result<()> {
+    let int = |u: u64| i64::try_from(u).map_err(broken);
+    sqlx::query(
+        "INSERT INTO events (seq, v, prev, hash, id, change, n, at, actor, type, data)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+    )
+    .bind(int(row.seq)?)
+    .bind(i64::from(row.v))
+    .bind(&row.prev)
+    .bind(&row.hash)
+    .bind(&row.id)
+    .bind(&row.change)
+    .bind(int(row.n)?)
+    .bind(row.at)
+    .bind(&row.actor)
+    .bind(&row.kind)
+    .bind(&row.data)
+    .execute(tx)
+    .await
+    .map_err(broken)?;
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! commit: the blobs are compared again, the gate is asked again, the commit is built, signed and
+//! pushed under a lease on the very base that it was proved on.
+
+use countersign_core::change::Change;
+use countersign_core::gate::{self, Authorization};
+use countersign_core::model::{Body, Ending};
+use countersign_core::{Problem, Result, message};
+use serde_json::{Value, json};
+
+use super::{ACTOR, Pipeline, RepoHandle};
+use crate::git::{CommitRequest, FileChange, Identity};
+use crate::journal::Entry;
+
+/// How many commits are searched for one of ours after a lost race or a crash.
+const SEARCH: usize = 500;
+
+/// What the branch says about a change that is to be pushed.
+pub(super) enum Base {
+    /// It can be built on this tip.
+    Ready(String),
+    /// It is on the branch already.
+    Landed(String),
+}
+
+impl Pipeline {
+    /// Asks the gate with what is true now.
+    pub(super) async fn gate(&self, change: &Change, base: &str) -> Result<Authorization> {
+        let repo = self.repo(&change.sealed.repository)?;
+        let owner = self.owner_now(change).await?;
+        let mut blobs = Vec::with_capacity(change.sealed.files.len());
+        for f in &change.sealed.files {
+            let blob = repo.git.blob(base, &f.path).await?.map(|t| t.id);
+            blobs.push((f.path.clone(), blob));
+        }
+        let config = self.config.load();
+        let decided = self.decide_again(change, &config)?;
+        let sponsor = config.principal(&change.sealed.requester).map(|p| p.sponsor);
+        let stopped = self.journal.read(|v| v.stopped.is_some()).await;
+        gate::authorize(
+            change,
+            &gate::Now {
+                now: self.clock.now_ms(),
+                stopped,
+                decided: &decided,
+                people: &config.people,
+                sponsor: sponsor.as_deref(),
+                owner: &owner,
+                blobs: &blobs,
+            },
+        )
+    }
+
+    /// `Step::Authorize`: the gate's first look; each effect asks it again.
+    pub(super) async fn authorize(&self, change: &Change) -> Result<()> {
+        let base = match self.fresh_base(change).await {
+            Ok(Base::Ready(tip)) => tip,
+            Ok(Base::Landed(commit)) => return self.found_landed(change, commit).await,
+            Err(problem) => return self.stale_or_later(change, problem).await,
+        };
+        match self.gate(change, &base).await {
+            Ok(auth) => {
+                let body = Body::Authorized {
+                    digest: auth.digest().clone(),
+                    by: auth.by().to_vec(),
+                    policy_version: self.config.load().policies.version().to_owned(),
+                };
+                let n = change.n;
+                let id = change.id;
+                self.journal
+                    .transact(self.clock.now_ms(), &[], |view| {
+                        if view.stopped.is_some() || view.changes.get(&id).is_none_or(|c| c.n != n) {
+                            return Ok(((), Vec::new()));
+                        }
+                        Ok(((), vec![Entry::of(id, ACTOR, body)]))
+                    })
+                    .await
+            }
+            Err(problem) => self.stale_or_later(change, problem).await,
+        }
+    }
+
+    /// A problem that will not go away ends the change; any other is tried again shortly.
+    pub(super) async fn stale_or_later(&self, change: &Change, problem: Problem) -> Result<()> {
+        if problem.code == "gate.stale" || problem.retry == countersign_core::Retry::Never {
+            return self.close(change, Ending::Stale, problem.message).await;
+        }
+        if self.clock.now_ms() >= change.sealed.expires_at * 1000 {
+            return self.close(change, Ending::Undelivered, problem.message).await;
+        }
+        tracing::info!(change = %change.id, code = %problem.code, "{}", problem.message);
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        Ok(())
+    }
+
+    /// The tip to build on. A tip that moved is good only if it descends from the base, our files
+    /// are untouched, and proving the edit anew on it gives the same effect.
+    pub(super) async fn fresh_base(&self, change: &Change) -> Result<Base> {
+        let repo = self.repo(&change.sealed.repository)?;
+        let branch = &change.sealed.git_ref;
+        let tip = repo.git.fetch(branch).await?;
+        let id = change.id.to_string();
+        if let Some(ours) = repo.git.find_commit_by_trailer(branch, "Countersign-Change", &id, SEARCH).await?
+            && self.holds_our_blobs(change, repo, &ours.id).await?
+        {
+            return Ok(Base::Landed(ours.id));
+        }
+        if tip == change.base {
+            return Ok(Base::Ready(tip));
+        }
+        let stale = |why: &str| {
+            Problem::new("gate.stale", why, "Propose the change again; it will be planned on what is true now.").never()
+        };
+        if !repo.git.has_commit(&change.base).await? || !repo.git.is_ancestor(&change.base, &tip).await? {
+            return Err(stale("The branch was rewound or rewritten since the change was shown."));
+        }
+        let paths: Vec<String> = change.sealed.files.iter().map(|f| f.path.clone()).collect();
+        if !repo.git.touched_blobs_equal(&change.base, &tip, &paths).await? {
+            return Err(stale("A later commit touches the same files."));
+        }
+        self.prove_again(change, &tip).await?;
+        Ok(Base::Ready(tip))
+    }
+
+    /// Whether a commit that claims to be this change really holds its content.
+    async fn holds_our_blobs(&self, change: &Change, repo: &RepoHandle, commit: &str) -> Result<bool> {
+        for f in &change.sealed.files {
+            if repo.git.blob(commit, &f.path).await?.map(|t| t.id) != f.after {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn found_landed(&self, change: &Change, commit: String) -> Result<()> {
+        let body = Body::Landed { commit, via: "found".into() };
+        self.journal.append(self.clock.now_ms(), change.id, ACTOR, vec![body]).await
+    }
+
+    /// Builds the signed commit on `base`. Nothing outside the mirror is touched.
+    pub(super) async fn build(&self, change: &Change, auth: &Authorization, base: &str) -> Result<String> {
+        let repo = self.repo(&change.sealed.repository)?;
+        let mut files = Vec::with_capacity(change.sealed.files.len());
+        for f in &change.sealed.files {
+            let bytes = match &f.after {
+                None => None,
+                Some(oid) => {
+                    let bytes = self.journal.blob(oid).await?;
+                    let Some(bytes) = bytes.filter(|b| crate::git::blob_id(b) == *oid) else {
+                        return Err(Problem::new(
+                            "gate.stale",
+                            format!("The stored content of {} is not what was approved.", f.path),
+                            "Propose the change again.",
+                        )
+                        .never());
+                    };
+                    Some(bytes)
+                }
+            };
+            files.push(FileChange { path: f.path.clone(), mode: f.mode.clone(), bytes });
+        }
+        let head = self.journal.head().await;
+        let message = message::with_trailers(
+            &change.sealed.commit_message,
+            &message::Trailers {
+                change: change.id.to_string(),
+                digest: change.digest.0.clone(),
+                requested_by: change.sealed.requester.clone(),
+                sponsor: change.sealed.sponsor.clone(),
+                approved_by: auth.by().to_vec(),
+                policy: format!("{}@{}", change.sealed.rules.join(","), change.sealed.policy_version),
+                audit: format!("{}/{}", head.seq, head.hash),
+            },
+        );
+        let who = &self.config.load().bootstrap.committer;
+        let identity = Identity { name: who.name.clone(), email: who.email.clone() };
+        let at = change.authorized.as_ref().map_or(change.proposed_at, |(_, at)| *at) / 1000;
+        let request = CommitRequest {
+            base: base.to_owned(),
+            files,
+            author: identity.clone(),
+            committer: identity,
+            timestamp: at,
+            message,
+        };
+        repo.git.build_commit(request, Some(&self.signer)).await
+    }
+
+    /// Prepares a push to `git_ref`: a fresh base, the gate, the commit. `Value::Bool(true)` =
+    /// the preparation itself moved the change.
+    pub(super) async fn prepare_push(&self, change: &Change) -> Result<Value> {
+        let base = match self.fresh_base(change).await {
+            Ok(Base::Ready(tip)) => tip,
+            Ok(Base::Landed(commit)) => {
+                self.found_landed(change, commit).await?;
+                return Ok(Value::Bool(true));
+            }
+            Err(problem) if problem.code == "gate.stale" => {
+                self.close(change, Ending::Stale, problem.message).await?;
+                return Ok(Value::Bool(true));
+            }
+            Err(problem) => return Err(problem),
+        };
+        if base != change.base {
+            let body = Body::Rebased { base };
+            self.journal.append(self.clock.now_ms(), change.id, ACTOR, vec![body]).await?;
+            return Ok(Value::Bool(true));
+        }
+        let auth = match self.gate(change, &base).await {
+            Ok(auth) => auth,
+            Err(problem) if problem.code == "gate.stale" => {
+                self.close(change, Ending::Stale, problem.message).await?;
+                return Ok(Value::Bool(true));
+            }
+            Err(problem) => return Err(problem),
+        };
+        let commit = self.build(change, &auth, &base).await?;
+        Ok(json!({"commit": commit, "base": base}))
+    }
+
+    /// Pushes the prepared commit to the followed branch.
+    pub(super) async fn push_target(&self, change: &Change, facts: &Value) -> Result<Value> {
+        let (commit, base) = commit_and_base(facts)?;
+        let repo = self.repo(&change.sealed.repository)?;
+        let auth = self.gate(change, base).await?;
+        repo.git.push(&auth, commit, &change.sealed.git_ref, Some(base)).await?;
+        Ok(json!({"commit": commit}))
+    }
+
+    /// Pushes the prepared commit to the change's own branch.
+    pub(super) async fn push_branch(&self, change: &Change, facts: &Value) -> Result<Value> {
+        let (commit, base) = commit_and_base(facts)?;
+        let repo = self.repo(&change.sealed.repository)?;
+        let auth = self.gate(change, base).await?;
+        let own = format!("refs/heads/{}", change.branch());
+        repo.git.push(&auth, commit, &own, None).await?;
+        Ok(json!({"commit": commit, "branch": change.branch()}))
+    }
+}
+
+/// Commit and base of a push's facts.
+pub(super) fn commit_and_base(facts: &Value) -> Result<(&str, &str)> {
+    let part = |k: &str| facts.get(k).and_then(Value::as_str);
+    match (part("commit"), part("base")) {
+        (Some(commit), Some(base)) => Ok((commit, base)),
+        _ => Err(Problem::new("pipeline.facts", "The intent of the push holds no commit.", "Report this as a bug.").never()),
+    }
+}

@@ -1,0 +1,282 @@
+//! deliver: which effect is which call, and what the world says about one whose result is missing.
+
+use countersign_core::change::Change;
+use countersign_core::gate::Authorization;
+use countersign_core::model::{Body, Delivery, Effect, Ending, MergeMethod};
+use countersign_core::{Problem, Result, message};
+use serde_json::{Value, json};
+
+use super::commit::commit_and_base;
+use super::{ACTOR, Pipeline};
+use crate::engine::HintOutcome;
+use crate::forge::{NewPull, Pull, PullState};
+
+fn interrupted() -> Problem {
+    Problem::new("pipeline.interrupted", "It was interrupted; the world shows that it did not happen.", "It is tried again.").later()
+}
+
+impl Pipeline {
+    /// What must be known before the intent is written. `Value::Bool(true)`: the change itself moved.
+    pub(super) async fn prepare(&self, change: &Change, effect: &Effect) -> Result<Value> {
+        match effect {
+            Effect::PushTarget | Effect::PushBranch => self.prepare_push(change).await,
+            Effect::Merge => self.prepare_merge(change).await,
+            _ => Ok(json!({})),
+        }
+    }
+
+    /// The effect itself.
+    pub(super) async fn perform(&self, change: &Change, effect: &Effect, facts: &Value) -> Result<Value> {
+        match effect {
+            Effect::Ask { person } => self.ask(change, person).await,
+            Effect::PushTarget => self.push_target(change, facts).await,
+            Effect::PushBranch => self.push_branch(change, facts).await,
+            Effect::OpenPullRequest => self.open_pull(change).await,
+            Effect::Merge => self.merge(change).await,
+            Effect::ClosePullRequest => self.close_pull(change).await,
+            Effect::Hint => self.hint(change).await,
+            Effect::SettleCard { person, .. } => self.settle_card(change, person).await,
+            Effect::Notify { person, about } => self.notify(change, person, about).await,
+        }
+    }
+
+    /// An intent without result: the process died in between. The world is asked, never guessed;
+    /// what cannot be asked (a message) is sent again.
+    pub(super) async fn recover(&self, change: &Change, effect: Effect) -> Result<()> {
+        let facts = change.effect(&effect).map(|s| s.facts.clone()).unwrap_or_default();
+        let outcome = match &effect {
+            Effect::PushTarget => self.recover_push(change, &facts, &change.sealed.git_ref).await,
+            Effect::PushBranch => self.recover_push(change, &facts, &format!("refs/heads/{}", change.branch())).await,
+            Effect::OpenPullRequest => match self.find_pull(change).await {
+                Ok(Some(pull)) => Ok(pull_value(&pull)),
+                Ok(None) => Err(interrupted()),
+                Err(problem) => Err(problem),
+            },
+            Effect::Merge => match self.pull(change).await {
+                Ok(pull) if pull.state == PullState::Merged => merged_value(&pull),
+                Ok(_) => Err(interrupted()),
+                Err(problem) => Err(problem),
+            },
+            _ => Err(interrupted()),
+        };
+        match outcome {
+            Err(problem) if problem.code != "pipeline.interrupted" && problem.retry == countersign_core::Retry::Later => {
+                // The world cannot be asked now: the intent stays open until it can.
+                tracing::info!(change = %change.id, code = %problem.code, "{}", problem.message);
+                tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+                Ok(())
+            }
+            outcome => self.settle_effect(change.id, effect, outcome).await,
+        }
+    }
+
+    async fn recover_push(&self, change: &Change, facts: &Value, git_ref: &str) -> Result<Value> {
+        let Ok((commit, _)) = commit_and_base(facts) else { return Err(interrupted()) };
+        let repo = self.repo(&change.sealed.repository)?;
+        let Some(tip) = repo.git.remote_ref(git_ref).await? else { return Err(interrupted()) };
+        if tip == commit {
+            return Ok(json!({"commit": commit, "branch": change.branch()}));
+        }
+        repo.git.fetch(git_ref).await?;
+        if repo.git.has_commit(commit).await? && repo.git.is_ancestor(commit, &tip).await? {
+            return Ok(json!({"commit": commit, "branch": change.branch()}));
+        }
+        Err(interrupted())
+    }
+
+    fn forge(&self, change: &Change) -> Result<(&dyn crate::forge::Forge, MergeMethod)> {
+        let repo = self.repo(&change.sealed.repository)?;
+        repo.forge.as_ref().map(|(f, m)| (f.as_ref(), *m)).ok_or_else(|| {
+            Problem::new(
+                "forge.not_configured",
+                format!("Repository {} has no forge, but the policy asks for a pull request.", change.sealed.repository),
+                "Add `forge` to the Repository, or let the policy deliver directly.",
+            )
+            .never()
+        })
+    }
+
+    /// Authorization on the base as last proved.
+    async fn authorization(&self, change: &Change) -> Result<Authorization> {
+        self.gate(change, &change.base).await
+    }
+
+    async fn find_pull(&self, change: &Change) -> Result<Option<Pull>> {
+        let (forge, _) = self.forge(change)?;
+        forge.find_pull(&change.branch(), base_branch(change)).await
+    }
+
+    async fn pull(&self, change: &Change) -> Result<Pull> {
+        let (forge, _) = self.forge(change)?;
+        let number = change
+            .pull_number()
+            .ok_or_else(|| Problem::new("pipeline.facts", "The change has no pull request.", "Report this as a bug.").never())?;
+        forge.pull(number).await
+    }
+
+    async fn open_pull(&self, change: &Change) -> Result<Value> {
+        let auth = self.authorization(change).await?;
+        let (forge, _) = self.forge(change)?;
+        let facts = self.card_facts(change);
+        let operations: Vec<&str> =
+            change.proposal.edits.iter().filter_map(|e| e.operation().ok()).map(|o| o.name()).collect();
+        let (title, body) = (
+            message::pull_request_title(&facts, &operations),
+            message::pull_request_body(&facts, &change.id.to_string(), &change.digest.0),
+        );
+        let new = NewPull { title, body, head: change.branch(), base: base_branch(change).to_owned() };
+        let pull = forge.open_pull(&auth, &new).await?;
+        Ok(pull_value(&pull))
+    }
+
+    /// Before a merge: the pull request must still be open, and its head the commit that was pushed.
+    async fn prepare_merge(&self, change: &Change) -> Result<Value> {
+        let pull = self.pull(change).await?;
+        match pull.state {
+            PullState::Merged => {
+                self.merged_elsewhere(change, &pull).await?;
+                Ok(Value::Bool(true))
+            }
+            PullState::Closed => {
+                self.close(change, Ending::Rejected, closed_words(&pull)).await?;
+                Ok(Value::Bool(true))
+            }
+            PullState::Open => {
+                let pushed = change.done(&Effect::PushBranch).and_then(|r| r.get("commit")).and_then(Value::as_str);
+                if pushed != Some(pull.head_sha.as_str()) {
+                    let say = "Somebody else pushed to the change's branch, so what was approved is not what would be merged.";
+                    self.close(change, Ending::Stale, say.into()).await?;
+                    return Ok(Value::Bool(true));
+                }
+                Ok(json!({"head": pull.head_sha}))
+            }
+        }
+    }
+
+    async fn merge(&self, change: &Change) -> Result<Value> {
+        let repo = self.repo(&change.sealed.repository)?;
+        let tip = repo.git.fetch(&change.sealed.git_ref).await?;
+        let auth = self.gate(change, &tip).await?;
+        let (forge, method) = self.forge(change)?;
+        let number = change.pull_number().unwrap_or_default();
+        let head = change.done(&Effect::PushBranch).and_then(|r| r.get("commit")).and_then(Value::as_str).unwrap_or_default();
+        let subject = change.sealed.commit_message.lines().next().unwrap_or_default().to_owned();
+        let merged = forge.merge(&auth, number, head, method, &format!("{subject} (#{number})")).await?;
+        Ok(json!({"commit": merged}))
+    }
+
+    async fn close_pull(&self, change: &Change) -> Result<Value> {
+        let pull = self.pull(change).await?;
+        let (forge, _) = self.forge(change)?;
+        if pull.state == PullState::Open {
+            let say = change.end.as_ref().map_or_else(String::new, |e| e.say.clone());
+            forge.close(pull.number, &message::escape_visible(&say)).await?;
+        }
+        Ok(json!({"number": pull.number}))
+    }
+
+    async fn hint(&self, change: &Change) -> Result<Value> {
+        let cluster = self.cluster(&change.proposal.cluster)?;
+        if !cluster.hints() {
+            return Ok(json!({"skipped": "hints are off for this cluster"}));
+        }
+        match crate::engine::hint(cluster, &change.proposal.owner, &change.id.to_string()).await? {
+            HintOutcome::Sent => Ok(json!({"sent": true})),
+            HintOutcome::NotPermitted => Ok(json!({"skipped": "the cluster does not permit hints; polling"})),
+        }
+    }
+
+    /// `Step::PollMerge`: merged by a person, closed, or still open.
+    pub(super) async fn poll_merge(&self, change: &Change) -> Result<()> {
+        if change.decided.delivery != Delivery::PullRequest {
+            return Ok(());
+        }
+        match self.pull(change).await {
+            Ok(pull) => match pull.state {
+                PullState::Merged => self.merged_elsewhere(change, &pull).await,
+                PullState::Closed => self.close(change, Ending::Rejected, closed_words(&pull)).await,
+                PullState::Open => Ok(()),
+            },
+            Err(problem) => {
+                tracing::info!(change = %change.id, code = %problem.code, "{}", problem.message);
+                Ok(())
+            }
+        }
+    }
+
+    /// The pull request was merged at the forge: whose merge it was is recorded, and the merge
+    /// result is what is watched. Content that is not what was shown ends the change as stale.
+    async fn merged_elsewhere(&self, change: &Change, pull: &Pull) -> Result<()> {
+        let Some(commit) = pull.merge_commit.clone() else { return Ok(()) };
+        let repo = self.repo(&change.sealed.repository)?;
+        repo.git.fetch(&change.sealed.git_ref).await?;
+        for f in &change.sealed.files {
+            if repo.git.blob(&commit, &f.path).await?.map(|t| t.id) != f.after {
+                let say = format!("The pull request was merged, but {} is not as it was shown.", f.path);
+                return self.close(change, Ending::Stale, say).await;
+            }
+        }
+        let login = pull.merged_by.clone().unwrap_or_default();
+        let config = self.config.load();
+        let person = config.people.iter().find(|p| p.spec.forge.as_deref() == Some(login.as_str())).map(|p| p.name.clone());
+        let listed = person.filter(|p| change.decided.approvers.contains(p));
+        let via = match &listed {
+            Some(_) => "merge".to_owned(),
+            None => format!("merge by {}, who is not on the list", message::escape_name(&login)),
+        };
+        let mut bodies = Vec::new();
+        if let Some(person) = listed {
+            bodies.push(Body::Voted {
+                person,
+                channel: "forge".into(),
+                approve: true,
+                reason: None,
+                digest: change.digest.clone(),
+                proof: None,
+            });
+        }
+        bodies.push(Body::Landed { commit, via });
+        self.journal.append(self.clock.now_ms(), change.id, ACTOR, bodies).await
+    }
+
+    /// `Step::PollCommit`: a person may have committed the patch.
+    pub(super) async fn poll_commit(&self, change: &Change) -> Result<()> {
+        let repo = self.repo(&change.sealed.repository)?;
+        let tip = match repo.git.fetch(&change.sealed.git_ref).await {
+            Ok(tip) => tip,
+            Err(problem) => {
+                tracing::info!(change = %change.id, code = %problem.code, "{}", problem.message);
+                return Ok(());
+            }
+        };
+        if tip == change.proposal.base {
+            return Ok(());
+        }
+        for f in &change.sealed.files {
+            if repo.git.blob(&tip, &f.path).await?.map(|t| t.id) != f.after {
+                return Ok(());
+            }
+        }
+        let body = Body::Landed { commit: tip, via: "found".into() };
+        self.journal.append(self.clock.now_ms(), change.id, ACTOR, vec![body]).await
+    }
+}
+
+fn base_branch(change: &Change) -> &str {
+    change.sealed.git_ref.strip_prefix("refs/heads/").unwrap_or(&change.sealed.git_ref)
+}
+
+fn pull_value(pull: &Pull) -> Value {
+    json!({"number": pull.number, "url": pull.url, "head": pull.head_sha})
+}
+
+fn merged_value(pull: &Pull) -> Result<Value> {
+    pull.merge_commit.as_ref().map(|c| json!({"commit": c})).ok_or_else(interrupted)
+}
+
+fn closed_words(pull: &Pull) -> String {
+    match &pull.closed_by {
+        Some(login) => format!("The pull request was closed by {}.", message::escape_name(login)),
+        None => "The pull request was closed.".into(),
+    }
+}
