@@ -1,1 +1,7 @@
 //! The one place that makes an authorization.
+
+/// Proof that a change may act on the world.
+#[derive(Debug)]
+pub struct Authorization {
+    _private: (),
+}
