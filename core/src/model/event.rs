@@ -121,6 +121,12 @@ pub struct Proposal {
     pub files: Vec<FileNote>,
     /// Further things that people and agents are told.
     pub notes: Vec<String>,
+    /// Objects by operation with their labels, as the policy saw them.
+    pub targets: Value,
+    /// Changed objects.
+    pub objects: u32,
+    /// Privileged path or kind, where one is touched.
+    pub privileged: Option<String>,
 }
 
 /// One changed file, for people.

@@ -1,0 +1,673 @@
+//! plan: which bytes of which files, proved as text and, where a kustomization is involved, as
+//! rendered by the real kustomize before and after. Nothing is written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use countersign_core::manifest::{
+    EditContext, Files, PathClass, PlannedEdit, SourceTree, candidates, diff_objects, documents, edit, is_kustomization_name,
+    kustomization, path_check, unified_diff,
+};
+use countersign_core::model::{
+    DeliveryState, Edit, FileNote, LeafChange, ObjectKey, Operation, OwnerRef, Risk, Source, SourceKind, Want,
+};
+use countersign_core::ownership::Reach;
+use countersign_core::policy::{Target, risk};
+use countersign_core::secrets::scan_leaves;
+use countersign_core::{Problem, Result};
+use serde_json::Value;
+
+use super::source::Place;
+use super::{Pipeline, RepoHandle, decide};
+use crate::cluster::Cluster;
+use crate::git::{FileContent, ReadLimits, blob_id};
+
+/// Most edits of one change.
+pub(super) const MAX_EDITS: usize = 20;
+/// Lines of context are part of a diff; a change beyond this is not for a chat anyway.
+const MAX_WANTS: usize = 60;
+
+/// One file of a plan.
+#[derive(Debug, Clone)]
+pub(super) struct PlannedFile {
+    pub path: String,
+    pub mode: String,
+    pub before: Option<(String, Vec<u8>)>,
+    pub after: Option<Vec<u8>>,
+}
+
+impl PlannedFile {
+    pub(super) fn after_blob(&self) -> Option<String> {
+        self.after.as_deref().map(blob_id)
+    }
+}
+
+/// Everything that is known about a change before anybody is asked.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub cluster: String,
+    pub owner: OwnerRef,
+    pub source: Source,
+    pub repository: String,
+    pub git_ref: String,
+    pub base: String,
+    pub files: Vec<PlannedFile>,
+    pub notes_of_files: Vec<FileNote>,
+    pub fields: Vec<LeafChange>,
+    pub want: Vec<Want>,
+    pub state: DeliveryState,
+    pub risk: Risk,
+    pub diff: String,
+    pub health: Option<String>,
+    pub notes: Vec<String>,
+    pub targets: Vec<Target>,
+    pub objects: usize,
+}
+
+/// One edit with its object.
+pub(super) struct Wanted {
+    pub key: ObjectKey,
+    pub live: Option<Value>,
+    pub op: Operation,
+}
+
+/// What became of the files: before, after, and the proved effect.
+pub(super) struct Edits {
+    pub before: Files,
+    pub after: BTreeMap<String, Option<Vec<u8>>>,
+    pub fields: Vec<LeafChange>,
+    pub lines: BTreeMap<String, usize>,
+    /// Objects of the touched files (or of the build), before and after.
+    pub objects: Vec<risk::ObjectChange>,
+}
+
+impl Pipeline {
+    /// Files that the owner's source reads at a commit: its folder, and for kustomizations
+    /// whatever they name inside the repository.
+    pub(super) async fn snapshot(&self, repo: &RepoHandle, commit: &str, root: &str) -> Result<Files> {
+        let mut files = Files::new();
+        let mut seen = BTreeSet::new();
+        let mut todo = vec![root.to_owned()];
+        while let Some(at) = todo.pop() {
+            if !seen.insert(at.clone()) {
+                continue;
+            }
+            let found = repo.git.tree_files(commit, &at, ReadLimits::default()).await?;
+            for (path, file) in found {
+                let name = path.rsplit('/').next().unwrap_or_default();
+                let manifest = [".yaml", ".yml", ".json"].iter().any(|e| name.ends_with(e)) || is_kustomization_name(name);
+                match file.content {
+                    FileContent::Bytes(bytes) => {
+                        if is_kustomization_name(name)
+                            && let Ok(k) = kustomization(&bytes)
+                        {
+                            let dir = path.rsplit_once('/').map_or("", |(d, _)| d);
+                            todo.extend(k.named_paths().iter().filter_map(|n| inside(dir, n)).filter(|p| !under_any(p, &seen)));
+                        }
+                        files.insert(path, bytes);
+                    }
+                    // A link or a submodule in a folder that is read: what the engine sees there is not in this tree.
+                    _ if manifest => {
+                        return Err(Problem::new(
+                            "source.not_plain_file",
+                            format!("{path} is a link, a submodule or too large, so what the engine reads there is not certain."),
+                            "Let a person change it.",
+                        ));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    /// Makes the edits on a snapshot, each proved as text and by rendering.
+    pub(super) async fn edit_files(&self, place: &Place, commit: &str, wanted: &[Wanted], restarted_at: &str) -> Result<Edits> {
+        let repo = self.repo(&place.repository)?;
+        let root = place.source.path.as_str();
+        let before = self.snapshot(repo, commit, root).await?;
+        let kind = match place.source.kind {
+            Some(kind) => kind,
+            None => SourceTree::detect(&before, root),
+        };
+        let mut now = before.clone();
+        let mut fields = Vec::new();
+        let mut lines = BTreeMap::new();
+        for w in wanted {
+            let tree = SourceTree {
+                files: &now,
+                root,
+                kind,
+                recurse: place.source.recurse,
+                default_namespace: Some(place.namespace.as_str()).filter(|n| !n.is_empty()),
+            };
+            let options = candidates(tree, &w.key, &w.op, EditContext { restarted_at })?;
+            let (chosen, effect) = self.prove(&now, kind, root, w, options, restarted_at).await?;
+            lines.entry(chosen.file.clone()).or_insert(chosen.line);
+            for (path, bytes) in chosen.files {
+                match bytes {
+                    Some(b) => drop(now.insert(path, b)),
+                    None => drop(now.remove(&path)),
+                }
+            }
+            fields.extend(effect);
+        }
+        let mut after = BTreeMap::new();
+        for path in before.keys().chain(now.keys()) {
+            if before.get(path) != now.get(path) {
+                after.insert(path.clone(), now.get(path).cloned());
+            }
+        }
+        let objects = object_changes(&before, &after);
+        Ok(Edits { before, after, fields, lines, objects })
+    }
+
+    /// Takes the first candidate whose rendered effect is exactly what was asked for.
+    async fn prove(
+        &self,
+        files: &Files,
+        kind: SourceKind,
+        root: &str,
+        w: &Wanted,
+        options: Vec<PlannedEdit>,
+        restarted_at: &str,
+    ) -> Result<(PlannedEdit, Vec<LeafChange>)> {
+        if kind != SourceKind::Kustomize {
+            let Some(only) = options.into_iter().next() else { return Err(not_found(&w.key)) };
+            let fields = only.changes.iter().cloned().map(|l| LeafChange { object: w.key.clone(), ..l }).collect();
+            return Ok((only, fields));
+        }
+        let kustomize = self.kustomize.as_ref().ok_or_else(crate::render::missing)?;
+        let rendered = kustomize.render(files, root).await?;
+        let mut why = Vec::new();
+        for option in options {
+            let mut after = files.clone();
+            for (path, bytes) in &option.files {
+                match bytes {
+                    Some(b) => drop(after.insert(path.clone(), b.clone())),
+                    None => drop(after.remove(path)),
+                }
+            }
+            let effect = diff_objects(&rendered, &kustomize.render(&after, root).await?);
+            match fits(&rendered, w, &effect, &option, restarted_at) {
+                Ok(()) => return Ok((option, effect)),
+                Err(said) => why.push(format!("{}: {said}", option.file)),
+            }
+        }
+        Err(Problem::new(
+            "plan.effect_not_proved",
+            format!("No edit of the kustomization has exactly the asked effect on {}.", w.key),
+            "Look at the evidence; let a person change the files, or ask for a field that one file decides.",
+        )
+        .with_all(why))
+    }
+
+    /// Every other owner that one of these files feeds. What cannot be resolved counts as fed.
+    pub(super) async fn refuse_shared(&self, cluster: &Cluster, place: &Place, paths: &[&str]) -> Result<()> {
+        let branch = place.git_ref.trim_start_matches("refs/heads/");
+        let repo = self.repo(&place.repository)?;
+        let mut shared = BTreeSet::new();
+        let mut closures: BTreeMap<(String, bool), Files> = BTreeMap::new();
+        for path in paths {
+            for f in cluster.feeders(&place.source.url, branch, path).await? {
+                if f.owner == place.owner {
+                    continue;
+                }
+                let fed = match (f.reach, f.source.kind) {
+                    (Reach::Never, _) => false,
+                    (Reach::Reads, _) => true,
+                    (Reach::Maybe, Some(SourceKind::Plain | SourceKind::Kustomize) | None) => {
+                        let id = (f.source.path.clone(), true);
+                        if !closures.contains_key(&id) {
+                            // A tree that cannot be read counts as shared.
+                            let read = self.snapshot(repo, &place.base, &f.source.path).await;
+                            closures.insert(id.clone(), read.unwrap_or_else(|_| Files::from([((*path).to_owned(), Vec::new())])));
+                        }
+                        closures.get(&id).is_some_and(|files| files.contains_key(*path))
+                    }
+                    (Reach::Maybe, Some(SourceKind::Helm)) => {
+                        f.source.overrides.iter().any(|o| o.contains("..") || o.contains('$') || o.contains(*path))
+                    }
+                    (Reach::Maybe, Some(SourceKind::Other)) => true,
+                };
+                if fed {
+                    shared.insert(format!("{path} also feeds {}", f.owner));
+                }
+            }
+        }
+        if shared.is_empty() {
+            return Ok(());
+        }
+        Err(Problem::new(
+            "source.shared",
+            "The file feeds more than the owner that was asked for, so the change would reach further than the target.",
+            "Move the setting into a file (or overlay) of its own, or let a person change the shared file.",
+        )
+        .with_all(shared))
+    }
+
+    /// Paths and modes that may not be written at all, and secrets that may not be written anywhere.
+    pub(super) fn refuse_dangerous(&self, place: &Place, edits: &Edits) -> Result<()> {
+        let config = self.config.load();
+        let extra = config.repositories.iter().find(|r| r.name == place.repository).map(|r| r.spec.privileged_paths.clone()).unwrap_or_default();
+        for path in edits.after.keys() {
+            if let PathClass::Refused(problem) = path_check(path, 0o100_644, &extra) {
+                return Err(problem);
+            }
+        }
+        let leaks = scan_leaves(&edits.fields);
+        if let Some(first) = leaks.first() {
+            return Err(Problem::new(
+                "secret.in_change",
+                format!("The value of {} looks like a secret ({}).", first.pointer, first.why),
+                "Secrets never go through an agent or into Git in the clear: refer to one with secretKeyRef, or use a SealedSecret, an ExternalSecret or SOPS; a person puts the value in.",
+            )
+            .never());
+        }
+        Ok(())
+    }
+
+    /// The whole plan for some edits of one owner's objects.
+    pub(super) async fn plan(&self, cluster: &Cluster, place: Place, wanted: &[Wanted], restarted_at: &str) -> Result<Plan> {
+        refuse_overrides(&place.source, wanted)?;
+        let base = place.base.clone();
+        let edits = self.edit_files(&place, &base, wanted, restarted_at).await?;
+        self.refuse_dangerous(&place, &edits)?;
+        let paths: Vec<&str> = edits.after.keys().map(String::as_str).collect();
+        self.refuse_shared(cluster, &place, &paths).await?;
+        self.validate(cluster, wanted, &edits).await?;
+        let mut plan = self.assemble(cluster, place, edits).await?;
+        plan.targets = targets(wanted, &plan.fields);
+        plan.want = wants(wanted, &plan.fields);
+        if let Some(first) = wanted.first() {
+            plan.health = cluster.health_of(&first.key, first.live.as_ref()).await;
+        }
+        plan.risk = self.assess(&plan, &plan.targets.clone());
+        Ok(plan)
+    }
+
+    /// Files, figures, diff and delivery state of proved edits.
+    pub(super) async fn assemble(&self, cluster: &Cluster, place: Place, edits: Edits) -> Result<Plan> {
+        let repo = self.repo(&place.repository)?;
+        let mut files = Vec::new();
+        let mut notes_of_files = Vec::new();
+        let mut diff = String::new();
+        for (path, after) in &edits.after {
+            let before = edits.before.get(path);
+            let mode = match repo.git.kind(&place.base, path).await? {
+                Some(kind) => kind.mode().to_owned(),
+                None => "100644".to_owned(),
+            };
+            let text = unified_diff(path, before.map(Vec::as_slice), after.as_deref());
+            let (added, removed) = figures(&text);
+            let line = edits.lines.get(path).and_then(|l| u32::try_from(*l).ok()).unwrap_or(0);
+            notes_of_files.push(FileNote { path: path.clone(), line, added, removed });
+            diff.push_str(&text);
+            files.push(PlannedFile {
+                path: path.clone(),
+                mode,
+                before: before.map(|b| (blob_id(b), b.clone())),
+                after: after.clone(),
+            });
+        }
+        let state = crate::engine::delivery_state_of(cluster, &place.owner, &place.object, &edits.fields, self.clock.now_ms()).await?;
+        let objects: BTreeSet<&ObjectKey> = edits.fields.iter().map(|l| &l.object).collect();
+        Ok(Plan {
+            cluster: cluster.name().to_owned(),
+            owner: place.owner,
+            source: place.source,
+            repository: place.repository,
+            git_ref: place.git_ref,
+            base: place.base,
+            files,
+            notes_of_files,
+            objects: objects.len(),
+            want: Vec::new(),
+            state,
+            risk: risk::assess(&edits.fields, &edits.after.keys().cloned().collect::<Vec<_>>(), &edits.objects, &[]),
+            diff: self.redactor.redact_text(&diff),
+            health: None,
+            notes: Vec::new(),
+            targets: Vec::new(),
+            fields: edits.fields,
+        })
+    }
+
+    /// Adds what labels say to the risk of the change itself: the higher counts.
+    pub(super) fn assess(&self, plan: &Plan, targets: &[Target]) -> Risk {
+        let config = self.config.load();
+        let cluster = decide::labels_of(&config.clusters, &plan.cluster, |c| &c.labels);
+        let repository = decide::labels_of(&config.repositories, &plan.repository, |r| &r.labels);
+        let mut labels = vec![&cluster, &repository];
+        labels.extend(targets.iter().flat_map(|t| [t.labels_before.as_ref(), t.labels_after.as_ref()]).flatten());
+        let by_labels = risk::assess(&plan.fields, &plan.files.iter().map(|f| f.path.clone()).collect::<Vec<_>>(), &[], &labels);
+        let mut reasons = plan.risk.reasons.clone();
+        reasons.extend(by_labels.reasons.into_iter().filter(|r| !plan.risk.reasons.contains(r)));
+        Risk { level: plan.risk.level.max(by_labels.level), reasons }
+    }
+
+    /// The objects after the edit against the cluster's own schemas.
+    async fn validate(&self, cluster: &Cluster, wanted: &[Wanted], edits: &Edits) -> Result<()> {
+        for w in wanted {
+            let after = match (&w.op, &w.live) {
+                (Operation::Delete(_), _) => continue,
+                (Operation::Create(c), _) => match documents(c.manifest.as_bytes())?.pop() {
+                    Some(d) => d.value,
+                    None => continue,
+                },
+                (_, Some(live)) => with_leaves(live, &edits.fields, &w.key),
+                (_, None) => continue,
+            };
+            let problems = cluster.validate(&after).await?;
+            if let Some(first) = problems.into_iter().next() {
+                return Err(first);
+            }
+        }
+        Ok(())
+    }
+
+    /// Proves a change anew on another base: the same files must come out, with the same effect.
+    pub(super) async fn prove_again(&self, change: &countersign_core::change::Change, tip: &str) -> Result<()> {
+        let p = &change.proposal;
+        if p.reverts.is_some() {
+            // A revert restores whole files, whose blobs were compared already.
+            return Ok(());
+        }
+        let cluster = self.cluster(&p.cluster)?;
+        let mut place = self.place(cluster, &p.owner).await?;
+        place.base = tip.to_owned();
+        let moved = |why: &str| Problem::new("gate.stale", why, "Propose the change again; it will be planned on what is true now.").never();
+        if place.git_ref != p.git_ref || place.source.path != p.source.path {
+            return Err(moved("The owner follows another branch or folder now."));
+        }
+        let wanted = self.wanted(cluster, &p.edits).await?;
+        let stamp = crate::clock::rfc3339(change.proposed_at);
+        let edits = self.edit_files(&place, tip, &wanted, &stamp).await?;
+        let same_files = edits.after.len() == change.sealed.files.len()
+            && change.sealed.files.iter().all(|f| edits.after.get(&f.path).is_some_and(|a| a.as_deref().map(blob_id) == f.after));
+        if !same_files || edits.fields != p.fields {
+            return Err(moved("On the new base the same edit no longer has the same effect."));
+        }
+        let paths: Vec<&str> = edits.after.keys().map(String::as_str).collect();
+        self.refuse_shared(cluster, &place, &paths).await.map_err(|p| moved(&p.message))
+    }
+
+    /// The objects of some edits, resolved against the cluster.
+    pub(super) async fn wanted(&self, cluster: &Cluster, edits: &[Edit]) -> Result<Vec<Wanted>> {
+        let mut out = Vec::with_capacity(edits.len());
+        for e in edits {
+            let op = e.operation()?;
+            let key = cluster.key_of(&e.target()?).await?;
+            let live = cluster.read(&key).await?;
+            out.push(Wanted { key, live, op });
+        }
+        Ok(out)
+    }
+}
+
+fn not_found(key: &ObjectKey) -> Problem {
+    Problem::new("manifest.not_found", format!("{key} is in no file of its owner's source."), "It may be generated; let a person look.")
+}
+
+/// A path that a kustomization names, from the repository's root; remote and outside ones are none.
+fn inside(dir: &str, named: &str) -> Option<String> {
+    if named.contains("://") || named.starts_with('/') || named.contains('@') || named.contains('?') {
+        return None;
+    }
+    let mut parts: Vec<&str> = dir.split('/').filter(|p| !p.is_empty()).collect();
+    for p in named.split('/') {
+        match p {
+            "" | "." => {}
+            ".." => drop(parts.pop()?),
+            p => parts.push(p),
+        }
+    }
+    Some(parts.join("/"))
+}
+
+fn under_any(path: &str, seen: &BTreeSet<String>) -> bool {
+    seen.iter().any(|s| s.is_empty() || path == s || path.strip_prefix(s.as_str()).is_some_and(|r| r.starts_with('/')))
+}
+
+/// Whether a rendered difference is exactly what the operation asks of the object.
+fn fits(before: &[Value], w: &Wanted, effect: &[LeafChange], option: &PlannedEdit, restarted_at: &str) -> Result<(), String> {
+    if effect.is_empty() {
+        return Err("has no effect; an outer layer decides".into());
+    }
+    let others: BTreeSet<String> = effect.iter().filter(|l| l.object != w.key).map(|l| l.object.to_string()).collect();
+    if !others.is_empty() {
+        return Err(format!("also changes {}", others.into_iter().collect::<Vec<_>>().join(", ")));
+    }
+    let expected: Vec<(String, Option<Value>)> = match &w.op {
+        Operation::Create(_) | Operation::Delete(_) => return Ok(()),
+        op => {
+            let object = before.iter().find(|o| key_of(o).as_ref() == Some(&w.key)).ok_or("the object is not in the build")?;
+            let text = serde_json::to_vec_pretty(object).map_err(|e| e.to_string())?;
+            let docs = documents(&text).map_err(|p| p.message)?;
+            let doc = docs.first().ok_or("the object is not in the build")?;
+            match edit("rendered.json", &text, doc.id, op, EditContext { restarted_at }) {
+                Ok(e) => e.changes.into_iter().map(|l| (l.pointer, l.after)).collect(),
+                Err(_) => option.changes.iter().map(|l| (l.pointer.clone(), l.after.clone())).collect(),
+            }
+        }
+    };
+    let mut is: Vec<(String, Option<Value>)> = effect.iter().map(|l| (l.pointer.clone(), l.after.clone())).collect();
+    let mut should = expected;
+    is.sort_by(|a, b| a.0.cmp(&b.0));
+    should.sort_by(|a, b| a.0.cmp(&b.0));
+    if is == should {
+        return Ok(());
+    }
+    let words = |v: &[(String, Option<Value>)]| {
+        v.iter().map(|(p, a)| format!("{p}={}", a.as_ref().map_or_else(|| "removed".to_owned(), Value::to_string))).collect::<Vec<_>>().join(", ")
+    };
+    Err(format!("sets {} where {} was asked", words(&is), words(&should)))
+}
+
+/// Key of a manifest.
+pub(super) fn key_of(object: &Value) -> Option<ObjectKey> {
+    let part = |p: &str| object.pointer(p).and_then(Value::as_str);
+    let api = part("/apiVersion")?;
+    let group = api.split_once('/').map_or("", |(g, _)| g);
+    Some(ObjectKey::new(group, part("/kind")?, part("/metadata/namespace").unwrap_or(""), part("/metadata/name")?))
+}
+
+fn object_changes(before: &Files, after: &BTreeMap<String, Option<Vec<u8>>>) -> Vec<risk::ObjectChange> {
+    let mut out: BTreeMap<ObjectKey, risk::ObjectChange> = BTreeMap::new();
+    for (path, bytes) in after {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        if is_kustomization_name(name) {
+            continue;
+        }
+        for (side, content) in [(0, before.get(path)), (1, bytes.as_ref())] {
+            for d in content.and_then(|b| documents(b).ok()).unwrap_or_default() {
+                let entry = out.entry(d.key.clone()).or_insert_with(|| risk::ObjectChange { key: d.key.clone(), before: None, after: None });
+                if side == 0 { entry.before = Some(d.value) } else { entry.after = Some(d.value) }
+            }
+        }
+    }
+    out.into_values().filter(|o| o.before != o.after).collect()
+}
+
+fn figures(diff: &str) -> (u32, u32) {
+    let count = |mark: char, skip: &str| {
+        u32::try_from(diff.lines().filter(|l| l.starts_with(mark) && !l.starts_with(skip)).count()).unwrap_or(u32::MAX)
+    };
+    (count('+', "+++"), count('-', "---"))
+}
+
+fn labels(object: &Value) -> BTreeMap<String, String> {
+    object
+        .pointer("/metadata/labels")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())))
+        .collect()
+}
+
+/// What the policy matches, once for each operation.
+fn targets(wanted: &[Wanted], fields: &[LeafChange]) -> Vec<Target> {
+    wanted
+        .iter()
+        .map(|w| {
+            let before = w.live.as_ref().map(labels);
+            let after = match &w.op {
+                Operation::Delete(_) => None,
+                Operation::Create(c) => documents(c.manifest.as_bytes()).ok().and_then(|mut d| d.pop()).map(|d| labels(&d.value)),
+                _ => w.live.as_ref().map(|live| labels(&with_leaves(live, fields, &w.key))),
+            };
+            Target {
+                operation: w.op.name().to_owned(),
+                namespace: w.key.namespace.clone(),
+                kind: w.key.kind.clone(),
+                labels_before: before,
+                labels_after: after,
+            }
+        })
+        .collect()
+}
+
+/// Live fields to wait for.
+fn wants(wanted: &[Wanted], fields: &[LeafChange]) -> Vec<Want> {
+    let base = |key: &ObjectKey| Want {
+        group: key.group.clone(),
+        kind: key.kind.clone(),
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+        path: String::new(),
+        value: None,
+        exists: None,
+    };
+    let mut out = Vec::new();
+    for w in wanted {
+        match &w.op {
+            Operation::Delete(_) => out.push(Want { exists: Some(false), ..base(&w.key) }),
+            Operation::Create(c) => {
+                out.push(base(&w.key));
+                let doc = documents(c.manifest.as_bytes()).ok().and_then(|mut d| d.pop());
+                let mut leaves = Vec::new();
+                if let Some(spec) = doc.as_ref().and_then(|d| d.value.get("spec")) {
+                    scalars("/spec", spec, &mut leaves);
+                }
+                out.extend(leaves.into_iter().take(MAX_WANTS).map(|(path, value)| Want { path, value: Some(value), ..base(&w.key) }));
+            }
+            _ => out.extend(fields.iter().filter(|l| l.object == w.key).take(MAX_WANTS).map(|l| match &l.after {
+                Some(v) => Want { path: l.pointer.clone(), value: Some(v.clone()), ..base(&w.key) },
+                None => Want { path: l.pointer.clone(), exists: Some(false), ..base(&w.key) },
+            })),
+        }
+    }
+    let mut unique: Vec<Want> = Vec::with_capacity(out.len());
+    for w in out {
+        if !unique.contains(&w) {
+            unique.push(w);
+        }
+    }
+    unique
+}
+
+fn scalars(at: &str, v: &Value, out: &mut Vec<(String, Value)>) {
+    match v {
+        Value::Object(map) => {
+            for (k, v) in map {
+                scalars(&format!("{at}/{}", k.replace('~', "~0").replace('/', "~1")), v, out);
+            }
+        }
+        Value::Array(items) => {
+            for (i, v) in items.iter().enumerate() {
+                let step = v.get("name").and_then(Value::as_str).map_or_else(|| i.to_string(), |n| format!("name={n}"));
+                scalars(&format!("{at}/{step}"), v, out);
+            }
+        }
+        Value::Null => {}
+        scalar => out.push((at.to_owned(), scalar.clone())),
+    }
+}
+
+/// A live object as it will be: its changed leaves set.
+pub(super) fn with_leaves(live: &Value, fields: &[LeafChange], key: &ObjectKey) -> Value {
+    let mut out = live.clone();
+    for l in fields.iter().filter(|l| l.object == *key) {
+        set_leaf(&mut out, &l.pointer, l.after.clone());
+    }
+    out
+}
+
+fn set_leaf(object: &mut Value, pointer: &str, value: Option<Value>) {
+    let steps: Vec<String> = pointer.split('/').skip(1).map(|s| s.replace("~1", "/").replace("~0", "~")).collect();
+    let Some((last, path)) = steps.split_last() else { return };
+    let mut at = object;
+    for step in path {
+        at = match descend(at, step) {
+            Some(next) => next,
+            None => return,
+        };
+    }
+    match at {
+        Value::Object(map) => match value {
+            Some(v) => drop(map.insert(last.clone(), v)),
+            None => drop(map.remove(last)),
+        },
+        Value::Array(items) => {
+            let place = position(items, last);
+            match (place, value) {
+                (Some(i), Some(v)) => {
+                    if let Some(slot) = items.get_mut(i) {
+                        *slot = v;
+                    }
+                }
+                (Some(i), None) => drop(items.remove(i)),
+                (None, Some(v)) => items.push(v),
+                (None, None) => {}
+            }
+        }
+        _ => {}
+    }
+}
+
+fn position(items: &[Value], step: &str) -> Option<usize> {
+    match step.split_once('=') {
+        Some((k, name)) => items.iter().position(|v| v.get(k).and_then(Value::as_str) == Some(name)),
+        None => step.parse().ok().filter(|i: &usize| *i < items.len()),
+    }
+}
+
+fn descend<'v>(at: &'v mut Value, step: &str) -> Option<&'v mut Value> {
+    match at {
+        Value::Object(map) => Some(map.entry(step.to_owned()).or_insert_with(|| Value::Object(serde_json::Map::new()))),
+        Value::Array(items) => match position(items, step) {
+            Some(i) => items.get_mut(i),
+            None => {
+                let (k, name) = step.split_once('=')?;
+                items.push(serde_json::json!({ k: name }));
+                items.last_mut()
+            }
+        },
+        _ => None,
+    }
+}
+
+/// Settings at the owner beat the files: an edit that they cover would be green and do nothing.
+fn refuse_overrides(source: &Source, wanted: &[Wanted]) -> Result<()> {
+    let covers = |o: &str, op: &Operation| {
+        let o = o.to_ascii_lowercase();
+        match op {
+            Operation::SetImage(_) => o.contains("images") || o.contains("patches") || o.contains("substitute"),
+            Operation::Scale(_) => o.contains("replicas") || o.contains("patches") || o.contains("substitute"),
+            Operation::Create(_) | Operation::Delete(_) => o.contains("include") || o.contains("exclude"),
+            _ => ["patches", "substitute", "images", "replicas", "components", "labels", "annotations"].iter().any(|w| o.contains(w)),
+        }
+    };
+    for w in wanted {
+        let hit: Vec<&String> = source.overrides.iter().filter(|o| covers(o, &w.op)).collect();
+        if !hit.is_empty() {
+            return Err(Problem::new(
+                "source.overridden",
+                format!("Settings at the owner beat what the files say about {}, so an edit of the files might do nothing.", w.key),
+                "Change the owner's own setting in Git (target the Application or Kustomization itself), or let a person do it.",
+            )
+            .with_all(hit.into_iter().cloned()));
+        }
+    }
+    Ok(())
+}
