@@ -1,0 +1,222 @@
+//! What a card becomes, and what is told afterwards.
+
+use super::card::{CardFacts, card, clock, core, listed, quote, risk_mark};
+use super::escape::{escape_name, escape_visible, shorten};
+use super::rich::{EntityKind, Text};
+
+/// Characters of the core in texts after the decision.
+const CORE: usize = 1500;
+
+/// How a card ended. Words of people and engines are shown escaped and capped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled {
+    /// Enough people said yes; it is being delivered.
+    Approved {
+        /// Names.
+        by: Vec<String>,
+    },
+    /// A person said no.
+    Rejected {
+        /// Name.
+        by: String,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Nobody said yes in time.
+    Expired,
+    /// Withdrawn.
+    Cancelled {
+        /// Agent or person.
+        by: String,
+    },
+    /// What was approved is no longer what would be done.
+    Stale {
+        /// Why.
+        why: String,
+    },
+    /// Delivered, synced and healthy.
+    Healthy {
+        /// Commit.
+        commit: String,
+        /// Names of those who approved.
+        by: Vec<String>,
+    },
+    /// Delivered and failed, timed out or held back.
+    Failed {
+        /// Commit, where there is one.
+        commit: Option<String>,
+        /// Who approved.
+        by: Vec<String>,
+        /// The engine's own words.
+        say: String,
+    },
+    /// A later commit took its place.
+    Superseded {
+        /// Commit.
+        commit: String,
+    },
+    /// It could not be delivered.
+    Undelivered {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Something new that people are told, as a message of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// Committed without asking, at level standard.
+    Standard {
+        /// Commit.
+        commit: String,
+    },
+    /// Healthy.
+    Healthy {
+        /// Commit.
+        commit: String,
+        /// Seconds from the press to health.
+        seconds: u64,
+    },
+    /// Failed, timed out or held back.
+    Failed {
+        /// Commit.
+        commit: String,
+        /// The engine's own words.
+        say: String,
+        /// Short name of the change that would undo it.
+        revert: Option<String>,
+    },
+    /// Waits for this person still.
+    Reminder,
+    /// Anything else, in Countersign's words.
+    Other {
+        /// One sentence.
+        say: String,
+    },
+}
+
+/// The final text of a card: what happened first, then what it was about. It has no buttons.
+pub fn settled(f: &CardFacts, how: &Settled) -> Text {
+    let (mark, word, more) = match how {
+        Settled::Approved { by } => ("☑️", "APPROVED", format!("by {}; being delivered", people(by))),
+        Settled::Rejected { by, reason } => {
+            let why = reason.as_ref().map_or_else(String::new, |r| format!(": {}", words(r)));
+            ("✖️", "REJECTED", format!("by {}{why}", name(by)))
+        }
+        Settled::Expired => ("⌛", "EXPIRED", format!("nobody decided until {}; nothing was written", clock(f.expires_at))),
+        Settled::Cancelled { by } => ("➖", "CANCELLED", format!("by {}; nothing was written", name(by))),
+        Settled::Stale { why } => ("♻️", "NO LONGER VALID", format!("{}; nothing was written", words(why))),
+        Settled::Healthy { commit, by } => ("✅", "HEALTHY", format!("commit {}{}", short(commit), approved(by))),
+        Settled::Failed { commit, by, .. } => {
+            let at = commit.as_ref().map_or_else(|| "not committed".to_owned(), |c| format!("commit {}", short(c)));
+            ("❌", "FAILED", format!("{at}{}", approved(by)))
+        }
+        Settled::Superseded { commit } => ("⏭️", "SUPERSEDED", format!("a later commit took the place of {}", short(commit))),
+        Settled::Undelivered { why } => ("❌", "NOT DELIVERED", words(why)),
+    };
+    let mut t = Text::default();
+    t.push(mark).push(" ").styled(EntityKind::Bold, word).line(&format!(" · {} · {}", name(&f.cluster), name(&f.name)));
+    t.line(&more);
+    if let Settled::Failed { say, .. } = how {
+        engine_says(say, &mut t);
+    }
+    about(f, &mut t);
+    t.trimmed()
+}
+
+/// A message of its own.
+pub fn notice(f: &CardFacts, what: &Notice) -> Text {
+    let mut t = Text::default();
+    let mut head = |mark: &str, word: &str| {
+        t.push(mark).push(" ").styled(EntityKind::Bold, word).line(&format!(" · {} · {}", name(&f.cluster), name(&f.name)));
+    };
+    match what {
+        Notice::Standard { commit } => {
+            head("ℹ️", "COMMITTED");
+            t.line(&format!("commit {}, without asking: policy rule {}", short(commit), listed(&f.rules, 4)));
+        }
+        Notice::Healthy { commit, seconds } => {
+            head("✅", "HEALTHY");
+            t.line(&format!("commit {}, after {}", short(commit), span(*seconds)));
+        }
+        Notice::Failed { commit, say, revert } => {
+            head("❌", "FAILED");
+            t.line(&format!("commit {}", short(commit)));
+            engine_says(say, &mut t);
+            if let Some(r) = revert {
+                t.line(&format!("The revert is prepared: {}", name(r)));
+            }
+        }
+        Notice::Reminder => {
+            head("🔔", "WAITING FOR YOU");
+            t.line(&format!("expires {}", clock(f.expires_at)));
+        }
+        Notice::Other { say } => {
+            head("ℹ️", risk_mark(f.risk.level).1);
+            t.line(&words(say));
+        }
+    }
+    about(f, &mut t);
+    t.trimmed()
+}
+
+/// The emergency stop, or its end, told to everyone.
+pub fn stopped(on: bool, by: &str, reason: &str, pending: usize) -> Text {
+    let mut t = Text::default();
+    if on {
+        t.styled(EntityKind::Bold, "⛔ STOPPED").line(&format!(" by {}: nothing is written until someone resumes", name(by)));
+        t.line(&format!("{pending} changes are held"));
+    } else {
+        t.styled(EntityKind::Bold, "▶️ RESUMED").line(&format!(" by {}", name(by)));
+    }
+    if !reason.trim().is_empty() {
+        t.line(&format!("Reason: {}", words(reason)));
+    }
+    t.trimmed()
+}
+
+fn about(f: &CardFacts, t: &mut Text) {
+    t.append(&core(f, CORE));
+    t.line(&format!("Owner: {} · by {} for {}", words(&f.owner.to_string()), name(&f.requester), name(&f.sponsor)));
+    if let Some(d) = &f.digest {
+        t.push("Digest ").styled(EntityKind::Code, &name(d)).push("\n");
+    }
+    if let Some(doc) = card(f).document {
+        t.push("Whole change: sha256 ").styled(EntityKind::Code, &doc.sha256).push("\n");
+    }
+    let reason = quote(&f.reason);
+    if !reason.is_empty() {
+        t.styled(EntityKind::Blockquote, &format!("Agent says (unverified): \"{reason}\""));
+    }
+}
+
+fn engine_says(say: &str, t: &mut Text) {
+    let say = shorten(&escape_visible(say.trim()), 500);
+    if !say.is_empty() {
+        t.styled(EntityKind::Blockquote, &format!("The engine says: {say}")).push("\n");
+    }
+}
+
+fn approved(by: &[String]) -> String {
+    if by.is_empty() { String::new() } else { format!(" · approved by {}", people(by)) }
+}
+
+fn people(by: &[String]) -> String {
+    if by.is_empty() { "policy".to_owned() } else { listed(by, 4) }
+}
+
+fn name(s: &str) -> String {
+    shorten(&escape_name(s), 80)
+}
+
+fn words(s: &str) -> String {
+    shorten(&escape_visible(s), 300)
+}
+
+fn short(commit: &str) -> String {
+    escape_name(commit).chars().take(10).collect()
+}
+
+fn span(s: u64) -> String {
+    if s < 120 { format!("{s} s") } else { format!("{} min", s / 60) }
+}

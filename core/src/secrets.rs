@@ -1,1 +1,0 @@
-//! Structural secret detection and redaction.
