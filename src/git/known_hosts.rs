@@ -97,3 +97,61 @@ fn glob(pattern: &str, text: &str) -> bool {
     }
     row.last().copied().unwrap_or(false)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(seed: u8) -> PublicKey {
+        PublicKey::from(ssh_key::private::Ed25519Keypair::from_seed(&[seed; 32]).public)
+    }
+
+    fn line(hosts: &str, seed: u8) -> String {
+        format!("{hosts} {}\n", key(seed).to_openssh().unwrap())
+    }
+
+    fn ok(pinned: &str, host: &str, port: u16, seed: u8) -> bool {
+        check(pinned, host, port, &key(seed).to_bytes().unwrap()).is_ok()
+    }
+
+    #[test]
+    fn the_pinned_key_passes_and_any_other_is_refused_with_both_fingerprints() {
+        let pinned = format!("# comment\n\nbroken line\n{}", line("git.example.com,10.0.0.1", 1));
+        assert!(ok(&pinned, "git.example.com", 22, 1));
+        assert!(ok(&pinned, "GIT.example.com", 22, 1));
+        assert!(ok(&pinned, "10.0.0.1", 22, 1));
+        let e = check(&pinned, "git.example.com", 22, &key(2).to_bytes().unwrap()).unwrap_err();
+        assert_eq!(e.code, "git.host_key");
+        assert!(e.evidence.contains(&format!("pinned: {}", key(1).fingerprint(HashAlg::Sha256))));
+        assert!(e.evidence.iter().any(|l| l.contains(&key(2).fingerprint(HashAlg::Sha256).to_string())));
+        assert!(!ok(&pinned, "other.example.com", 22, 1), "an unknown host is not learned");
+        assert!(!ok("", "git.example.com", 22, 1));
+        assert!(check(&pinned, "git.example.com", 22, b"junk").is_err());
+    }
+
+    #[test]
+    fn ports_patterns_negations_and_markers_count() {
+        let port = line("[git.example.com]:2222", 1);
+        assert!(ok(&port, "git.example.com", 2222, 1) && !ok(&port, "git.example.com", 22, 1));
+        assert!(!ok(&line("git.example.com", 1), "git.example.com", 2222, 1));
+        let wild = line("*.example.com,!bad.example.com", 1);
+        assert!(ok(&wild, "a.example.com", 22, 1) && !ok(&wild, "bad.example.com", 22, 1) && !ok(&wild, "example.com", 22, 1));
+        assert!(ok(&line("git?.example.com", 1), "git1.example.com", 22, 1));
+        assert!(!ok(&format!("{}@revoked {}", line("h", 1), line("h", 1)), "h", 22, 1), "revoked beats known");
+        assert!(!ok(&format!("@cert-authority {}", line("h", 1)), "h", 22, 1));
+        assert!(ok(&format!("{}{}", line("h", 1), line("h", 2)), "h", 22, 2), "any of several pinned keys");
+    }
+
+    #[test]
+    fn hashed_names_match_as_ssh_keygen_hashes_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kh");
+        std::fs::write(&file, format!("{}{}", line("git.example.com", 1), line("[git.example.com]:2222", 2))).unwrap();
+        let done = std::process::Command::new("ssh-keygen").args(["-q", "-H", "-f"]).arg(&file).output().unwrap();
+        assert!(done.status.success());
+        let hashed = std::fs::read_to_string(&file).unwrap();
+        assert!(hashed.contains("|1|") && !hashed.contains("example"));
+        assert!(ok(&hashed, "git.example.com", 22, 1) && ok(&hashed, "git.example.com", 2222, 2));
+        assert!(!ok(&hashed, "git.example.com", 22, 2) && !ok(&hashed, "git.example.org", 22, 1));
+    }
+}

@@ -73,6 +73,9 @@ pub fn verify<K: AsRef<str>>(namespace: &str, bytes: &[u8], armored: &str, publi
     let next = "Sign again with a key that the configuration lists.";
     let sig = SshSig::from_pem(format!("{}\n", armored.trim()))
         .map_err(|_| Problem::new("signature.malformed", "The signature cannot be read.", next).never())?;
+    if sig.version() != SshSig::VERSION {
+        return Err(Problem::new("signature.malformed", "The signature is of an unknown version.", next).never());
+    }
     if sig.namespace() != namespace {
         return Err(Problem::new("signature.namespace", "The signature was made for another purpose.", next)
             .never()
@@ -102,4 +105,83 @@ fn parse_public(line: &str, index: usize) -> Result<PublicKey> {
     PublicKey::from_openssh(line.trim()).map_err(|_| {
         Problem::new("signature.malformed", format!("Public key number {} cannot be read.", index + 1), "Write keys as `ssh-ed25519 AAAA…`.")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::tests::key_pem;
+
+    fn signer(seed: u8) -> SshSigner {
+        SshSigner::from_openssh(&key_pem(seed), None).unwrap()
+    }
+
+    #[test]
+    fn a_signature_names_its_key_and_fits_one_content_and_one_purpose() {
+        let (one, two) = (signer(1), signer(2));
+        let keys = [one.public_key(), format!("{} ann@example.com", two.public_key())];
+        let sig = two.sign(NAMESPACE_APPROVAL, b"digest").unwrap();
+        assert_eq!(verify(NAMESPACE_APPROVAL, b"digest", &sig, &keys).unwrap(), 1);
+        assert_eq!(sig, two.sign(NAMESPACE_APPROVAL, b"digest").unwrap(), "deterministic");
+        let code = |n: &str, b: &[u8], s: &str, k: &[String]| verify(n, b, s, k).unwrap_err().code;
+        assert_eq!(code(NAMESPACE_APPROVAL, b"Digest", &sig, &keys), "signature.invalid");
+        assert_eq!(code(NAMESPACE_CHECKPOINT, b"digest", &sig, &keys), "signature.namespace");
+        assert_eq!(code(NAMESPACE_APPROVAL, b"digest", &sig, &keys[..1]), "signature.unknown_key");
+        assert_eq!(code(NAMESPACE_APPROVAL, b"digest", &sig, &[]), "signature.unknown_key");
+        assert_eq!(code(NAMESPACE_APPROVAL, b"digest", "junk", &keys), "signature.malformed");
+        assert_eq!(code(NAMESPACE_APPROVAL, b"digest", &sig, &["junk".into()]), "signature.malformed");
+    }
+
+    #[test]
+    fn every_bit_of_a_signature_counts() {
+        let key = signer(3);
+        let keys = [key.public_key()];
+        let sig = key.sign(NAMESPACE_APPROVAL, b"digest").unwrap();
+        let body: Vec<usize> = sig.char_indices().filter(|(_, c)| c.is_ascii_alphanumeric()).map(|(i, _)| i).collect();
+        for at in body {
+            let mut bytes = sig.clone().into_bytes();
+            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+            assert!(verify(NAMESPACE_APPROVAL, b"digest", &String::from_utf8(bytes).unwrap(), &keys).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn ssh_keygen_agrees() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = signer(4);
+        let file = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let allowed = file("allowed", &format!("ann@example.com {}\n", key.public_key()));
+        let sig = file("sig", &key.sign(NAMESPACE_APPROVAL, b"digest").unwrap());
+        let input = std::fs::File::open(file("data", "digest")).unwrap();
+        let status = std::process::Command::new("ssh-keygen")
+            .args(["-Y", "verify", "-I", "ann@example.com", "-n", NAMESPACE_APPROVAL, "-f"])
+            .arg(allowed)
+            .arg("-s")
+            .arg(sig)
+            .stdin(input)
+            .output()
+            .unwrap();
+        assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
+    }
+
+    #[test]
+    fn an_encrypted_key_needs_its_passphrase_and_debug_shows_no_key() {
+        use secrecy::ExposeSecret as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("k");
+        let made = std::process::Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "correct horse", "-f"]).arg(&path).status().unwrap();
+        assert!(made.success());
+        let pem: SecretString = std::fs::read_to_string(&path).unwrap().into();
+        let code = |p: Option<&str>| SshSigner::from_openssh(&pem, p.map(|p| p.to_owned().into()).as_ref()).map(|_| ()).map_err(|e| e.code.into_owned());
+        assert_eq!(code(None).unwrap_err(), "signature.passphrase");
+        assert_eq!(code(Some("wrong")).unwrap_err(), "signature.passphrase");
+        assert!(code(Some("correct horse")).is_ok());
+        assert_eq!(SshSigner::from_openssh(&"x".to_owned().into(), None).unwrap_err().code, "signature.key");
+        let shown = format!("{:?}", signer(5));
+        assert!(shown.starts_with("SshSigner(SHA256:") && !shown.contains(key_pem(5).expose_secret()));
+    }
 }

@@ -5,6 +5,8 @@ use std::process::Command;
 
 use super::*;
 
+mod http;
+
 
 /// A bare remote, a mirror, and the means to look at both.
 struct World {
