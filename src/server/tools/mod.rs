@@ -39,7 +39,7 @@ pub fn list() -> &'static [Tool] {
                  and line it comes from; health, events, open changes. Without: clusters, owners and what is unhealthy. \
                  Changes nothing.",
                 schema::input::<InspectArgs>(),
-                schema::output::<InspectAnswer>(false),
+                schema::output::<InspectAnswer>(&[]),
                 ToolAnnotations::new().read_only(true).open_world(true),
             ),
             tool(
@@ -49,7 +49,7 @@ pub fn list() -> &'static [Tool] {
                  exactly one operation. Use `plan_only` first to see diff, risk and who is asked. Usually answers `waiting` \
                  at once: follow `next`. Never kubectl-edit what this owns.",
                 schema::input::<OperateArgs>(),
-                schema::output::<ChangeAnswer>(true),
+                schema::output::<ChangeAnswer>(&["Outcome", "Choice", "Problem", "Retry", "Next"]),
                 ToolAnnotations::new().read_only(false).destructive(true).idempotent(true).open_world(true),
             ),
             tool(
@@ -57,28 +57,28 @@ pub fn list() -> &'static [Tool] {
                 "One change: state, what it waits for, diff, decision, story. `wait_s` waits for news. Only people can \
                  approve; do not poll faster than `next.after_s`.",
                 schema::input::<ChangeArgs>(),
-                schema::output::<ChangeAnswer>(false),
+                schema::output::<ChangeAnswer>(&[]),
                 ToolAnnotations::new().read_only(true).open_world(false),
             ),
             tool(
                 "changes",
                 "List your changes, newest first: open ones, ended ones or all, also by target.",
                 schema::input::<ChangesArgs>(),
-                schema::output::<ChangesAnswer>(true),
+                schema::output::<ChangesAnswer>(&[]),
                 ToolAnnotations::new().read_only(true).open_world(false),
             ),
             tool(
                 "cancel",
                 "Withdraw an open change that is not needed any more. What has landed stays: use `rollback`.",
                 schema::input::<CancelArgs>(),
-                schema::output::<ChangeAnswer>(false),
+                schema::output::<ChangeAnswer>(&[]),
                 ToolAnnotations::new().read_only(false).destructive(false).idempotent(true).open_world(false),
             ),
             tool(
                 "rollback",
                 "Ask for a new change that undoes a landed one in Git. Same proof, policy and approval as `operate`.",
                 schema::input::<RollbackArgs>(),
-                schema::output::<ChangeAnswer>(false),
+                schema::output::<ChangeAnswer>(&[]),
                 ToolAnnotations::new().read_only(false).destructive(true).idempotent(true).open_world(true),
             ),
         ]

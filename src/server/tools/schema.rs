@@ -7,29 +7,48 @@ use serde_json::{Map, Value};
 
 /// Input schema of `T`: descriptions stay, `null` as a spelling of "absent" goes.
 pub fn input<T: JsonSchema + 'static>() -> JsonObject {
-    compact(&schema_for_type::<T>(), true)
-}
-
-/// Output schema of `T`: shape only, `deep` = with the shape of nested types.
-pub fn output<T: JsonSchema + 'static>(deep: bool) -> JsonObject {
-    let mut schema = compact(&schema_for_output::<T>(), false);
-    if !deep {
-        schema.remove("$defs");
-        if let Some(Value::Object(properties)) = schema.get_mut("properties") {
-            properties.values_mut().for_each(flatten);
+    let mut schema = compact(&schema_for_type::<T>(), true);
+    // Nested types are described where they are used; that they take no further properties is said once, at the root.
+    if let Some(Value::Object(definitions)) = schema.get_mut("$defs") {
+        for definition in definitions.values_mut().filter_map(Value::as_object_mut) {
+            definition.remove("description");
+            if definition.get("additionalProperties") == Some(&Value::Bool(false)) {
+                definition.remove("additionalProperties");
+            }
         }
     }
     schema
 }
 
-/// Replaces references by the bare type.
-fn flatten(schema: &mut Value) {
-    let Value::Object(map) = schema else { return };
-    if let Some(Value::String(target)) = map.remove("$ref") {
-        let string = ["Outcome", "Retry"].iter().any(|name| target.ends_with(name));
-        map.insert("type".into(), if string { "string" } else { "object" }.into());
+/// Output schema of `T`: shape only. Of the nested types those in `keep` keep theirs; others are named by their
+/// JSON type alone.
+pub fn output<T: JsonSchema + 'static>(keep: &[&str]) -> JsonObject {
+    let mut schema = compact(&schema_for_output::<T>(), false);
+    let Some(Value::Object(mut definitions)) = schema.remove("$defs") else { return schema };
+    let types: Map<String, Value> =
+        definitions.iter().map(|(name, d)| (name.clone(), d.get("type").cloned().unwrap_or_else(|| "object".into()))).collect();
+    definitions.retain(|name, _| keep.contains(&name.as_str()));
+    schema.values_mut().chain(definitions.values_mut()).for_each(|v| flatten(v, keep, &types));
+    if !definitions.is_empty() {
+        schema.insert("$defs".into(), Value::Object(definitions));
     }
-    map.values_mut().for_each(flatten);
+    schema
+}
+
+/// Replaces references by the bare type, except to `keep`.
+fn flatten(schema: &mut Value, keep: &[&str], types: &Map<String, Value>) {
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(|v| flatten(v, keep, types)),
+        Value::Object(map) => {
+            let name = map.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix("#/$defs/")).map(str::to_owned);
+            if let Some(name) = name.filter(|n| !keep.contains(&n.as_str())) {
+                map.remove("$ref");
+                map.insert("type".into(), types.get(&name).cloned().unwrap_or_else(|| "object".into()));
+            }
+            map.values_mut().for_each(|v| flatten(v, keep, types));
+        }
+        _ => {}
+    }
 }
 
 fn compact(schema: &JsonObject, describe: bool) -> JsonObject {
