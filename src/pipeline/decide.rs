@@ -52,7 +52,9 @@ impl Pipeline {
     /// change, so that nothing but the policy can differ.
     pub(super) fn decide_again(&self, change: &Change, config: &Config) -> Result<Decided> {
         let p = &change.proposal;
-        let targets: Vec<Target> = serde_json::from_value(p.targets.clone()).unwrap_or_default();
+        let targets: Vec<Target> = serde_json::from_value(p.targets.clone()).map_err(|e| {
+            countersign_core::Problem::new("gate.stale", format!("The stored facts of the change cannot be read: {e}."), "Propose it again.").never()
+        })?;
         let facts = Facts {
             targets,
             cluster: p.cluster.clone(),
