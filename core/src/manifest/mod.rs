@@ -1,1 +1,38 @@
 //! YAML text in, YAML text out: byte-range edits and their proofs.
+//!
+//! Reading and byte positions come from one parser (`noyalib`, lossless), the check comes from another
+//! (`serde-saphyr`). An edit is a list of byte ranges that are replaced; every other byte stays, and the
+//! result is handed out only if both parsers agree that exactly the requested leaves changed.
+
+mod create;
+mod diff;
+mod document;
+mod edit;
+mod emit;
+mod kustomization;
+mod locate;
+mod ops;
+mod parse;
+mod path_check;
+mod plan;
+mod pointer;
+mod splice;
+mod text;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+pub use create::{Created, create};
+pub use diff::{diff_objects, diff_values, unified_diff};
+pub use document::{DocId, Document, documents};
+pub use edit::{EditContext, Edited, edit, edit_value};
+pub use kustomization::{
+    ImageEntry, Kustomization, PatchEntry, ReplicaEntry, add_resource, edit_kustomization_image,
+    edit_kustomization_replicas, is_kustomization_name, kustomization, remove_resource,
+};
+pub use locate::{Located, locate};
+pub use ops::{RESTART_ANNOTATION, reserved_key};
+pub use parse::MAX_FILE_BYTES;
+pub use path_check::{PathClass, path_check};
+pub use plan::{Files, PlannedEdit, SourceTree, candidates, plan_source_edit};
