@@ -46,7 +46,7 @@ pub(super) fn hint(name: &str) -> Hint {
     if starts_pointer && names_entry {
         return Hint::Weak;
     }
-    let strong = words.iter().any(|w| STRONG.contains(&w.as_str()))
+    let strong = words.iter().any(|w| STRONG.iter().any(|s| w.ends_with(s)))
         || words.windows(2).any(|w| matches!(w, [a, b] if PAIRS.contains(&(a.as_str(), b.as_str()))))
         || matches!(last, "pass" | "jwt" | "pat" | "dsn" | "authorization" | "bearer" | "pin" | "salt" | "pw");
     if strong {
@@ -107,7 +107,7 @@ pub(super) fn plausible(value: &str) -> bool {
         || (v.starts_with("{{") && v.ends_with("}}"))
         || (v.starts_with('<') && v.ends_with('>'))
         || (v.starts_with("ENC[") && v.ends_with(']'))
-        || v.starts_with("[secret:");
+        || super::text::is_mark(v);
     let reference = ["vault:", "ref+", "secretref:", "arn:aws:secretsmanager:", "arn:aws:ssm:", "op://", "env:", "file:", "gcpsm://", "awssm://", "azurekv://"]
         .iter()
         .any(|p| lower.starts_with(p));

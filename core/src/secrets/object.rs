@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::names::{Hint, hint, names_hash, plausible};
-use super::text::{by_name, scan_text};
+use super::text::{by_name, is_mark, scan_text};
 use super::{decode, shapes};
 use crate::model::LeafChange;
 
@@ -34,7 +34,7 @@ pub fn scan_leaves(leaves: &[LeafChange]) -> Vec<Finding> {
         let sides: Vec<&Value> = l.before.iter().chain(l.after.iter()).collect();
         let secret_kind = l.object.kind == "Secret" && l.object.group.is_empty();
         let data = l.pointer.starts_with("/data") || l.pointer.starts_with("/stringData") || l.pointer.is_empty();
-        if secret_kind && data && sides.iter().any(|v| !encrypted(v)) {
+        if secret_kind && data && sides.iter().any(|v| !encrypted(v) && !v.as_str().is_some_and(is_mark)) {
             out.push(Finding { pointer: l.pointer.clone(), why: "data of a Secret", whole: true });
             continue;
         }
@@ -60,6 +60,12 @@ pub fn secret_values(v: &Value) -> Vec<String> {
             // A block scalar stands indented in its file: each of its lines is a secret by itself.
             out.extend(text.lines().map(|l| l.trim().to_owned()));
             out.extend(decode::base64_text(&text));
+            if let Ok(inner @ Value::Object(_)) = serde_json::from_str(&text) {
+                out.extend(secret_values(&inner));
+            }
+            if let Some((_, value)) = text.split_once('=').filter(|_| f.pointer.contains("/literals/")) {
+                out.push(value.to_owned());
+            }
             out.push(text);
         } else {
             out.extend(scan_text(&text).into_iter().filter_map(|s| text.get(s.start..s.end).map(str::to_owned)));
@@ -127,7 +133,7 @@ impl Walk {
             Value::Object(m) => m.iter().for_each(|(k, v)| self.all_leaves(v, &child(at, k))),
             Value::Array(a) => a.iter().enumerate().for_each(|(i, v)| self.all_leaves(v, &format!("{at}/{i}"))),
             Value::Null => {}
-            Value::String(s) if s.is_empty() => {}
+            Value::String(s) if s.is_empty() || is_mark(s) => {}
             v if self.sops && encrypted(v) => {}
             _ => self.found(at.to_owned(), "data of a Secret", true),
         }
@@ -149,6 +155,8 @@ impl Walk {
                 ("value" | "literal", Some(name)) if !v.is_object() && !v.is_array() => self.leaf(v, &at, name),
                 ("encryptedData" | "secretKeyRef" | "remoteRef" | "secretStoreRef" | "secretRef" | "configMapKeyRef", _) => {}
                 ("sops", _) if self.sops => {}
+                // In an ExternalSecret it names the entry of the Secret that is made.
+                ("secretKey", _) if m.contains_key("remoteRef") || m.contains_key("sourceRef") => {}
                 ("secretGenerator", _) => self.generator(v, &at),
                 ("manifest" | "object" | "template", _) if v.get("kind").is_some() => self.object(v, &at),
                 _ if v.get("kind").and_then(Value::as_str) == Some("Secret") && v.get("apiVersion").is_some() => self.object(v, &at),
@@ -161,7 +169,7 @@ impl Walk {
     fn generator(&mut self, v: &Value, at: &str) {
         for (i, g) in v.as_array().into_iter().flatten().enumerate() {
             for (j, l) in g.get("literals").and_then(Value::as_array).into_iter().flatten().enumerate() {
-                if l.as_str().is_some_and(|s| s.split_once('=').is_some_and(|(_, v)| !v.is_empty() && !encrypted(&Value::from(v)))) {
+                if l.as_str().is_some_and(|s| !is_mark(s) && s.split_once('=').is_some_and(|(_, v)| !v.is_empty() && !encrypted(&Value::from(v)))) {
                     self.found(format!("{at}/{i}/literals/{j}"), "literal of a secret generator", true);
                 }
             }
@@ -208,15 +216,18 @@ impl Walk {
         if s.is_empty() || (self.sops && encrypted(v)) {
             return;
         }
-        if s.trim_start().starts_with('{')
+        if s.trim_start().starts_with(['{', '['])
             && let Ok(inner) = serde_json::from_str::<Value>(s)
-            && inner.get("kind").is_some()
+            && (inner.is_object() || inner.is_array())
         {
-            // Embedded manifests (`last-applied-configuration`).
-            if !scan_object(&inner).is_empty() {
-                self.found(at.to_owned(), "embedded manifest with a secret", true);
+            // Embedded JSON (`last-applied-configuration`, configuration files). Where the text
+            // scanner sees fewer secrets than the structure has, all of it goes.
+            let found = scan_object(&inner).len();
+            if found > 0 {
+                let whole = inner.get("kind").is_some() || found > scan_text(s).len();
+                self.found(at.to_owned(), "embedded JSON with a secret", whole);
+                return;
             }
-            return;
         }
         let one_line = !s.trim_end().contains('\n');
         if one_line && by_name(key, s) {

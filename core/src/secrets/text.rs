@@ -26,7 +26,10 @@ static PAIR: LazyLock<Option<Regex>> = LazyLock::new(|| {
 
 /// Pairs inside a line: flags, JSON members, sentences (`password is x` is not one: it says nothing).
 static INLINE: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r#"["']?(?P<key>[A-Za-z_][A-Za-z0-9_.\-]*)["']?\s*(?:=|:\s*)(?P<value>"(?:[^"\\]|\\.)*"|'[^']*'|[^\s,;"'}\]\[{]+)"#).ok()
+    // After `=` a value runs to the next space; after `:` it may stand in a flow mapping.
+    let quoted = r#""(?:[^"\\]|\\.)*"|'[^']*'|\$\{[^}]*\}|\{\{[^}]*\}\}|\$\([^)]*\)|\[secret:[0-9a-f]{8}\]"#;
+    let key = r#"["']?(?P<key>[A-Za-z_][A-Za-z0-9_.\-/]*)["']?\s*"#;
+    Regex::new(&format!(r#"{key}(?:=(?P<value>{quoted}|[^\s"']+)|:\s*(?P<flow>{quoted}|[^\s,;"'}}\]\[{{]+))"#)).ok()
 });
 
 /// `--password hunter2`, `-token abc`.
@@ -35,10 +38,41 @@ static FLAG: LazyLock<Option<Regex>> =
 
 static WORD: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"[A-Za-z0-9+/=_\-]{20,}").ok());
 
+/// A Secret in one line of JSON, escaped or not: the members of its data.
+static JSON_SECRET: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r#"\\*"kind\\*"\s*:\s*\\*"Secret\\*""#).ok());
+static JSON_DATA: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r#"\\*"(?:data|stringData)\\*"\s*:\s*\{(?P<members>[^{}]*)\}"#).ok());
+static JSON_VALUE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r#":\s*\\*"(?P<value>[^"]*?)\\*"\s*(?:,|$)"#).ok());
+
+fn json_secret(s: &str, out: &mut Vec<Span>) {
+    if !JSON_SECRET.as_ref().is_some_and(|r| r.is_match(s)) {
+        return;
+    }
+    for members in JSON_DATA.iter().flat_map(|r| r.captures_iter(s)).filter_map(|c| c.name("members")) {
+        for v in JSON_VALUE.iter().flat_map(|r| r.captures_iter(members.as_str())).filter_map(|c| c.name("value")) {
+            if plausible(v.as_str()) {
+                let start = members.start() + v.start();
+                out.push(Span { start, end: start + v.len(), why: "data of a Secret" });
+            }
+        }
+    }
+}
+
+/// Length of a mark.
+const MARK: usize = "[secret:00000000]".len();
+
+/// Whether a text is one of our own marks.
+pub(super) fn is_mark(s: &str) -> bool {
+    s.strip_prefix("[secret:")
+        .and_then(|r| r.strip_suffix(']'))
+        .is_some_and(|h| h.len() == 8 && h.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
 /// Every secret in a text, sorted, not overlapping.
 pub fn scan_text(s: &str) -> Vec<Span> {
     let mut out: Vec<Span> = shapes::known(s).into_iter().map(|(start, end, why)| Span { start, end, why }).collect();
     Lines::new(s).scan(&mut out);
+    json_secret(s, &mut out);
     for word in WORD.iter().flat_map(|w| w.find_iter(s)) {
         if shapes::random(word.as_str()) && !after_hash_name(s, word.start()) {
             out.push(Span { start: word.start(), end: word.end(), why: "random string" });
@@ -68,7 +102,14 @@ fn after_hash_name(s: &str, at: usize) -> bool {
 }
 
 fn merge(s: &str, mut spans: Vec<Span>) -> Vec<Span> {
-    spans.retain(|x| x.start < x.end && s.get(x.start..x.end).is_some_and(|t| !t.trim().is_empty() && !t.starts_with("[secret:")));
+    // A mark reads like `secret: value` itself.
+    let marks: Vec<(usize, usize)> = s
+        .match_indices("[secret:")
+        .filter(|(i, _)| s.get(*i..i + MARK).is_some_and(is_mark))
+        .map(|(i, _)| (i, i + MARK))
+        .collect();
+    spans.retain(|x| !marks.iter().any(|(a, b)| *a <= x.start && x.end <= *b));
+    spans.retain(|x| x.start < x.end && s.get(x.start..x.end).is_some_and(|t| !t.trim().is_empty() && !is_mark(t)));
     spans.sort_by_key(|x| (x.start, std::cmp::Reverse(x.end)));
     let mut out: Vec<Span> = Vec::new();
     for x in spans {
@@ -202,10 +243,15 @@ impl<'a> Lines<'a> {
 pub(super) fn by_name(key: &str, value: &str) -> bool {
     let v = value.trim();
     match hint(key) {
-        Hint::Strong => plausible(v) && !v.starts_with(['{', '[', '&', '!', '*']) && !(names_hash(key) && shapes::hash_like(v)),
+        Hint::Strong => plausible(v) && !structure(v) && !(names_hash(key) && shapes::hash_like(v)),
         Hint::Weak => plausible(v) && v.len() >= 16 && (shapes::random(v) || mixed(v)),
         Hint::None => false,
     }
+}
+
+/// A flow mapping or list, or the start of one: its members are judged one by one.
+fn structure(v: &str) -> bool {
+    v == "{" || v == "[" || (v.starts_with('{') && (v.contains(": ") || v.ends_with(['}', ',']))) || (v.starts_with('[') && v.ends_with([']', ',']))
 }
 
 /// 16 or more letters and digits without a structure that names have.
@@ -229,10 +275,16 @@ fn unquoted(value: &str, offset: usize) -> (&str, usize) {
 
 fn inline(body: &str, start: usize, out: &mut Vec<Span>) {
     for c in INLINE.iter().flat_map(|r| r.captures_iter(body)).chain(FLAG.iter().flat_map(|r| r.captures_iter(body))) {
-        let (Some(key), Some(value)) = (c.name("key"), c.name("value")) else { continue };
+        let (Some(key), Some(value)) = (c.name("key"), c.name("value").or_else(|| c.name("flow"))) else { continue };
         let (v, offset) = unquoted(value.as_str(), value.start());
         if by_name(key.as_str().trim_start_matches('-'), v) {
             out.push(Span { start: start + offset, end: start + offset + v.len(), why: "a secret's name" });
         }
     }
+}
+
+/// How many of the expressions compiled; a test compares it with their number.
+#[cfg(test)]
+pub(super) fn expressions() -> usize {
+    [&PAIR, &INLINE, &FLAG, &WORD, &JSON_SECRET, &JSON_DATA, &JSON_VALUE].into_iter().filter(|r| r.is_some()).count()
 }
