@@ -90,7 +90,8 @@ impl Index {
     }
 
     /// Takes what an owner says now in place of what it said before; only the difference is touched.
-    pub fn apply(&mut self, listing: Listing) {
+    /// Says whether there was one.
+    pub fn apply(&mut self, listing: Listing) -> bool {
         let id = self.id_of(&listing.owner);
         let mut marks: Vec<Mark> = match &listing.remote {
             // What lies in another cluster is no claim to an object of the same name in this one.
@@ -107,13 +108,22 @@ impl Index {
             plane: listing.plane,
         };
         let new = entry.marks.clone();
-        let old = self.slot(id).and_then(|slot| slot.replace(entry)).map(|e| e.marks).unwrap_or_default();
+        let before = self.slot(id).and_then(|slot| slot.replace(entry));
+        let changed = match (&before, self.entry(id)) {
+            (Some(old), Some(now)) => {
+                (&old.marks, old.inventory, &old.remote, &old.plane)
+                    != (&now.marks, now.inventory, &now.remote, &now.plane)
+            }
+            _ => true,
+        };
+        let old = before.map(|e| e.marks).unwrap_or_default();
         for mark in old.iter().filter(|m| new.binary_search(m).is_err()) {
             self.unlink(*mark, id);
         }
         for mark in new.iter().filter(|m| old.binary_search(m).is_err()) {
             self.link(*mark, id);
         }
+        changed
     }
 
     /// Forgets an owner that is gone.

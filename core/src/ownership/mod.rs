@@ -15,7 +15,7 @@ mod tests;
 
 pub use facts::{ArgoPlane, Listing, ObjectFacts, ParentRef, Planes, Tracking};
 pub use ids::{TrackingId, instance_name, inventory_id, parse_instance, tracking_id};
-pub use index::Index;
+pub use index::{Index, Known};
 pub use source::{
     Follow, Reach, SourceBasis, argocd_override_files, canonical_path, destination_namespace, editable, feeds, follow,
     full_hash, reach, repo_key, source_object, sources,

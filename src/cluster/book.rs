@@ -1,0 +1,295 @@
+//! What the watches know: the ownership index, and a short card for each owner and source.
+//!
+//! Cards are kept as JSON text of the few fields that matter: a tenth of what parsed values take.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use countersign_core::error::Problem;
+use countersign_core::model::{ObjectKey, OwnerRef, Source};
+use countersign_core::ownership::{
+    Follow, Index, Listing, Reach, SourceBasis, feeds, follow, reach, repo_key, source_object,
+};
+use serde_json::Value;
+use tokio::sync::watch;
+
+/// Another owner that reads a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feeder {
+    /// The owner.
+    pub owner: OwnerRef,
+    /// Its source that reaches the file.
+    pub source: Source,
+    /// How sure that is.
+    pub reach: Reach,
+}
+
+/// One line of the listing of owners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnerLine {
+    /// Owner.
+    pub owner: OwnerRef,
+    /// Its own word on sync (`Synced`, `OutOfSync`, `True`, `False`); empty where it has said nothing.
+    pub sync: String,
+    /// Its own word on health; empty where it says nothing.
+    pub health: String,
+    /// Its own words on what is wrong: untrusted, capped.
+    pub message: String,
+}
+
+/// How far the watch of one kind is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Not read yet, with what hinders it.
+    Starting(Option<Problem>),
+    /// The kind is not installed.
+    Absent,
+    /// Read once and followed since; with a problem while the connection is lost.
+    Ready(Option<Problem>),
+}
+
+#[derive(Debug)]
+struct Card {
+    json: Box<str>,
+    owner: Option<OwnerRef>,
+    repos: Vec<String>,
+    source: Option<ObjectKey>,
+}
+
+/// Everything that the watches of one cluster know.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    pub(super) index: Index,
+    cards: BTreeMap<ObjectKey, Card>,
+    by_repo: BTreeMap<String, BTreeSet<ObjectKey>>,
+    by_source: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+}
+
+impl Book {
+    /// Takes in an owner or a source as it is now. `card` is the object cut down, `listing` what it owns.
+    pub(super) fn put(&mut self, key: ObjectKey, card: &Value, listing: Option<Listing>) {
+        self.unlink(&key);
+        let owner = listing.as_ref().map(|l| l.owner.clone());
+        if let Some(listing) = listing {
+            self.index.apply(listing);
+        }
+        let mut repos = Vec::new();
+        let mut source = None;
+        match &owner {
+            Some(owner) => {
+                source = source_object(owner, card);
+                let own = feeds(SourceBasis { owner, object: card, source: None });
+                repos.extend(own.iter().map(|s| repo_key(&s.url)));
+            }
+            None => repos.extend(card.pointer("/spec/url").and_then(Value::as_str).map(repo_key)),
+        }
+        repos.sort_unstable();
+        repos.dedup();
+        for repo in &repos {
+            self.by_repo.entry(repo.clone()).or_default().insert(key.clone());
+        }
+        if let Some(source) = &source {
+            self.by_source.entry(source.clone()).or_default().insert(key.clone());
+        }
+        self.cards.insert(key, Card { json: card.to_string().into_boxed_str(), owner, repos, source });
+    }
+
+    /// Forgets an object that is gone.
+    pub(super) fn drop_key(&mut self, key: &ObjectKey) {
+        self.unlink(key);
+        if let Some(Card { owner: Some(owner), .. }) = self.cards.remove(key) {
+            self.index.remove(&owner);
+        }
+    }
+
+    /// Forgets the objects of a kind that a fresh list no longer has.
+    pub(super) fn retain(&mut self, group: &str, kind: &str, keep: &BTreeSet<ObjectKey>) {
+        let gone: Vec<ObjectKey> = self
+            .cards
+            .keys()
+            .filter(|k| k.group == group && k.kind == kind && !keep.contains(k))
+            .cloned()
+            .collect();
+        for key in &gone {
+            self.drop_key(key);
+        }
+    }
+
+    fn unlink(&mut self, key: &ObjectKey) {
+        let Some(card) = self.cards.get(key) else { return };
+        for repo in &card.repos {
+            if let Some(set) = self.by_repo.get_mut(repo) {
+                set.remove(key);
+                if set.is_empty() {
+                    self.by_repo.remove(repo);
+                }
+            }
+        }
+        if let Some(source) = &card.source
+            && let Some(set) = self.by_source.get_mut(source)
+        {
+            set.remove(key);
+            if set.is_empty() {
+                self.by_source.remove(source);
+            }
+        }
+    }
+
+    /// A card, parsed.
+    pub(super) fn card(&self, key: &ObjectKey) -> Option<Value> {
+        serde_json::from_str(&self.cards.get(key)?.json).ok()
+    }
+
+    /// Control-plane namespaces that Applications name themselves.
+    pub(super) fn control_planes(&self) -> BTreeSet<String> {
+        let owners = self.index.owners();
+        owners.into_iter().filter_map(|o| self.index.known(o)?.plane.map(str::to_owned)).collect()
+    }
+
+    /// Owners that read a repository, with each of their sources there.
+    pub(super) fn readers(&self, url: &str) -> Vec<(OwnerRef, Source)> {
+        let wanted = repo_key(url);
+        let mut found = Vec::new();
+        let mut flux_sources: BTreeSet<ObjectKey> = BTreeSet::new();
+        for key in self.by_repo.get(&wanted).into_iter().flatten() {
+            match self.cards.get(key).and_then(|c| c.owner.as_ref()) {
+                Some(owner) => self.add_reader(owner, key, None, &wanted, &mut found),
+                None => {
+                    flux_sources.insert(key.clone());
+                }
+            }
+        }
+        for source in self.with_includes(flux_sources) {
+            for key in self.by_source.get(&source).into_iter().flatten() {
+                if let Some(owner) = self.cards.get(key).and_then(|c| c.owner.as_ref()) {
+                    self.add_reader(owner, key, Some(&source), &wanted, &mut found);
+                }
+            }
+        }
+        found.sort_by(|a, b| (&a.0, a.1.index).cmp(&(&b.0, b.1.index)));
+        found.dedup();
+        found
+    }
+
+    /// GitRepositories that mount another one into their artifact read it too.
+    fn with_includes(&self, own: BTreeSet<ObjectKey>) -> BTreeSet<ObjectKey> {
+        if own.is_empty() {
+            return own;
+        }
+        let mut all = own.clone();
+        for (key, card) in self.cards.iter().filter(|(k, _)| k.kind == "GitRepository") {
+            if !card.json.contains("\"include\"") {
+                continue;
+            }
+            let spec: Value = serde_json::from_str(&card.json).unwrap_or(Value::Null);
+            let includes = spec.pointer("/spec/include").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+            let mounts = includes.iter().filter_map(|i| i.pointer("/repository/name")?.as_str());
+            if mounts.map(|name| ObjectKey { name: name.to_owned(), ..key.clone() }).any(|k| own.contains(&k)) {
+                all.insert(key.clone());
+            }
+        }
+        all
+    }
+
+    fn add_reader(
+        &self,
+        owner: &OwnerRef,
+        key: &ObjectKey,
+        source: Option<&ObjectKey>,
+        wanted: &str,
+        found: &mut Vec<(OwnerRef, Source)>,
+    ) {
+        let Some(object) = self.card(key) else { return };
+        let through = source.and_then(|s| self.card(s));
+        for mut reads in feeds(SourceBasis { owner, object: &object, source: through.as_ref() }) {
+            if repo_key(&reads.url) != wanted {
+                if source.is_none() {
+                    continue;
+                }
+                // Mounted from here into another repository's artifact: what it reads of it is unknown.
+                reads.kind = Some(countersign_core::model::SourceKind::Other);
+                reads.target_revision = String::new();
+            }
+            found.push((owner.clone(), reads));
+        }
+    }
+
+    /// Owners that read a file of a branch, as far as paths and their own words tell.
+    /// One that follows the default branch always counts, because the name of that is not known here.
+    pub(super) fn feeders(&self, url: &str, branch: &str, file: &str) -> Vec<Feeder> {
+        let readers = self.readers(url).into_iter();
+        let fed = readers.filter(|(_, source)| match follow(source) {
+            Ok(Follow::Default) => true,
+            Ok(Follow::Branch(name) | Follow::BranchOrTag(name)) => name == branch,
+            // A tag or a commit: no commit to a branch reaches it.
+            Err(_) => false,
+        });
+        fed.map(|(owner, source)| Feeder { reach: reach(&source, file), owner, source })
+            .filter(|f| f.reach != Reach::Never)
+            .collect()
+    }
+
+    /// Every owner with its own word on its state, in a stable order.
+    pub(super) fn lines(&self) -> Vec<OwnerLine> {
+        let owners = self.cards.iter().filter_map(|(key, card)| Some((key, card.owner.clone()?)));
+        owners
+            .map(|(key, owner)| {
+                let card = self.card(key).unwrap_or(Value::Null);
+                let get = |p: &str| card.pointer(p).and_then(Value::as_str).unwrap_or("").to_owned();
+                let ready = ready(&card);
+                let word = |v: Option<&Value>, k: &str| {
+                    v.and_then(|r| r.get(k)).and_then(Value::as_str).unwrap_or("").to_owned()
+                };
+                if owner.kind == "Application" {
+                    let message = card.pointer("/status/conditions/0/message").and_then(Value::as_str);
+                    let message = message.map_or_else(|| get("/status/operationState/message"), str::to_owned);
+                    OwnerLine { sync: get("/status/sync/status"), health: get("/status/health/status"), message, owner }
+                } else {
+                    OwnerLine { sync: word(ready, "status"), health: String::new(), message: word(ready, "message"), owner }
+                }
+            })
+            .collect()
+    }
+}
+
+fn ready(card: &Value) -> Option<&Value> {
+    card.pointer("/status/conditions")?.as_array()?.iter().find(|c| c.get("type").is_some_and(|t| t == "Ready"))
+}
+
+/// The book behind its lock, with the progress of each watch.
+#[derive(Debug)]
+pub(super) struct Shared {
+    book: RwLock<Book>,
+    progress: watch::Sender<BTreeMap<&'static str, Progress>>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { book: RwLock::default(), progress: watch::Sender::new(BTreeMap::new()) }
+    }
+}
+
+impl Shared {
+    /// A panic while the lock was held leaves at worst one stale claim, and claims are checked before writes.
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Book> {
+        self.book.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Book> {
+        self.book.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set(&self, kind: &'static str, progress: Progress) {
+        self.progress.send_if_modified(|all| match all.get(kind) {
+            Some(old) if *old == progress => false,
+            _ => {
+                all.insert(kind, progress);
+                true
+            }
+        });
+    }
+
+    pub(super) fn progress(&self) -> watch::Receiver<BTreeMap<&'static str, Progress>> {
+        self.progress.subscribe()
+    }
+}

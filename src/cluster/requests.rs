@@ -1,0 +1,108 @@
+//! Single requests, with time limits. Objects are JSON here: what is read once needs no types.
+
+use std::time::Duration;
+
+use countersign_core::error::Result;
+use http::Request;
+use serde_json::{Value, json};
+
+use super::errors;
+
+/// Longest wait for a connection.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for one answer.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// Most objects that one listing returns.
+const LIMIT: u32 = 500;
+
+/// What came of a hint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hinted {
+    /// The annotation is set.
+    Sent,
+    /// Not configured, or the cluster does not permit it: the engine's own polling has to do.
+    NotPermitted,
+    /// The object is gone.
+    Gone,
+}
+
+async fn text(client: &kube::Client, request: Request<Vec<u8>>) -> Result<String, kube::Error> {
+    match tokio::time::timeout(TIMEOUT, client.request_text(request)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(kube::Error::Service("no answer within 20 s".into())),
+    }
+}
+
+fn request(url: &str, accept: Option<&str>) -> Result<Request<Vec<u8>>, kube::Error> {
+    let mut builder = Request::get(url);
+    if let Some(accept) = accept {
+        builder = builder.header(http::header::ACCEPT, accept);
+    }
+    builder.body(Vec::new()).map_err(kube::Error::HttpError)
+}
+
+async fn json(client: &kube::Client, url: &str, accept: Option<&str>) -> Result<Value, kube::Error> {
+    let answer = text(client, request(url, accept)?).await?;
+    serde_json::from_str(&answer).map_err(kube::Error::SerdeError)
+}
+
+/// Path of a URL without its query, for words.
+fn what(url: &str) -> &str {
+    url.split('?').next().unwrap_or(url)
+}
+
+pub(super) async fn get(client: &kube::Client, url: &str) -> Result<Value> {
+    json(client, url, None).await.map_err(|e| errors::problem(&e, what(url)))
+}
+
+pub(super) async fn get_optional(client: &kube::Client, url: &str) -> Result<Option<Value>> {
+    match json(client, url, None).await {
+        Ok(value) => Ok(Some(value)),
+        Err(e) if errors::status(&e) == Some(404) => Ok(None),
+        Err(e) => Err(errors::problem(&e, what(url))),
+    }
+}
+
+/// Items of a collection, at most [`LIMIT`]; a collection that is not served has none.
+pub(super) async fn list(client: &kube::Client, collection: &str, selector: &str) -> Result<Vec<Value>> {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.append_pair("limit", &LIMIT.to_string());
+    for part in selector.split('&').filter(|p| !p.is_empty()) {
+        if let Some((key, value)) = part.split_once(':') {
+            query.append_pair(key, value);
+        }
+    }
+    let answer = get_optional(client, &format!("{collection}?{}", query.finish())).await?;
+    let items = answer.and_then(|mut a| a.get_mut("items").map(Value::take));
+    Ok(match items {
+        Some(Value::Array(items)) => items,
+        _ => Vec::new(),
+    })
+}
+
+/// Names in a collection, metadata only.
+pub(super) async fn names(client: &kube::Client, collection: &str) -> Result<Vec<String>> {
+    let url = format!("{collection}?limit={LIMIT}");
+    // The plain form last: servers that cannot cut down send everything.
+    let accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+    let answer = json(client, &url, Some(accept)).await.map_err(|e| errors::problem(&e, what(&url)))?;
+    let items = answer.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    Ok(items.iter().filter_map(|i| i.pointer("/metadata/name")?.as_str().map(str::to_owned)).collect())
+}
+
+pub(super) async fn annotate(client: &kube::Client, url: &str, annotation: &str, value: &str) -> Result<Hinted> {
+    let patch = json!({"metadata": {"annotations": {annotation: value}}}).to_string();
+    let request = Request::patch(format!("{url}?fieldManager=countersign"))
+        .header(http::header::CONTENT_TYPE, "application/merge-patch+json")
+        .body(patch.into_bytes())
+        .map_err(|e| errors::problem(&kube::Error::HttpError(e), what(url)))?;
+    match text(client, request).await {
+        Ok(_) => Ok(Hinted::Sent),
+        Err(e) => match errors::status(&e) {
+            // 422: an admission policy said no.
+            Some(401 | 403 | 422) => Ok(Hinted::NotPermitted),
+            Some(404) => Ok(Hinted::Gone),
+            _ => Err(errors::problem(&e, what(url))),
+        },
+    }
+}

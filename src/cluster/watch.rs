@@ -1,0 +1,339 @@
+//! The watches on owners and sources. They never end: errors are told to the book and waited out.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_core::model::{Engine, ObjectKey, OwnerRef};
+use countersign_core::ownership::{Listing, inventory_id};
+use futures::{StreamExt, TryStreamExt};
+use kube::api::{Api, ApiResource, ObjectMeta};
+use kube::core::DynamicResourceScope;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::book::{Progress, Shared};
+use super::errors;
+
+/// Owners and sources: name of the watch, group, kind.
+const WATCHED: [(&str, &str, &str); 6] = [
+    ("Application", "argoproj.io", "Application"),
+    ("Kustomization", "kustomize.toolkit.fluxcd.io", "Kustomization"),
+    ("HelmRelease", "helm.toolkit.fluxcd.io", "HelmRelease"),
+    ("ResourceSet", "fluxcd.controlplane.io", "ResourceSet"),
+    ("FluxInstance", "fluxcd.controlplane.io", "FluxInstance"),
+    ("GitRepository", "source.toolkit.fluxcd.io", "GitRepository"),
+];
+
+/// How often an engine that is not installed is looked for.
+const RECHECK: Duration = Duration::from_secs(30);
+/// Shortest and longest wait after a failure.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Small pages: one page of large Applications is what a list costs in memory at its peak.
+const PAGE: u32 = 100;
+/// Longer values in a card are replaced by `true`: that something is set matters, not what.
+const LONG: usize = 512;
+
+/// The part of owners and sources that is read. Every field may be absent or null: an object that
+/// looks different must never end the watch.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+struct Slim {
+    #[serde(default, skip_serializing)]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: Value,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    status: Option<SlimStatus>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+struct SlimStatus {
+    #[serde(skip_serializing)]
+    resources: Option<Vec<Entry>>,
+    #[serde(skip_serializing)]
+    inventory: Option<Inventory>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    controller_namespace: Option<String>,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    source_type: Value,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    source_types: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sync: Option<Sync>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<Health>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_applied_revision: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conditions: Option<Vec<Condition>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Entry {
+    group: Option<String>,
+    kind: Option<String>,
+    namespace: Option<String>,
+    name: Option<String>,
+    hook: Option<bool>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Inventory {
+    entries: Option<Vec<InventoryEntry>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct InventoryEntry {
+    id: String,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(default)]
+struct Sync {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revision: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revisions: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(default)]
+struct Health {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(default)]
+struct Condition {
+    r#type: Option<String>,
+    status: Option<String>,
+    reason: Option<String>,
+    message: Option<String>,
+}
+
+impl kube::Resource for Slim {
+    type DynamicType = ApiResource;
+    type Scope = DynamicResourceScope;
+
+    fn kind(dt: &ApiResource) -> std::borrow::Cow<'_, str> {
+        dt.kind.as_str().into()
+    }
+    fn group(dt: &ApiResource) -> std::borrow::Cow<'_, str> {
+        dt.group.as_str().into()
+    }
+    fn version(dt: &ApiResource) -> std::borrow::Cow<'_, str> {
+        dt.version.as_str().into()
+    }
+    fn api_version(dt: &ApiResource) -> std::borrow::Cow<'_, str> {
+        dt.api_version.as_str().into()
+    }
+    fn plural(dt: &ApiResource) -> std::borrow::Cow<'_, str> {
+        dt.plural.as_str().into()
+    }
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// Begins all watches of a cluster; dropping the handles ends them.
+pub(super) fn start(cluster: &str, client: &kube::Client, book: &Arc<Shared>) -> Vec<AbortOnDropHandle<()>> {
+    let tasks = WATCHED.iter().map(|(name, group, kind)| {
+        book.set(name, Progress::Starting(None));
+        let task = follow(cluster.to_owned(), client.clone(), Arc::clone(book), name, group, kind);
+        AbortOnDropHandle::new(tokio::spawn(task))
+    });
+    tasks.collect()
+}
+
+async fn follow(
+    cluster: String,
+    client: kube::Client,
+    book: Arc<Shared>,
+    name: &'static str,
+    group: &'static str,
+    kind: &'static str,
+) {
+    let mut wait = RETRY.0;
+    loop {
+        match served(&client, group, kind).await {
+            Ok(None) => {
+                book.write().retain(group, kind, &BTreeSet::new());
+                book.set(name, Progress::Absent);
+                wait = RETRY.0;
+                tokio::time::sleep(RECHECK).await;
+            }
+            Ok(Some(resource)) => {
+                run(&cluster, &client, &book, name, &resource).await;
+                wait = RETRY.0;
+            }
+            Err(error) => {
+                tracing::debug!(cluster, kind, error = errors::words(&error), "discovery failed");
+                told(&book, name, errors::problem(&error, kind));
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(RETRY.1);
+            }
+        }
+    }
+}
+
+/// The kind in its preferred version; `None` where the engine is not installed.
+async fn served(client: &kube::Client, group: &str, kind: &str) -> Result<Option<ApiResource>, kube::Error> {
+    let groups = client.list_api_groups().await?;
+    let Some(found) = groups.groups.into_iter().find(|g| g.name == group) else { return Ok(None) };
+    let preferred = found.preferred_version.map(|v| v.group_version);
+    let others = found.versions.into_iter().map(|v| v.group_version).filter(|v| Some(v) != preferred.as_ref());
+    for version in preferred.iter().cloned().chain(others.collect::<Vec<_>>()) {
+        let list = client.list_api_group_resources(&version).await?;
+        if let Some(r) = list.resources.into_iter().find(|r| r.kind == kind && !r.name.contains('/')) {
+            return Ok(Some(ApiResource {
+                group: group.to_owned(),
+                version: version.rsplit('/').next().unwrap_or(&version).to_owned(),
+                api_version: version.clone(),
+                kind: kind.to_owned(),
+                plural: r.name,
+            }));
+        }
+    }
+    Ok(None)
+}
+
+fn told(book: &Shared, name: &'static str, problem: countersign_core::Problem) {
+    let ready = matches!(book.progress().borrow().get(name), Some(Progress::Ready(_)));
+    book.set(name, if ready { Progress::Ready(Some(problem)) } else { Progress::Starting(Some(problem)) });
+}
+
+/// Follows one kind until it is no longer served.
+async fn run(cluster: &str, client: &kube::Client, book: &Shared, name: &'static str, resource: &ApiResource) {
+    let api: Api<Slim> = Api::all_with(client.clone(), resource);
+    let config = watcher::Config::default().page_size(PAGE);
+    let mut events = watcher(api, config).default_backoff().into_stream().boxed();
+    let mut listed: BTreeSet<ObjectKey> = BTreeSet::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => listed.clear(),
+            Ok(Event::InitApply(object)) => {
+                listed.extend(put(book, resource, object));
+            }
+            Ok(Event::InitDone) => {
+                book.write().retain(&resource.group, &resource.kind, &listed);
+                listed.clear();
+                book.set(name, Progress::Ready(None));
+            }
+            Ok(Event::Apply(object)) => {
+                put(book, resource, object);
+                book.set(name, Progress::Ready(None));
+            }
+            Ok(Event::Delete(object)) => {
+                if let Some(key) = key(resource, &object.metadata) {
+                    book.write().drop_key(&key);
+                }
+            }
+            Err(error) => {
+                tracing::debug!(cluster, kind = resource.kind, error = errors::words(&error), "a watch is interrupted");
+                if gone(&error) {
+                    return;
+                }
+                told(book, name, watch_problem(&error, &resource.kind));
+            }
+        }
+    }
+}
+
+/// The kind was removed, or its preferred version changed: look again.
+fn gone(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(e) | watcher::Error::WatchStartFailed(e) if errors::status(e) == Some(404))
+}
+
+fn watch_problem(error: &watcher::Error, kind: &str) -> countersign_core::Problem {
+    match error {
+        watcher::Error::InitialListFailed(e) | watcher::Error::WatchStartFailed(e) | watcher::Error::WatchFailed(e) => {
+            errors::problem(e, &format!("{kind} objects"))
+        }
+        other => errors::unreachable(errors::words(other)),
+    }
+}
+
+fn key(resource: &ApiResource, meta: &ObjectMeta) -> Option<ObjectKey> {
+    let name = meta.name.as_deref()?;
+    Some(ObjectKey::new(&resource.group, &resource.kind, meta.namespace.as_deref().unwrap_or(""), name))
+}
+
+fn put(book: &Shared, resource: &ApiResource, mut object: Slim) -> Option<ObjectKey> {
+    let key = key(resource, &object.metadata)?;
+    let listing = listing(&key, &object);
+    shorten(&mut object.spec, 0);
+    if let Some(conditions) = object.status.as_mut().and_then(|s| s.conditions.as_mut()) {
+        // Argo CD's conditions are there only while they hold; of Flux's, Ready says it.
+        conditions.retain(|c| key.kind == "Application" || c.r#type.as_deref() == Some("Ready"));
+        for condition in conditions {
+            condition.message = condition.message.take().map(|m| m.chars().take(300).collect());
+        }
+    }
+    let mut card = serde_json::to_value(&object).unwrap_or(Value::Null);
+    card["kind"] = json!(key.kind);
+    card["metadata"] = json!({"namespace": key.namespace, "name": key.name});
+    book.write().put(key.clone(), &card, listing);
+    Some(key)
+}
+
+fn listing(key: &ObjectKey, object: &Slim) -> Option<Listing> {
+    if key.kind == "GitRepository" {
+        return None;
+    }
+    let status = object.status.as_ref();
+    // Destination and kubeConfig are read by the pure part, from a view without the long lists.
+    let view = json!({
+        "kind": key.kind,
+        "metadata": {"namespace": key.namespace, "name": key.name},
+        "spec": {"destination": object.spec.get("destination"), "kubeConfig": object.spec.get("kubeConfig")},
+        "status": {"controllerNamespace": status.and_then(|s| s.controller_namespace.as_deref())},
+    });
+    let mut listing = Listing::of(&view)?;
+    listing.objects = if key.kind == "Application" {
+        let entries = status.and_then(|s| s.resources.as_deref()).unwrap_or_default();
+        Some(entries.iter().filter(|e| e.hook != Some(true)).map(entry_key).collect())
+    } else {
+        let inventory = status.and_then(|s| s.inventory.as_ref());
+        inventory.map(|i| i.entries.iter().flatten().filter_map(|e| inventory_id(&e.id)).collect())
+    };
+    let engine = if key.kind == "Application" { Engine::Argocd } else { Engine::Flux };
+    listing.owner = OwnerRef::new(engine, &key.kind, &key.namespace, &key.name);
+    Some(listing)
+}
+
+fn entry_key(entry: &Entry) -> ObjectKey {
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    ObjectKey { group: text(&entry.group), kind: text(&entry.kind), namespace: text(&entry.namespace), name: text(&entry.name) }
+}
+
+fn shorten(value: &mut Value, depth: usize) {
+    match value {
+        Value::String(s) if s.len() > LONG => *value = Value::Bool(true),
+        Value::Object(map) => {
+            map.retain(|k, _| k != "values" || depth != 0);
+            for (key, inner) in map.iter_mut() {
+                // Values of charts and patches may be long and may hold secrets.
+                if matches!(key.as_str(), "values" | "valuesObject" | "parameters" | "patches" | "substitute") {
+                    *inner = Value::Bool(true);
+                } else {
+                    shorten(inner, depth + 1);
+                }
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(|v| shorten(v, depth + 1)),
+        _ => {}
+    }
+}
