@@ -55,21 +55,26 @@ pub struct View {
     pub changes: BTreeMap<ChangeId, Arc<Change>>,
     /// The emergency stop is on: who and why.
     pub stopped: Option<(String, String)>,
-    /// People who asked to end the stop since it began.
-    pub resumers: BTreeSet<String>,
     /// Next update to ask each channel for.
     pub offsets: BTreeMap<String, i64>,
     /// Events of the installation so far.
     global_n: u64,
+    /// Sequence number of the event that began the stop.
+    stop_seq: u64,
 }
 
 impl View {
+    /// Sequence number of the event that began the stop.
+    pub fn stop_seq(&self) -> u64 {
+        self.stop_seq
+    }
+
     fn apply(&mut self, event: &Event) -> Result<()> {
         let Some(id) = event.change else {
             self.global_n = event.n;
             match &event.body {
                 Body::Stopped { reason } => {
-                    self.resumers.clear();
+                    self.stop_seq = event.seq;
                     self.stopped = Some((event.actor.clone(), reason.clone()));
                 }
                 Body::Resumed { .. } => self.stopped = None,

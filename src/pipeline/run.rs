@@ -8,6 +8,7 @@ use countersign_core::{Problem, Result};
 use serde_json::Value;
 use tokio::sync::broadcast;
 
+use super::observe::Watching;
 use super::{ACTOR, Pipeline, fault};
 use crate::journal::Entry;
 
@@ -52,6 +53,7 @@ impl Pipeline {
     /// Drives one change until nothing is left to do.
     async fn drive(self: &Arc<Self>, id: ChangeId) {
         let mut news = self.journal.subscribe();
+        let mut watching = None;
         loop {
             let Some(change) = self.journal.change(id).await else { return };
             let stopped = self.journal.read(|v| v.stopped.is_some()).await;
@@ -60,7 +62,7 @@ impl Pipeline {
             if step == Step::Finished {
                 return;
             }
-            if let Err(problem) = self.take(&change, step, &mut news).await {
+            if let Err(problem) = self.take(&change, step, &mut watching, &mut news).await {
                 // The journal could not be written, or a race was lost: the state is read anew.
                 tracing::warn!(change = %id, code = %problem.code, "{}", problem.message);
                 tokio::time::sleep(std::time::Duration::from_millis(500)).await;
@@ -72,6 +74,7 @@ impl Pipeline {
         self: &Arc<Self>,
         change: &Arc<Change>,
         step: Step,
+        watching: &mut Option<Watching>,
         news: &mut broadcast::Receiver<Option<ChangeId>>,
     ) -> Result<()> {
         match step {
@@ -89,7 +92,7 @@ impl Pipeline {
                 self.wait(change, until, news).await;
                 Ok(())
             }
-            Step::Observe(until) => self.observe(change, until, news).await,
+            Step::Observe(until) => self.observe(change, until, watching, news).await,
             Step::PrepareRevert => self.prepare_revert(change).await,
             Step::Wait(WaitFor::Resume, until) => {
                 self.wait_any(until, news).await;

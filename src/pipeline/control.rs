@@ -1,0 +1,149 @@
+//! What people ask on the machine itself: pending, show, vote, stop, resume, status, reload.
+
+use std::sync::Arc;
+
+use countersign_core::message;
+use countersign_core::model::Body;
+use countersign_core::{Problem, Result};
+use serde_json::{Value, json};
+
+use super::{Pipeline, unknown_change};
+use crate::config::Config;
+use crate::git::{NAMESPACE_APPROVAL, verify};
+use crate::journal::Entry;
+use crate::server::control::{Request, vote_text};
+
+impl Pipeline {
+    /// Answers one request of the command line.
+    pub async fn control(self: &Arc<Self>, request: Request) -> Result<Value> {
+        match request {
+            Request::Pending => Ok(self.pending().await),
+            Request::Show { change } => {
+                let id = self.resolve(&change).await?;
+                let c = self.journal.change(id).await.ok_or_else(unknown_change)?;
+                Ok(json!({"change": id.to_string(), "sealed": c.canonical, "digest": c.digest.0, "diff": message::document(&self.card_facts(&c)).text}))
+            }
+            Request::Vote { change, approve, reason, signature } => {
+                let id = self.resolve(&change).await?;
+                let c = self.journal.change(id).await.ok_or_else(unknown_change)?;
+                let person = self.signer_of(&vote_text(approve, &c.digest.0), &signature)?;
+                let reason = reason.map(|r| message::escape_visible(&self.redactor.redact_text(&r)));
+                self.vote_signed(id, &person, approve, reason, signature).await?;
+                Ok(json!({"say": format!("{} {} by {person}.", c.name(), if approve { "approved" } else { "rejected" })}))
+            }
+            Request::Stop { reason } => {
+                let reason = self.redactor.redact_text(&reason);
+                self.stop("person:local", &reason).await?;
+                Ok(json!({"say": "Stopped: nothing leaves until someone resumes."}))
+            }
+            Request::ResumeText => Ok(json!({"text": self.resume_text().await?})),
+            Request::Resume { reason, signature } => {
+                let person = self.signer_of(&self.resume_text().await?, &signature)?;
+                let (actor, reason) = (format!("person:{person}"), self.redactor.redact_text(&reason));
+                self.journal
+                    .transact(self.clock.now_ms(), &[], |v| {
+                        if v.stopped.is_none() {
+                            return Ok(((), Vec::new()));
+                        }
+                        Ok(((), vec![Entry::global(&actor, Body::Resumed { reason: reason.clone() })]))
+                    })
+                    .await?;
+                Ok(json!({"say": format!("Resumed by {person}.")}))
+            }
+            Request::Status => Ok(self.status().await),
+            Request::Reload => self.reload(),
+            Request::Shutdown => Ok(json!({})),
+        }
+    }
+
+    /// Emergency stop. Stopping twice is one stop.
+    pub async fn stop(&self, actor: &str, reason: &str) -> Result<()> {
+        let (actor, reason) = (actor.to_owned(), reason.to_owned());
+        self.journal
+            .transact(self.clock.now_ms(), &[], |v| {
+                if v.stopped.is_some() {
+                    return Ok(((), Vec::new()));
+                }
+                Ok(((), vec![Entry::global(&actor, Body::Stopped { reason: reason.clone() })]))
+            })
+            .await
+    }
+
+    /// What a resume signs: it names this very stop, so that an old signature ends no new one.
+    async fn resume_text(&self) -> Result<String> {
+        let head = self.journal.read(|v| v.stopped.clone().map(|s| (s, v.stop_seq()))).await;
+        match head {
+            Some((_, seq)) => Ok(format!("resume {seq}\n")),
+            None => Err(Problem::new("control.not_stopped", "The emergency stop is not on.", "There is nothing to resume.")),
+        }
+    }
+
+    /// The person whose listed key made this signature.
+    fn signer_of(&self, text: &str, signature: &str) -> Result<String> {
+        let config = self.config.load();
+        for p in &config.people {
+            if !p.spec.ssh_keys.is_empty() && verify(NAMESPACE_APPROVAL, text.as_bytes(), signature, &p.spec.ssh_keys).is_ok() {
+                return Ok(p.name.clone());
+            }
+        }
+        Err(Problem::new(
+            "approve.unknown_key",
+            "The signature is by no key of a listed person, or over something else.",
+            "Sign with a key that is in `ssh_keys` of a Person; show the change again and sign what it is now.",
+        ))
+    }
+
+    async fn pending(&self) -> Value {
+        let list: Vec<Value> = self
+            .journal
+            .read(|v| {
+                v.changes
+                    .values()
+                    .filter(|c| c.is_open())
+                    .map(|c| {
+                        json!({"change": c.id.to_string(), "name": c.name(), "state": c.state().name(),
+                               "what": format!("{} in {}: {}", message::what_short(&c.proposal.fields), c.proposal.cluster, self.waits_for(c))})
+                    })
+                    .collect()
+            })
+            .await;
+        json!({"pending": list})
+    }
+
+    async fn status(&self) -> Value {
+        let (open, ended, stopped) = self
+            .journal
+            .read(|v| {
+                let open = v.changes.values().filter(|c| c.is_open()).count();
+                (open, v.changes.len() - open, v.stopped.clone())
+            })
+            .await;
+        let head = self.journal.head().await;
+        let mut lines = vec![format!("{open} open changes, {ended} ended; journal at event {}", head.seq)];
+        if let Some((by, why)) = stopped {
+            lines.push(format!("STOPPED by {by}: {why}"));
+        }
+        for (name, cluster) in &self.clusters {
+            let said = match cluster.ping().await {
+                Ok(()) => "reachable".to_owned(),
+                Err(p) => p.message,
+            };
+            lines.push(format!("cluster {name}: {said}"));
+        }
+        lines.extend(self.repos.keys().map(|r| format!("repository {r}")));
+        lines.push(if self.telegram.is_some() { "Telegram: polling".into() } else { "Telegram: none".into() });
+        lines.push(if self.kustomize.is_some() { "kustomize: found".into() } else { "kustomize: not found (kustomizations are refused)".into() });
+        json!({"say": format!("countersign {}", env!("CARGO_PKG_VERSION")), "lines": lines})
+    }
+
+    /// Loads the configuration anew. People, agents and policies take effect at once; clusters,
+    /// repositories and channels need a restart. A bad one is refused and the last good one stays.
+    pub fn reload(&self) -> Result<Value> {
+        let Some(path) = &self.config_path else {
+            return Err(Problem::new("config.no_file", "The daemon was started without a configuration file.", "Restart it."));
+        };
+        let fresh = Config::load(path)?;
+        self.config.store(Arc::new(fresh));
+        Ok(json!({"say": "Reloaded: people, agents and policies are in effect; clusters, repositories and channels need a restart."}))
+    }
+}
