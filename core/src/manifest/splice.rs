@@ -195,6 +195,7 @@ fn insert(view: &View<'_>, steps: &[Step], key: &str, new: &Value, style: Style)
     match node.shape {
         Shape::BlockMap => {
             let indent = column(view.src, node.start);
+            let style = Style { unit: local_unit(view, steps, indent).unwrap_or(style.unit), ..style };
             let lines = emit::map_lines(&one, indent, style).join(style.newline);
             Ok(add_lines(view, after_line(view, node.end)?, &lines, style))
         }
@@ -209,6 +210,13 @@ fn insert(view: &View<'_>, steps: &[Step], key: &str, new: &Value, style: Style)
         Shape::Missing | Shape::Scalar => fill(view, steps, node, &Value::Object(one), style),
         Shape::BlockList => Err(unusual("a list where a mapping was expected")),
     }
+}
+
+/// How far a mapping is indented below its own key, where it has one.
+fn local_unit(view: &View<'_>, steps: &[Step], indent: usize) -> Option<usize> {
+    let Some(Step::Key(_)) = steps.last() else { return None };
+    let own = column(view.src, view.key_span(steps).ok()?.0);
+    indent.checked_sub(own).filter(|u| (1..=8).contains(u))
 }
 
 fn push(view: &View<'_>, steps: &[Step], new: &Value, style: Style) -> Result<Splice> {

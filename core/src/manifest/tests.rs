@@ -188,7 +188,8 @@ fn every_untouched_byte_stays() {
     let cases: &[(&str, &str, Value, &str)] = &[
         ("data:\n  a: 1   # note\n  b: 2\n", "/data/a", json!(3), "data:\n  a: 3   # note\n  b: 2\n"),
         ("data:\n  a: 1\t# tab\n", "/data/a", json!(3), "data:\n  a: 3\t# tab\n"),
-        ("data:\n  a: x\n", "/data/a", json!("y"), "data:\n  a: y\n"),
+        ("data:\n  a: x\n", "/data/a", json!("z"), "data:\n  a: z\n"),
+        ("data:\n  a: x\n", "/data/a", json!("y"), "data:\n  a: \"y\"\n"),
         ("data:\n  a: x\n", "/data/a", json!("yes"), "data:\n  a: \"yes\"\n"),
         ("data:\n  a: x\n", "/data/a", json!("1e3"), "data:\n  a: \"1e3\"\n"),
         ("data:\n  a: x\n", "/data/a", json!("0755"), "data:\n  a: \"0755\"\n"),
@@ -221,7 +222,7 @@ fn every_untouched_byte_stays() {
         ("data:\n  a: x\n  # last\n\nbinaryData: {}\n", "/data/b", json!("z"), "data:\n  a: x\n  b: z\n  # last\n\nbinaryData: {}\n"),
         ("l:\n- a\n- b # two\n", "/l/1", json!("c"), "l:\n- a\n- c # two\n"),
         ("l:\n- a\n- b # two\n", "/l/-", json!("c"), "l:\n- a\n- b # two\n- c\n"),
-        ("l:\n  -   a\n  -   b\n", "/l/-", json!({"x": 1, "y": [1]}), "l:\n  -   a\n  -   b\n  -   x: 1\n      y:\n        - 1\n"),
+        ("l:\n  -   a\n  -   b\n", "/l/-", json!({"x": 1, "v": [1]}), "l:\n  -   a\n  -   b\n  -   x: 1\n      v:\n        - 1\n"),
         ("l: [a, b]\n", "/l/-", json!("c"), "l: [a, b, c]\n"),
         ("l: []\n", "/l/-", json!("c"), "l:\n  - c\n"),
         ("l:\n  - a:\n      b: 1\n    c: 2\n", "/l/0/a/d", json!(3), "l:\n  - a:\n      b: 1\n      d: 3\n    c: 2\n"),
@@ -231,16 +232,20 @@ fn every_untouched_byte_stays() {
         ("data:\n  a: x\n", "/data/a", json!("one\n two"), "data:\n  a: |-\n    one\n     two\n"),
         ("data:\n  a: x\n", "/data/a", json!({"k": {"l": [1, "2"]}}), "data:\n  a:\n    k:\n      l:\n        - 1\n        - \"2\"\n"),
         ("data:\n  a:\n    k: 1\n  b: 2\n", "/data/a", json!("x"), "data:\n  a: x\n  b: 2\n"),
-        ("data:\n  a: x", "/data/a", json!("y"), "data:\n  a: y"),
-        ("data:\n  a: x", "/data/b", json!("y"), "data:\n  a: x\n  b: y"),
+        ("data:\n  a: x", "/data/a", json!("z"), "data:\n  a: z"),
+        ("data:\n  a: x", "/data/b", json!("z"), "data:\n  a: x\n  b: z"),
         ("a: &n 1\nb: 2\n", "/a", json!(3), "a: &n 3\nb: 2\n"),
-        ("a: &n {x: 1}\nb:\n  <<: *n\n  y: 2\n", "/b/y", json!(3), "a: &n {x: 1}\nb:\n  <<: *n\n  y: 3\n"),
-        ("a: &n {x: 1}\nb:\n  y: 2\n  <<: *n\n", "/b/z", json!(3), "a: &n {x: 1}\nb:\n  y: 2\n  z: 3\n  <<: *n\n"),
+        ("a: &n {x: 1}\nb:\n  <<: *n\n  w: 2\n", "/b/w", json!(3), "a: &n {x: 1}\nb:\n  <<: *n\n  w: 3\n"),
+        ("a: &n {x: 1}\nb:\n  w: 2\n  <<: *n\n", "/b/z", json!(3), "a: &n {x: 1}\nb:\n  w: 2\n  z: 3\n  <<: *n\n"),
+        ("a: &n {x: 1}\nb: 2\n", "/a/x", json!(3), "a: &n {x: 3}\nb: 2\n"),
+        ("a: &n\n  x: 1\nb: 2\n", "/a/w", json!(3), "a: &n\n  x: 1\n  w: 3\nb: 2\n"),
+        ("l:\n- &n x\n- z\n", "/l/0", json!("w"), "l:\n- &n w\n- z\n"),
+        ("l:\n- &n\n  x: 1\n", "/l/0/x", json!(2), "l:\n- &n\n  x: 2\n"),
         ("a: 1\n...\n", "/a", json!(3), "a: 3\n...\n"),
         ("data:\n  a: first\n    second\n  b: 1\n", "/data/a", json!("x"), "data:\n  a: x\n  b: 1\n"),
         ("data:\n  a:\n    plain below\n", "/data/a", json!("x"), "data:\n  a:\n    x\n"),
-        ("n: 1.0\n", "/n", json!(2.5), "n: 2.5\n"),
-        ("n: 0x1F\n", "/n", json!(30), "n: 30\n"),
+        ("f: 1.0\n", "/f", json!(2.5), "f: 2.5\n"),
+        ("f: 0x1F\n", "/f", json!(30), "f: 30\n"),
     ];
     for (body, pointer, value, want) in cases {
         let text = doc(body);
@@ -294,7 +299,7 @@ fn what_is_more_than_itself_is_refused() {
         ("a: &n {x: 1}\nb: *n\n", "/b/x", "manifest.merge_key"),
         ("a: &n {x: 1}\nb: *n\n", "/a/x", "manifest.anchored"),
         ("a: &n\n  x: 1\nb: *n\n", "/a/x", "manifest.anchored"),
-        ("a: &n {x: 1}\nb:\n  <<: *n\n  y: 2\n", "/b/x", "manifest.merge_key"),
+        ("a: &n {x: 1}\nb:\n  <<: *n\n  w: 2\n", "/b/x", "manifest.merge_key"),
         ("l:\n- &n x\n- *n\n", "/l/1", "manifest.alias"),
         ("l: [&n x, *n]\n", "/l/1", "manifest.alias"),
         ("a: !!str 1\n", "/a", "manifest.tagged"),
@@ -327,6 +332,8 @@ fn files_that_are_not_plain_yaml_are_refused() {
     assert_eq!(code(b"a: [1\n"), "manifest.syntax");
     assert_eq!(code(b"a: \xff\n"), "manifest.not_utf8");
     assert_eq!(code(&vec![b'a'; MAX_FILE_BYTES + 1]), "manifest.too_large");
+    // Kubernetes reads this key as `true`, YAML 1.2 does not.
+    assert_eq!(code(b"on: 1\n"), "manifest.parsers_disagree");
     let p = documents(b"password: hunter2\n  x: [\n").unwrap_err();
     assert!(!p.to_string().contains("hunter2"), "{p}");
 }
@@ -421,7 +428,7 @@ fn leaves_are_named_like_people_name_them() {
     assert_eq!(e.changes[0].before, Some(json!("ghcr.io/shop/checkout:1.4.2")));
     assert_eq!(e.changes[0].after, Some(json!("x:2")));
     assert_eq!(e.changes[0].object.to_string(), "Deployment shop/checkout");
-    assert_eq!(e.line, 25);
+    assert_eq!(e.line, 24);
     assert_eq!(e.spans.len(), 1);
     let e = edit("f", DEPLOYMENT.as_bytes(), docs[0].id, &env("app", "C", Some("1")), CTX).unwrap();
     assert_eq!(e.changes.len(), 1);
@@ -455,7 +462,7 @@ fn shop(name: &str) -> ObjectKey {
 fn a_plain_folder_is_edited_where_the_object_stands() {
     let f = files(&[("apps/shop/d.yaml", DEPLOYMENT), ("apps/other/d.yaml", DEPLOYMENT), ("README.md", "x")]);
     let p = plan_source_edit(tree(&f, "apps/shop"), &shop("checkout"), &image("app", "x:2"), CTX).unwrap();
-    assert_eq!((p.file.as_str(), p.line, p.uses_kustomize), ("apps/shop/d.yaml", 25, false));
+    assert_eq!((p.file.as_str(), p.line, p.uses_kustomize), ("apps/shop/d.yaml", 24, false));
     assert_eq!(p.files.len(), 1);
     let p = plan_source_edit(tree(&f, "apps"), &shop("checkout"), &image("app", "x:2"), CTX).unwrap_err();
     assert_eq!(p.code, "manifest.ambiguous");

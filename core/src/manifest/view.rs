@@ -72,7 +72,27 @@ impl<'d> View<'d> {
     }
 
     fn span(&self, steps: &[Step]) -> Option<(usize, usize)> {
-        if steps.is_empty() { None } else { self.doc.span_at(&Self::path(steps)) }
+        let (start, end) = if steps.is_empty() { return None } else { self.doc.span_at(&Self::path(steps))? };
+        Some((self.past_marks(start, end), end))
+    }
+
+    /// The parser counts anchors and tags to some parts and not to others; here they never belong to the content.
+    fn past_marks(&self, mut at: usize, end: usize) -> usize {
+        let mut marked = false;
+        while at < end {
+            let rest = self.src.get(at..end).unwrap_or("");
+            let step = match rest.bytes().next() {
+                Some(b'&' | b'!') => {
+                    marked = true;
+                    rest.find([' ', '\t', '\n', '\r']).unwrap_or(rest.len())
+                }
+                Some(b' ' | b'\t' | b'\n' | b'\r') if marked => 1,
+                Some(b'#') if marked => rest.find('\n').unwrap_or(rest.len()),
+                _ => break,
+            };
+            at += step;
+        }
+        at
     }
 
     /// Bytes of an entry's key.
