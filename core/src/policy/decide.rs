@@ -175,9 +175,12 @@ pub fn decide(set: &PolicySet, people: &[Named<PersonSpec>], facts: &Facts) -> D
     let mut quorum = Quorum { count: 0, groups: Vec::new(), allow_sponsor: false };
     let mut approvers = Vec::new();
     let asks: Vec<(&str, &Approve)> = rules.iter().filter_map(|r| Some((r.id.as_str(), r.approve.as_ref()?))).collect();
-    if level == Level::Prompted {
+    if level < Level::Deny && !asks.is_empty() {
+        // Asked for at level manual too: a rule that cannot be satisfied must not be loosened by
+        // another one that asks nobody.
         match staffed(&asks, delivery, people, facts) {
-            Ok((q, a)) => (quorum, approvers) = (q, a),
+            Ok((q, a)) if level == Level::Prompted => (quorum, approvers) = (q, a),
+            Ok(_) => {}
             Err(p) => {
                 why.push(p.message.clone());
                 level = Level::Deny;

@@ -12,6 +12,8 @@ mod file;
 mod privileged;
 pub mod risk;
 mod rule;
+#[cfg(test)]
+mod tests;
 mod words;
 
 pub use check::{Finding, Known, Severity, TestOutcome, check, check_names, run_tests};
