@@ -1,1 +1,283 @@
-//! Wiring: names the concrete adapters.
+//! Wiring: names the concrete adapters, holds the state directory's lock, starts and ends the daemon.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use countersign_core::model::{
+    CancelArgs, ChangeAnswer, ChangeArgs, ChangesAnswer, ChangesArgs, ForgeKind, InspectAnswer, InspectArgs, OperateArgs, Principal,
+    RepositoryAuth, RepositorySpec, RollbackArgs,
+};
+use countersign_core::secrets::Redactor;
+use countersign_core::{Problem, Result};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::channel::telegram::Telegram;
+use crate::clock::Clock;
+use crate::cluster::Cluster;
+use crate::config::{Config, read_secret};
+use crate::forge::{Forge, Gitea, GitHub};
+use crate::git::{Credentials, GitRepo, NAMESPACE_CHECKPOINT, SshSigner};
+use crate::journal::{Journal, SignHead};
+use crate::pipeline::handle::HandleKey;
+use crate::pipeline::{Pipeline, RepoHandle};
+use crate::render::Kustomize;
+use crate::server::control::{serve_control, socket_path as control_path};
+use crate::server::{Agents, HttpOptions, HttpServer, Mcp, Prompts, SOCKET, Service, SharedAgents, bind_socket, serve_socket};
+
+/// Where the journal of a configuration lies.
+pub fn journal_path(config: &Config) -> PathBuf {
+    config.bootstrap.state_dir.join("journal.db")
+}
+
+/// Where the mirror of a repository lies.
+pub fn mirror_dir(config: &Config, repository: &str) -> PathBuf {
+    config.bootstrap.state_dir.join("mirrors").join(repository)
+}
+
+/// The daemon: one per state directory.
+pub struct Daemon {
+    /// Everything it does.
+    pub pipeline: Arc<Pipeline>,
+    http: Option<SocketAddr>,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+    _lock: File,
+}
+
+impl std::fmt::Debug for Daemon {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Daemon").field("http", &self.http).finish_non_exhaustive()
+    }
+}
+
+fn state(e: impl std::fmt::Display) -> Problem {
+    Problem::new(
+        "daemon.state_dir",
+        format!("The state directory cannot be used: {e}."),
+        "Make it writable for this user alone, or name another one in the configuration.",
+    )
+}
+
+/// The lock of the state directory: two daemons would poll and push twice.
+fn lock(dir: &Path) -> Result<File> {
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(state)?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).map_err(state)?;
+    let file = File::options().create(true).truncate(false).write(true).open(dir.join("lock")).map_err(state)?;
+    file.try_lock().map_err(|_| {
+        Problem::new(
+            "daemon.running",
+            "Another daemon holds this state directory.",
+            "Use that one (`countersign status`), or end it first.",
+        )
+    })?;
+    Ok(file)
+}
+
+/// The installation's secret for handles and redaction marks: made once, readable by its owner alone.
+fn installation_key(dir: &Path) -> Result<[u8; 32]> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let path = dir.join("installation.key");
+    if let Ok(bytes) = std::fs::read(&path) {
+        return <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| state("installation.key has the wrong length"));
+    }
+    let key: [u8; 32] = rand::random();
+    let new = path.with_extension("new");
+    let mut file = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new).map_err(state)?;
+    file.write_all(&key).and_then(|()| file.sync_all()).map_err(state)?;
+    std::fs::rename(&new, &path).map_err(state)?;
+    Ok(key)
+}
+
+fn credentials(base: &Path, name: &str, auth: &RepositoryAuth) -> Result<Credentials> {
+    use secrecy::ExposeSecret as _;
+    let what = format!("repository {name}");
+    let known_hosts = match &auth.known_hosts {
+        Some(r) => Some(read_secret(base, &what, r)?.expose_secret().to_owned()),
+        None => None,
+    };
+    Ok(Credentials {
+        ssh_key_pem: auth.ssh_key.as_ref().map(|r| read_secret(base, &what, r)).transpose()?,
+        known_hosts,
+        username: auth.username.clone(),
+        token: auth.token.as_ref().map(|r| read_secret(base, &what, r)).transpose()?,
+    })
+}
+
+async fn repository(config: &Config, name: &str, spec: &RepositorySpec) -> Result<RepoHandle> {
+    let git = GitRepo::open(name, &spec.url, credentials(&config.base, name, &spec.auth)?, &mirror_dir(config, name)).await?;
+    let forge = match &spec.forge {
+        None => None,
+        Some(f) => {
+            let token = config.secret(&format!("the forge of {name}"), &f.token)?;
+            let forge: Box<dyn Forge> = match f.kind {
+                ForgeKind::Github => Box::new(GitHub::new(&f.api_url, &f.owner, &f.repo, token)?),
+                ForgeKind::Gitea => Box::new(Gitea::new(&f.api_url, &f.owner, &f.repo, token)?),
+            };
+            Some((forge, f.merge_method))
+        }
+    };
+    Ok(RepoHandle { git, forge })
+}
+
+impl Daemon {
+    /// Starts everything. A bad configuration never starts: the reason says what to put right.
+    pub async fn start(config: Config, config_path: Option<PathBuf>, http: Option<String>, clock: Clock) -> Result<Self> {
+        let dir = config.bootstrap.state_dir.clone();
+        let lock = lock(&dir)?;
+        let key = installation_key(&dir)?;
+        let signer = SshSigner::from_openssh(&config.secret("the signing key", &config.bootstrap.signing_key)?, None)?;
+        let head_signer = signer.clone();
+        let sign: SignHead = Arc::new(move |head: &str| head_signer.sign(NAMESPACE_CHECKPOINT, head.as_bytes()));
+        let journal = Journal::open(&journal_path(&config), Some(sign)).await?;
+        let mut repos = BTreeMap::new();
+        for r in &config.repositories {
+            repos.insert(r.name.clone(), repository(&config, &r.name, &r.spec).await?);
+        }
+        let mut clusters = BTreeMap::new();
+        for c in &config.clusters {
+            let mut spec = c.spec.clone();
+            spec.kubeconfig = spec.kubeconfig.map(|k| config.base.join(k).to_string_lossy().into_owned());
+            clusters.insert(c.name.clone(), Cluster::connect(&c.name, spec).await?);
+        }
+        let telegram = match config.channels.first() {
+            None => None,
+            Some(ch) => Some(Telegram::new(&config.secret("Telegram", &ch.spec.token)?, ch.spec.api_url.as_deref())?),
+        };
+        let prompts = match &config.bootstrap.prompts {
+            Some(dir) => Prompts::from_dir(dir)?,
+            None => Prompts::built_in()?,
+        };
+        let agents = Agents::new(&config.agents)?.shared();
+        let http_options = HttpOptions {
+            hosts: config.bootstrap.http.allowed_hosts.clone(),
+            origins: config.bootstrap.http.allowed_origins.clone(),
+            ..HttpOptions::new(Arc::clone(&agents))
+        };
+        let kustomize = match &config.bootstrap.kustomize {
+            Some(path) => Some(Kustomize::at(path)?),
+            None => Kustomize::find(),
+        };
+        let for_reload = Arc::clone(&agents);
+        let pipeline = Arc::new(Pipeline {
+            on_reload: Box::new(move |fresh: &Config| {
+                for_reload.store(Arc::new(Agents::new(&fresh.agents)?));
+                Ok(())
+            }),
+            journal,
+            clock,
+            clusters,
+            repos,
+            telegram,
+            signer,
+            handles: HandleKey::new(key),
+            redactor: Redactor::new(key),
+            kustomize,
+            config_path,
+            workers: Mutex::new(BTreeSet::new()),
+            halt: CancellationToken::new(),
+            config: ArcSwap::from_pointee(config),
+        });
+        let mut daemon = Self { pipeline, http: None, shutdown: CancellationToken::new(), tasks: TaskTracker::new(), _lock: lock };
+        daemon.serve(&dir, http, prompts, agents, http_options).await?;
+        Ok(daemon)
+    }
+
+    async fn serve(&mut self, dir: &Path, http: Option<String>, prompts: Prompts, agents: SharedAgents, options: HttpOptions) -> Result<()> {
+        let service: Arc<dyn Service> = Arc::new(Product(Arc::clone(&self.pipeline)));
+        let mcp = Mcp::new(Arc::clone(&service), prompts)?;
+        if let Some(addr) = http {
+            let addr: SocketAddr = addr.parse().map_err(|_| {
+                Problem::new("config.http", format!("\"{addr}\" is not an address."), "Write ADDRESS:PORT, for example 127.0.0.1:8080.")
+            })?;
+            let server = HttpServer::bind(addr, mcp.clone(), service, options).await?;
+            self.http = Some(server.local_addr());
+            let stop = self.shutdown.clone();
+            self.tasks.spawn(async move {
+                if let Err(problem) = server.run(stop).await {
+                    tracing::error!(code = %problem.code, "{}", problem.message);
+                }
+            });
+        }
+        let socket = dir.join(SOCKET);
+        let listener = bind_socket(&socket)?;
+        let stop = self.shutdown.clone();
+        self.tasks.spawn(async move { serve_socket(listener, &socket, mcp, agents, stop).await });
+        let control = bind_socket(&control_path(dir))?;
+        self.tasks.spawn(serve_control(control, Arc::clone(&self.pipeline), self.shutdown.clone()));
+        self.tasks.spawn(Arc::clone(&self.pipeline).poll_channel(self.shutdown.clone()));
+        self.pipeline.start().await;
+        Ok(())
+    }
+
+    /// Where MCP over HTTP listens.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// Runs until SIGINT, SIGTERM or a request to stop; SIGHUP reloads the configuration.
+    pub async fn run_until_signal(self) {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut term = signal(SignalKind::terminate()).ok();
+        let mut hup = signal(SignalKind::hangup()).ok();
+        async fn next(s: Option<&mut tokio::signal::unix::Signal>) {
+            match s {
+                Some(s) => drop(s.recv().await),
+                None => std::future::pending().await,
+            }
+        }
+        loop {
+            tokio::select! {
+                () = self.shutdown.cancelled() => break,
+                _ = tokio::signal::ctrl_c() => break,
+                () = next(term.as_mut()) => break,
+                () = next(hup.as_mut()) => match self.pipeline.reload() {
+                    Ok(_) => tracing::info!("configuration reloaded"),
+                    Err(problem) => tracing::error!(code = %problem.code, "{}", problem.message),
+                },
+            }
+        }
+        self.stop().await;
+    }
+
+    /// Ends it. Whatever was under way is in the journal and goes on at the next start.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        self.pipeline.halt();
+        self.tasks.close();
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), self.tasks.wait()).await;
+    }
+}
+
+/// The product, as the faces see it.
+struct Product(Arc<Pipeline>);
+
+#[async_trait]
+impl Service for Product {
+    async fn inspect(&self, who: &Principal, args: InspectArgs) -> Result<InspectAnswer> {
+        self.0.inspect(who, args).await
+    }
+    async fn operate(&self, who: &Principal, args: OperateArgs) -> Result<ChangeAnswer> {
+        self.0.operate(who, args).await
+    }
+    async fn change(&self, who: &Principal, args: ChangeArgs, progress: mpsc::Sender<String>) -> Result<ChangeAnswer> {
+        self.0.change(who, args, progress).await
+    }
+    async fn changes(&self, who: &Principal, args: ChangesArgs) -> Result<ChangesAnswer> {
+        self.0.changes(who, args).await
+    }
+    async fn cancel(&self, who: &Principal, args: CancelArgs) -> Result<ChangeAnswer> {
+        self.0.cancel(who, args).await
+    }
+    async fn rollback(&self, who: &Principal, args: RollbackArgs) -> Result<ChangeAnswer> {
+        self.0.rollback(who, args).await
+    }
+}

@@ -143,6 +143,7 @@ impl Pipeline {
             return Err(Problem::new("config.no_file", "The daemon was started without a configuration file.", "Restart it."));
         };
         let fresh = Config::load(path)?;
+        (self.on_reload)(&fresh)?;
         self.config.store(Arc::new(fresh));
         Ok(json!({"say": "Reloaded: people, agents and policies are in effect; clusters, repositories and channels need a restart."}))
     }

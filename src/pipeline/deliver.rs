@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::commit::commit_and_base;
 use super::{ACTOR, Pipeline};
-use crate::engine::HintOutcome;
+use crate::cluster::Hinted;
 use crate::forge::{NewPull, Pull, PullState};
 
 fn interrupted() -> Problem {
@@ -177,12 +177,14 @@ impl Pipeline {
 
     async fn hint(&self, change: &Change) -> Result<Value> {
         let cluster = self.cluster(&change.proposal.cluster)?;
-        if !cluster.hints() {
-            return Ok(json!({"skipped": "hints are off for this cluster"}));
-        }
-        match crate::engine::hint(cluster, &change.proposal.owner, &change.id.to_string()).await? {
-            HintOutcome::Sent => Ok(json!({"sent": true})),
-            HintOutcome::NotPermitted => Ok(json!({"skipped": "the cluster does not permit hints; polling"})),
+        let owner = &change.proposal.owner;
+        let object = cluster.owner_object(owner).await?;
+        let Some(hint) = crate::engine::hint(owner, &object, &change.id.to_string()) else {
+            return Ok(json!({"skipped": "nothing to hint at"}));
+        };
+        match cluster.annotate(&hint.on, hint.annotation, &hint.value).await? {
+            Hinted::Sent => Ok(json!({"sent": true})),
+            other => Ok(json!({"skipped": format!("{other:?}: the engine polls by itself")})),
         }
     }
 

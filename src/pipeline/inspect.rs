@@ -73,7 +73,7 @@ impl Pipeline {
     /// Source, file and what stands between a commit and the cluster, as far as they can be had.
     async fn add_source(&self, cluster: &Cluster, owner: &countersign_core::model::OwnerRef, root: &ObjectKey, answer: &mut InspectAnswer) {
         if let Ok(object) = cluster.owner_object(owner).await {
-            if let Ok(found) = crate::engine::delivery_state_of(cluster, owner, &object, &[], self.clock.now_ms()).await {
+            if let Ok(found) = self.delivery_state(cluster, owner, &object, None, &[]).await {
                 answer.delivery = Some(found);
             }
             let flux = cluster.source_of(owner, &object).await.unwrap_or(None);

@@ -74,8 +74,12 @@ pub struct Pipeline {
     pub kustomize: Option<Kustomize>,
     /// File that a reload reads.
     pub config_path: Option<std::path::PathBuf>,
+    /// Takes a new configuration to whoever else holds a part of it; an error refuses the reload.
+    pub on_reload: Box<dyn Fn(&Config) -> Result<()> + Send + Sync>,
     /// Changes that have a worker.
     pub workers: Mutex<BTreeSet<countersign_core::model::ChangeId>>,
+    /// Ends the workers.
+    pub halt: tokio_util::sync::CancellationToken,
 }
 
 impl std::fmt::Debug for Pipeline {

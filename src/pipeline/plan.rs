@@ -279,7 +279,10 @@ impl Pipeline {
         plan.targets = targets(wanted, &plan.fields);
         plan.want = wants(wanted, &plan.fields);
         if let Some(first) = wanted.first() {
-            plan.health = cluster.health_of(&first.key, first.live.as_ref()).await;
+            plan.health = match &first.live {
+                Some(live) => cluster.health(&first.key, live).await.unwrap_or(None),
+                None => None,
+            };
         }
         plan.risk = self.assess(&plan, &plan.targets.clone());
         Ok(plan)
@@ -309,7 +312,14 @@ impl Pipeline {
                 after: after.clone(),
             });
         }
-        let state = crate::engine::delivery_state_of(cluster, &place.owner, &place.object, &edits.fields, self.clock.now_ms()).await?;
+        let pointers: Vec<String> = edits.fields.iter().map(|l| l.pointer.clone()).collect();
+        let live = match edits.fields.first() {
+            Some(first) => cluster.read(&first.object).await?.map(|o| (first.object.clone(), o)),
+            None => None,
+        };
+        let state = self
+            .delivery_state(cluster, &place.owner, &place.object, live.as_ref().map(|(k, v)| (k, v)), &pointers)
+            .await?;
         let objects: BTreeSet<&ObjectKey> = edits.fields.iter().map(|l| &l.object).collect();
         Ok(Plan {
             cluster: cluster.name().to_owned(),

@@ -168,20 +168,21 @@ impl Pipeline {
 
     /// An autoscaler owns the replica count: an edit of `replicas` would be a no-op or a fight.
     async fn autoscaled(&self, cluster: &Cluster, w: &Wanted, args: &OperateArgs) -> Result<Option<ChangeAnswer>> {
-        let (Operation::Scale(s), Some(by)) = (&w.op, cluster.autoscaler_for(&w.key).await?) else { return Ok(None) };
+        let (Operation::Scale(s), Some(by)) = (&w.op, cluster.hpa_for(&w.key).await?) else { return Ok(None) };
         let ns = &w.key.namespace;
         let target = format!("{}/{ns}/{}/{}", cluster.name(), by.key.kind, by.key.name);
-        let (min, max) = by.bounds();
+        let [min_pointer, max_pointer] = by.pointers;
+        let shown = |n: Option<i64>| n.map_or_else(|| "its default".to_owned(), |n| n.to_string());
         let call = |pointer: &str, value: u32| {
             json!({"edits": [{"target": target, "set_field": {"pointer": pointer, "value": value}}], "reason": args.reason})
         };
         let mut answer = ChangeAnswer::new(
             Outcome::NeedsChoice,
-            format!("{} sets the replicas of {} (now {} to {}); choose which bound to change.", by.key, w.key, min, max),
+            format!("{} sets the replicas of {} (now {} to {}); choose which bound to change.", by.key, w.key, shown(by.min), shown(by.max)),
         );
         answer.choices = vec![
-            Choice { what: format!("At least {} replicas", s.replicas), tool: "operate".into(), args: call(by.min_pointer(), s.replicas) },
-            Choice { what: format!("At most {} replicas", s.replicas), tool: "operate".into(), args: call(by.max_pointer(), s.replicas) },
+            Choice { what: format!("At least {} replicas", s.replicas), tool: "operate".into(), args: call(min_pointer, s.replicas) },
+            Choice { what: format!("At most {} replicas", s.replicas), tool: "operate".into(), args: call(max_pointer, s.replicas) },
         ];
         Ok(Some(answer))
     }

@@ -23,7 +23,11 @@ impl Pipeline {
         let me = Arc::clone(self);
         tokio::spawn(async move {
             loop {
-                match news.recv().await {
+                let heard = tokio::select! {
+                    () = me.halt.cancelled() => return,
+                    heard = news.recv() => heard,
+                };
+                match heard {
                     Ok(Some(id)) => me.spawn_worker(id),
                     Ok(None) => {}
                     Err(broadcast::error::RecvError::Lagged(_)) => {
@@ -36,14 +40,22 @@ impl Pipeline {
         });
     }
 
+    /// Ends every worker. What was under way has its intent in the journal.
+    pub fn halt(&self) {
+        self.halt.cancel();
+    }
+
     fn spawn_worker(self: &Arc<Self>, id: ChangeId) {
         let fresh = self.workers.lock().is_ok_and(|mut w| w.insert(id));
-        if !fresh {
+        if !fresh || self.halt.is_cancelled() {
             return;
         }
         let me = Arc::clone(self);
         tokio::spawn(async move {
-            me.drive(id).await;
+            tokio::select! {
+                () = me.halt.cancelled() => {}
+                () = me.drive(id) => {}
+            }
             if let Ok(mut w) = me.workers.lock() {
                 w.remove(&id);
             }

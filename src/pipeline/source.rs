@@ -1,7 +1,7 @@
 //! From an ownership answer to the one repository, branch and folder that may be edited.
 
 use countersign_core::message::escape_name;
-use countersign_core::model::{ObjectKey, OwnerRef, Ownership, Source};
+use countersign_core::model::{DeliveryState, ObjectKey, OwnerRef, Ownership, Source};
 use countersign_core::ownership::{Follow, SourceBasis, destination_namespace, editable, sources};
 use countersign_core::{Problem, Result};
 use serde_json::Value;
@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::Pipeline;
 use crate::cluster::Cluster;
 use crate::config::Config;
+use crate::engine::{Standing, delivery_state};
 use crate::git::same_repo;
 
 /// Where an owner's manifests are edited.
@@ -114,6 +115,33 @@ impl Pipeline {
         let base = repo.git.fetch(&branch).await?;
         let namespace = destination_namespace(owner, &object);
         Ok(Place { owner: owner.clone(), object, source, repository, git_ref: branch, base, namespace })
+    }
+}
+
+impl Pipeline {
+    /// What stands between a commit and the cluster, with everything that has a say read now.
+    pub(super) async fn delivery_state(
+        &self,
+        cluster: &Cluster,
+        owner: &OwnerRef,
+        object: &Value,
+        live: Option<(&ObjectKey, &Value)>,
+        pointers: &[String],
+    ) -> Result<DeliveryState> {
+        let source = cluster.source_of(owner, object).await?;
+        let project = cluster.project_of(owner, object).await?;
+        let parents = cluster.lineage(owner).await?;
+        let now = chrono::DateTime::from_timestamp_millis(self.clock.now_ms()).unwrap_or_default();
+        let standing = Standing {
+            owner,
+            object,
+            source: source.as_ref(),
+            project: project.as_ref(),
+            parents: &parents,
+            live,
+            pointers,
+        };
+        Ok(delivery_state(standing, now))
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod bridge;
 mod choice;
+pub mod control;
 pub mod http;
 pub mod limits;
 pub mod mcp;

@@ -10,7 +10,7 @@ use crate::model::{Decided, Delivery, Level, Named, PersonSpec, Quorum, RiskLeve
 const EXPIRES_S: u32 = 3600;
 
 /// One object that a change touches, and by which operation.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Target {
     /// Operation name (`set_image`).
     pub operation: String,
