@@ -66,9 +66,28 @@ pub struct Kustomization {
     pub name_prefix: String,
     /// `nameSuffix`.
     pub name_suffix: String,
-    /// Fields that make the build run programs or fetch things (`helmCharts`, `generators`, `transformers`, …).
+    /// Fields that make the build run programs, fetch things or read files that it does not name itself
+    /// (`helmCharts`, `generators`, `transformers`, …).
     pub runs: Vec<String>,
+    /// Every path that the build reads, as written, `resources` included.
+    pub paths: Vec<String>,
+    /// Keys that are not kustomize's own spelling. Its reader ignores case, so `Resources` would be obeyed.
+    pub unknown: Vec<String>,
 }
+
+/// Fields of a kustomization file (kustomize: api/types/kustomization.go).
+const FIELDS: [&str; 37] = [
+    "apiVersion", "kind", "metadata", "openapi", "namePrefix", "nameSuffix", "namespace", "commonLabels", "labels",
+    "commonAnnotations", "patchesStrategicMerge", "patchesJson6902", "patches", "images", "imageTags", "replacements", "replicas",
+    "vars", "sortOptions", "resources", "components", "crds", "bases", "configMapGenerator", "secretGenerator", "helmGlobals",
+    "helmCharts", "helmChartInflationGenerator", "generatorOptions", "configurations", "generators", "transformers", "validators",
+    "buildMetadata", "inventory", "fieldSpecs", "includeTemplates",
+];
+/// Fields of the entries that name files.
+const ENTRY_FIELDS: [&str; 22] = [
+    "name", "namespace", "behavior", "files", "literals", "envs", "env", "options", "type", "path", "patch", "target", "source",
+    "targets", "kvSources", "disableNameSuffixHash", "labels", "annotations", "immutable", "group", "version", "kind",
+];
 
 /// Whether a file name is one that kustomize reads.
 pub fn is_kustomization_name(name: &str) -> bool {
@@ -124,7 +143,43 @@ pub fn kustomization(bytes: &[u8]) -> Result<Kustomization> {
         name_prefix: text(&v, "namePrefix").unwrap_or_default(),
         name_suffix: text(&v, "nameSuffix").unwrap_or_default(),
         runs: runs.iter().filter(|k| v.get(**k).is_some()).map(|k| (*k).to_owned()).collect(),
+        paths: paths(&v),
+        unknown: unknown(&v),
     })
+}
+
+fn entries<'v>(v: &'v Value, k: &str) -> impl Iterator<Item = &'v Value> {
+    v.get(k).and_then(Value::as_array).into_iter().flatten()
+}
+
+fn paths(v: &Value) -> Vec<String> {
+    let mut out: Vec<&str> = Vec::new();
+    for k in ["resources", "bases", "components", "crds", "configurations", "generators", "transformers", "validators"] {
+        out.extend(entries(v, k).filter_map(Value::as_str));
+    }
+    out.extend(entries(v, "patchesStrategicMerge").filter_map(Value::as_str).filter(|p| !p.contains('\n')));
+    for k in ["patches", "patchesJson6902", "replacements"] {
+        out.extend(entries(v, k).filter_map(|e| e.get("path")?.as_str()));
+    }
+    out.extend(v.pointer("/openapi/path").and_then(Value::as_str));
+    for g in ["configMapGenerator", "secretGenerator"].iter().flat_map(|k| entries(v, k)) {
+        for f in ["files", "envs"].iter().flat_map(|k| entries(g, k)).filter_map(Value::as_str) {
+            out.push(f.split_once('=').map_or(f, |(_, p)| p));
+        }
+        out.extend(g.get("env").and_then(Value::as_str));
+    }
+    out.into_iter().map(str::to_owned).collect()
+}
+
+fn unknown(v: &Value) -> Vec<String> {
+    let keys = |v: &Value| v.as_object().map(|o| o.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+    let mut out: Vec<String> = keys(v).into_iter().filter(|k| !FIELDS.contains(&k.as_str())).collect();
+    for k in ["patches", "patchesJson6902", "replacements", "configMapGenerator", "secretGenerator"] {
+        let of = entries(v, k).flat_map(keys).filter(|f| !ENTRY_FIELDS.contains(&f.as_str()));
+        out.extend(of.map(|f| format!("{k}.{f}")));
+    }
+    out.extend(v.get("openapi").map(keys).unwrap_or_default().into_iter().filter(|f| f != "path").map(|f| format!("openapi.{f}")));
+    out
 }
 
 fn patches(v: &Value) -> Vec<PatchEntry> {

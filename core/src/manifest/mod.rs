@@ -33,6 +33,9 @@ pub use kustomization::{
 };
 pub use locate::{Located, locate};
 pub use ops::{RESTART_ANNOTATION, reserved_key};
-pub use parse::MAX_FILE_BYTES;
+pub use parse::{MAX_FILE_BYTES, MAX_RENDERED_BYTES, rendered};
 pub use path_check::{PathClass, path_check};
-pub use plan::{Files, PlannedEdit, SourceTree, candidates, plan_source_edit};
+pub use plan::{
+    Files, KustomizationFile, PlannedEdit, Snapshot, SourceTree, candidates, is_remote, kustomizations, load, named_path,
+    plan_source_edit,
+};

@@ -157,6 +157,34 @@ fn disagree(about: &str) -> Problem {
     )
 }
 
+/// Largest output of a renderer that is read.
+pub const MAX_RENDERED_BYTES: usize = 8 * MAX_FILE_BYTES;
+
+/// The objects in what a renderer printed.
+///
+/// # Errors
+/// `manifest.too_large`, `.not_utf8`, `.syntax`.
+pub fn rendered(bytes: &[u8]) -> Result<Vec<Value>> {
+    if bytes.len() > MAX_RENDERED_BYTES {
+        return Err(Problem::new(
+            "manifest.too_large",
+            format!("The rendered objects have over {MAX_RENDERED_BYTES} bytes."),
+            "Give the owner a smaller path.",
+        ));
+    }
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| Problem::new("manifest.not_utf8", "The rendered objects are not UTF-8.", "Correct the files."))?;
+    let mut o = options();
+    if let Some(b) = o.budget.as_mut() {
+        b.max_nodes = 8 * MAX_NODES;
+        b.max_events = 32 * MAX_NODES;
+        b.max_documents = 5 * MAX_DOCUMENTS;
+        b.max_total_scalar_bytes = MAX_RENDERED_BYTES;
+    }
+    serde_saphyr::from_multiple_with_options(text, o)
+        .map_err(|e| refused("", Why::Syntax, e.location().map(|l| usize::try_from(l.line()).unwrap_or(usize::MAX))))
+}
+
 /// A cheap look before any parser expands an alias.
 fn alias_bomb(text: &str) -> Result<()> {
     let marks = |c: char| {

@@ -297,6 +297,128 @@ impl<'a> Tree<'a> {
     }
 }
 
+/// One kustomization that a build reads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KustomizationFile {
+    /// Its folder.
+    pub dir: String,
+    /// Its path.
+    pub path: String,
+    /// What it says.
+    pub content: Kustomization,
+}
+
+/// Every kustomization that a build of `root` reads, outer ones first.
+///
+/// # Errors
+/// `kustomization.*` where one is missing, doubled, malformed or part of a circle, or a part is fetched from elsewhere
+/// (`kustomization.remote`) or leads out of the repository (`kustomization.escapes`).
+pub fn kustomizations(files: &Files, root: &str) -> Result<Vec<KustomizationFile>> {
+    let source = SourceTree { files, root, kind: SourceKind::Kustomize, recurse: true, default_namespace: None };
+    let tree = Tree::read(source)?;
+    for l in &tree.layers {
+        for p in &l.k.paths {
+            if is_remote(p) {
+                return Err(Problem::new(
+                    "kustomization.remote",
+                    format!("{} names {p}, which is fetched from elsewhere.", l.file),
+                    "Copy what it names into the repository, or let a person make this change.",
+                ));
+            }
+            if normal(&l.dir, p).is_none() {
+                return Err(Problem::new(
+                    "kustomization.escapes",
+                    format!("{} names {p}, which is outside of the repository.", l.file),
+                    "Correct the path.",
+                )
+                .never());
+            }
+        }
+    }
+    Ok(tree.layers.into_iter().map(|l| KustomizationFile { dir: l.dir, path: l.file, content: l.k }).collect())
+}
+
+/// Where a path named in a kustomization of `dir` leads, from the repository's root; `None` if out of it.
+pub fn named_path(dir: &str, named: &str) -> Option<String> {
+    normal(dir, named)
+}
+
+/// A repository at one commit, read file by file.
+pub trait Snapshot {
+    /// Content of a regular file; `None` for anything else (links, submodules, folders, nothing).
+    ///
+    /// # Errors
+    /// Whatever reading gives.
+    fn file(&mut self, path: &str) -> Result<Option<Vec<u8>>>;
+
+    /// Paths of all regular files below a folder, sub-folders included.
+    ///
+    /// # Errors
+    /// Whatever reading gives.
+    fn below(&mut self, dir: &str) -> Result<Vec<String>>;
+}
+
+const MAX_FILES: usize = 20_000;
+const MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// The files that edits below `root` can need: all of them below it and, where it is a kustomization, what that names
+/// elsewhere in the repository. A large repository is read only as far as that.
+///
+/// # Errors
+/// `manifest.too_large` beyond 20,000 files or 64 MiB; problems of the snapshot.
+pub fn load(root: &str, snapshot: &mut dyn Snapshot) -> Result<Files> {
+    let mut files = Files::new();
+    let mut bytes = 0;
+    let mut todo = vec![root.to_owned()];
+    let mut seen = std::collections::BTreeSet::new();
+    while let Some(at) = todo.pop() {
+        if !seen.insert(at.clone()) {
+            continue;
+        }
+        let one = if at.is_empty() { None } else { snapshot.file(&at)? };
+        let found = match one {
+            Some(b) => vec![(at, b)],
+            None => {
+                let mut all = Vec::new();
+                for p in snapshot.below(&at)? {
+                    if files.contains_key(&p) {
+                        continue;
+                    }
+                    if files.len() + all.len() > MAX_FILES {
+                        return Err(too_much(root));
+                    }
+                    if let Some(b) = snapshot.file(&p)? {
+                        all.push((p, b));
+                    }
+                }
+                all
+            }
+        };
+        for (path, b) in found {
+            bytes += b.len();
+            if bytes > MAX_BYTES || files.len() > MAX_FILES {
+                return Err(too_much(root));
+            }
+            let (dir, name) = path.rsplit_once('/').unwrap_or(("", &path));
+            if is_kustomization_name(name)
+                && let Ok(k) = kustomization(&b)
+            {
+                todo.extend(k.paths.iter().filter(|p| !is_remote(p)).filter_map(|p| normal(dir, p)));
+            }
+            files.insert(path, b);
+        }
+    }
+    Ok(files)
+}
+
+fn too_much(root: &str) -> Problem {
+    Problem::new(
+        "manifest.too_large",
+        format!("The source at {} is over {MAX_FILES} files or {MAX_BYTES} bytes.", if root.is_empty() { "/" } else { root }),
+        "Give the owner a smaller path.",
+    )
+}
+
 /// The first of [`candidates`].
 ///
 /// # Errors
