@@ -1,1 +1,3 @@
 //! Channels that ask and tell people.
+
+pub mod telegram;
