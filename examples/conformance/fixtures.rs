@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use countersign::server::{Mcp, tools};
 use rmcp::model::{
-    AudioContent, CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams, ClientCapabilities,
-    CompleteRequestParams, CompleteResult, CompletionInfo, ContentBlock, ErrorData, GetPromptRequestParams, GetPromptResponse,
-    GetPromptResult, GetTaskParams, GetTaskResult, ImageContent, JsonObject, ListPromptsResult, ListResourceTemplatesResult,
-    ListResourcesResult, ListToolsResult, LoggingLevel, LoggingMessageNotificationParam, PaginatedRequestParams,
-    ProgressNotificationParam, Prompt, PromptArgument, PromptMessage, ReadResourceRequestParams, ReadResourceResponse,
-    ReadResourceResult, RequestId, RequestStateCodec, Resource, ResourceContents, ResourceTemplate, Role, ServerCapabilities,
-    ServerConfig, SetLevelRequestParams, SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
-    UpdateTaskParams,
+    AudioContent, CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams,
+    ClientCapabilities, CompleteRequestParams, CompleteResult, CompletionInfo, ContentBlock, ErrorData,
+    GetPromptRequestParams, GetPromptResponse, GetPromptResult, GetTaskParams, GetTaskResult, ImageContent, JsonObject,
+    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, LoggingLevel,
+    LoggingMessageNotificationParam, PaginatedRequestParams, ProgressNotificationParam, Prompt, PromptArgument,
+    PromptMessage, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, RequestId, RequestStateCodec,
+    Resource, ResourceContents, ResourceTemplate, Role, ServerCapabilities, ServerConfig, SetLevelRequestParams,
+    SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams, UpdateTaskParams,
 };
 use rmcp::service::{RequestContext, SubscriptionContext, SubscriptionSink};
 use rmcp::task_manager::TaskManager;
@@ -74,18 +74,30 @@ pub struct Fixture {
 
 impl Fixture {
     pub fn new(mcp: Mcp) -> Self {
-        Self { mcp, codec: RequestStateCodec::new_unchecked(STATE_KEY), tasks: TaskManager::new(), listeners: Arc::default() }
+        Self {
+            mcp,
+            codec: RequestStateCodec::new_unchecked(STATE_KEY),
+            tasks: TaskManager::new(),
+            listeners: Arc::default(),
+        }
     }
 
     fn listeners(&self) -> Vec<SubscriptionSink> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    async fn plain(&self, name: &str, arguments: &Value, ctx: &RequestContext<RoleServer>) -> Result<CallToolResponse, ErrorData> {
+    async fn plain(
+        &self,
+        name: &str,
+        arguments: &Value,
+        ctx: &RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
         let result = match name {
             "test_simple_text" => text("This is a simple text response for testing."),
             "test_image_content" => CallToolResult::success(vec![ContentBlock::image(PNG, "image/png")]),
-            "test_audio_content" => CallToolResult::success(vec![ContentBlock::Audio(AudioContent::new(WAV, "audio/wav"))]),
+            "test_audio_content" => {
+                CallToolResult::success(vec![ContentBlock::Audio(AudioContent::new(WAV, "audio/wav"))])
+            }
             "test_embedded_resource" => CallToolResult::success(vec![embedded("text/plain", "embedded")]),
             "test_multiple_content_types" => CallToolResult::success(vec![
                 ContentBlock::text("Several kinds:"),
@@ -182,10 +194,16 @@ fn definition(name: &'static str) -> Tool {
         "test_custom_header" => {
             json!({"type": "object", "properties": {"value": {"type": "string", "x-mcp-header": "Value"}}, "required": ["value"]})
         }
-        "test_sampling" => json!({"type": "object", "properties": {"prompt": {"type": "string"}}, "required": ["prompt"]}),
-        "test_elicitation" => json!({"type": "object", "properties": {"message": {"type": "string"}}, "required": ["message"]}),
+        "test_sampling" => {
+            json!({"type": "object", "properties": {"prompt": {"type": "string"}}, "required": ["prompt"]})
+        }
+        "test_elicitation" => {
+            json!({"type": "object", "properties": {"message": {"type": "string"}}, "required": ["message"]})
+        }
         "greet" => json!({"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}),
-        "slow_compute" => json!({"type": "object", "properties": {"seconds": {"type": "number"}, "label": {"type": "string"}}}),
+        "slow_compute" => {
+            json!({"type": "object", "properties": {"seconds": {"type": "number"}, "label": {"type": "string"}}})
+        }
         "confirm_delete" => json!({"type": "object", "properties": {"filename": {"type": "string"}}}),
         "json_schema_2020_12_tool" => json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -220,7 +238,10 @@ fn contents(uri: &str) -> Option<ResourceContents> {
         }),
         _ => {
             let id = uri.strip_prefix("test://template/")?.strip_suffix("/data")?;
-            Some(text("application/json", json!({"id": id, "templateTest": true, "data": format!("Data for ID: {id}")}).to_string()))
+            Some(text(
+                "application/json",
+                json!({"id": id, "templateTest": true, "data": format!("Data for ID: {id}")}).to_string(),
+            ))
         }
     }
 }
@@ -239,7 +260,8 @@ fn prompts() -> Vec<Prompt> {
 
 fn prompt(request: &GetPromptRequestParams) -> Result<Option<GetPromptResponse>, ErrorData> {
     let said = |text: String| PromptMessage::new_text(Role::User, text);
-    let argument = |key: &str| request.arguments.as_ref().and_then(|a| a.get(key)).and_then(Value::as_str).unwrap_or_default();
+    let argument =
+        |key: &str| request.arguments.as_ref().and_then(|a| a.get(key)).and_then(Value::as_str).unwrap_or_default();
     let messages = match request.name.as_str() {
         "test_simple_prompt" => vec![said("This is a simple test prompt.".into())],
         "test_prompt_with_arguments" => {
@@ -258,11 +280,16 @@ fn prompt(request: &GetPromptRequestParams) -> Result<Option<GetPromptResponse>,
             vec![resource, said("Look at it.".into())]
         }
         "test_prompt_with_image" => {
-            vec![PromptMessage::new(Role::User, ContentBlock::Image(ImageContent::new(PNG, "image/png"))), said("Look at it.".into())]
+            vec![
+                PromptMessage::new(Role::User, ContentBlock::Image(ImageContent::new(PNG, "image/png"))),
+                said("Look at it.".into()),
+            ]
         }
         "test_input_required_result_prompt" => match given(request.input_responses.as_ref(), "user_context") {
             Some(r) => vec![said(str_at(r, "/content/context").into())],
-            None => return Ok(Some(require([("user_context", ask("Which context?", "context", "string")?)], None).into())),
+            None => {
+                return Ok(Some(require([("user_context", ask("Which context?", "context", "string")?)], None).into()));
+            }
         },
         _ => return Ok(None),
     };
@@ -302,7 +329,11 @@ impl ServerHandler for Fixture {
         fixture.or_else(|| self.mcp.get_tool(name))
     }
 
-    async fn call_tool(&self, request: CallToolRequestParams, ctx: RequestContext<RoleServer>) -> Result<CallToolResponse, ErrorData> {
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        ctx: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
         let name = request.name.clone();
         if jobs::NAMES.contains(&name.as_ref()) {
             return jobs::call(&self.tasks, &request, &ctx).await;
@@ -321,8 +352,10 @@ impl ServerHandler for Fixture {
         _: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        let resource = |uri: &str, mime: &str| Resource::new(uri, uri).with_description("A fixture").with_mime_type(mime);
-        let resources = vec![resource("test://static-text", "text/plain"), resource("test://static-binary", "image/png")];
+        let resource =
+            |uri: &str, mime: &str| Resource::new(uri, uri).with_description("A fixture").with_mime_type(mime);
+        let resources =
+            vec![resource("test://static-text", "text/plain"), resource("test://static-binary", "image/png")];
         let result = ListResourcesResult { resources, ..Default::default() };
         Ok(result.with_ttl_ms(TTL_MS).with_cache_scope(CacheScope::Public))
     }
@@ -332,7 +365,8 @@ impl ServerHandler for Fixture {
         _: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        let template = ResourceTemplate::new("test://template/{id}/data", "template").with_mime_type("application/json");
+        let template =
+            ResourceTemplate::new("test://template/{id}/data", "template").with_mime_type("application/json");
         let result = ListResourceTemplatesResult { resource_templates: vec![template], ..Default::default() };
         Ok(result.with_ttl_ms(TTL_MS).with_cache_scope(CacheScope::Public))
     }
@@ -390,7 +424,11 @@ impl ServerHandler for Fixture {
         }
     }
 
-    async fn complete(&self, request: CompleteRequestParams, _: RequestContext<RoleServer>) -> Result<CompleteResult, ErrorData> {
+    async fn complete(
+        &self,
+        request: CompleteRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
         let values = vec![request.argument.value];
         CompletionInfo::new(values).map(CompleteResult::new).map_err(|e| ErrorData::internal_error(e, None))
     }
@@ -399,7 +437,11 @@ impl ServerHandler for Fixture {
         Ok(())
     }
 
-    async fn get_task(&self, request: GetTaskParams, ctx: RequestContext<RoleServer>) -> Result<GetTaskResult, ErrorData> {
+    async fn get_task(
+        &self,
+        request: GetTaskParams,
+        ctx: RequestContext<RoleServer>,
+    ) -> Result<GetTaskResult, ErrorData> {
         match self.tasks.get_task(&request.task_id) {
             Ok(task) => Ok(GetTaskResult::new(task)),
             Err(_) => self.mcp.get_task(request, ctx).await,

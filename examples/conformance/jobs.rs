@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use rmcp::RoleServer;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, ClientCapabilities, ContentBlock, CreateTaskResult, ErrorData,
+    CallToolRequestParams, CallToolResponse, CallToolResult, ClientCapabilities, ContentBlock, CreateTaskResult,
+    ErrorData,
 };
 use rmcp::service::RequestContext;
 use rmcp::task_manager::{TaskExit, TaskManager, TaskOptions};
@@ -14,8 +15,15 @@ use serde_json::Value;
 use super::questions::{ask, given, require, str_at, text};
 
 /// Names of these tools.
-pub const NAMES: [&str; 7] =
-    ["greet", "slow_compute", "failing_job", "protocol_error_job", "confirm_delete", "multi_input", "test_tool_with_task"];
+pub const NAMES: [&str; 7] = [
+    "greet",
+    "slow_compute",
+    "failing_job",
+    "protocol_error_job",
+    "confirm_delete",
+    "multi_input",
+    "test_tool_with_task",
+];
 /// Those that cannot be answered without a task.
 const ONLY_AS_TASK: [&str; 4] = ["failing_job", "confirm_delete", "multi_input", "test_tool_with_task"];
 
@@ -27,7 +35,9 @@ pub async fn call(
     let takes_tasks = ctx.client_capabilities().is_some_and(|c| c.supports_tasks());
     let name = request.name.as_ref();
     if ONLY_AS_TASK.contains(&name) && !takes_tasks {
-        return Err(ErrorData::missing_required_client_capability(ClientCapabilities::builder().enable_tasks().build()));
+        return Err(ErrorData::missing_required_client_capability(
+            ClientCapabilities::builder().enable_tasks().build(),
+        ));
     }
     let argument = |key: &str| request.arguments.as_ref().and_then(|a| a.get(key));
     match name {
@@ -49,8 +59,12 @@ pub async fn call(
             });
             Ok(CreateTaskResult::new(task).into())
         }
-        "failing_job" => after(tasks, 1000, || Ok(CallToolResult::error(vec![ContentBlock::text("it failed, as it should")]))),
-        "protocol_error_job" if takes_tasks => after(tasks, 200, || Err(ErrorData::internal_error("it broke, as it should", None))),
+        "failing_job" => {
+            after(tasks, 1000, || Ok(CallToolResult::error(vec![ContentBlock::text("it failed, as it should")])))
+        }
+        "protocol_error_job" if takes_tasks => {
+            after(tasks, 200, || Err(ErrorData::internal_error("it broke, as it should", None)))
+        }
         "protocol_error_job" => Err(ErrorData::internal_error("it broke, as it should", None)),
         "confirm_delete" => confirm(tasks),
         "multi_input" => two_questions(tasks),

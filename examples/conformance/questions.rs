@@ -1,13 +1,13 @@
 //! Fixtures that ask back: in the call (2026-07-28) and over the session (2025-11-25).
 #![expect(deprecated, reason = "sampling and roots are deprecated, and the suite still tests them")]
 
+use rmcp::RoleServer;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ClientCapabilities, ContentBlock, CreateMessageRequest,
     CreateMessageRequestParams, ElicitRequest, ElicitRequestParams, ErrorData, InputRequest, InputRequests,
     InputRequiredResult, InputResponses, ListRootsRequest, RequestStateCodec, SamplingMessage,
 };
 use rmcp::service::RequestContext;
-use rmcp::RoleServer;
 use serde_json::{Value, json};
 
 pub fn text(text: impl Into<String>) -> CallToolResult {
@@ -15,7 +15,8 @@ pub fn text(text: impl Into<String>) -> CallToolResult {
 }
 
 pub fn form(message: &str, schema: Value) -> Result<ElicitRequestParams, ErrorData> {
-    let requested_schema = serde_json::from_value(schema).map_err(|e| ErrorData::internal_error(e.to_string(), None))?;
+    let requested_schema =
+        serde_json::from_value(schema).map_err(|e| ErrorData::internal_error(e.to_string(), None))?;
     Ok(ElicitRequestParams::FormElicitationParams { meta: None, message: message.into(), requested_schema })
 }
 
@@ -72,9 +73,14 @@ pub fn call(
         },
         "request_state" | "tampered_state" => match state {
             Some(_) => text("state-ok").into(),
-            None => require([("confirm", ask("Please confirm", "ok", "boolean")?)], Some(seal(codec, &json!("confirm"))?)).into(),
+            None => {
+                require([("confirm", ask("Please confirm", "ok", "boolean")?)], Some(seal(codec, &json!("confirm"))?))
+                    .into()
+            }
         },
-        "multiple_inputs" if state.is_some() && ["user_name", "greeting", "client_roots"].iter().all(|k| given(k).is_some()) => {
+        "multiple_inputs"
+            if state.is_some() && ["user_name", "greeting", "client_roots"].iter().all(|k| given(k).is_some()) =>
+        {
             text("Everything is there.").into()
         }
         "multiple_inputs" => {
@@ -83,8 +89,12 @@ pub fn call(
             require(requests, Some(seal(codec, &json!("gather"))?)).into()
         }
         "multi_round" => match state.as_ref().and_then(Value::as_u64) {
-            None => require([("step1", ask("What is your name?", "name", "string")?)], Some(seal(codec, &json!(1))?)).into(),
-            Some(1) => require([("step2", ask("Which colour?", "color", "string")?)], Some(seal(codec, &json!(2))?)).into(),
+            None => {
+                require([("step1", ask("What is your name?", "name", "string")?)], Some(seal(codec, &json!(1))?)).into()
+            }
+            Some(1) => {
+                require([("step2", ask("Which colour?", "color", "string")?)], Some(seal(codec, &json!(2))?)).into()
+            }
             Some(_) => text("Both rounds are done.").into(),
         },
         "capabilities" => capabilities(request, ctx)?,
@@ -94,7 +104,10 @@ pub fn call(
 }
 
 /// Asks only for what the client says it can give.
-fn capabilities(request: &CallToolRequestParams, ctx: &RequestContext<RoleServer>) -> Result<CallToolResponse, ErrorData> {
+fn capabilities(
+    request: &CallToolRequestParams,
+    ctx: &RequestContext<RoleServer>,
+) -> Result<CallToolResponse, ErrorData> {
     let can: ClientCapabilities = ctx.meta.client_capabilities().unwrap_or_default();
     let mut requests = InputRequests::new();
     if can.elicitation.is_some() {
@@ -123,7 +136,11 @@ fn state(codec: &RequestStateCodec, request: &CallToolRequestParams) -> Result<O
 }
 
 /// The tools that ask over a legacy session.
-pub async fn call_legacy(name: &str, arguments: &Value, ctx: &RequestContext<RoleServer>) -> Result<CallToolResult, ErrorData> {
+pub async fn call_legacy(
+    name: &str,
+    arguments: &Value,
+    ctx: &RequestContext<RoleServer>,
+) -> Result<CallToolResult, ErrorData> {
     if name == "test_sampling" {
         let prompt = arguments.get("prompt").and_then(Value::as_str).unwrap_or("Hello");
         let params = CreateMessageRequestParams::new(vec![SamplingMessage::user_text(prompt)], 100);

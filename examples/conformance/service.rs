@@ -32,7 +32,14 @@ impl Service for Nothing {
 
     async fn changes(&self, _: &Principal, _: ChangesArgs) -> Result<ChangesAnswer> {
         let summary = "Nothing is managed here.".to_owned();
-        Ok(ChangesAnswer { outcome: Outcome::Found, summary, changes: Vec::new(), cursor: None, problem: None, next: None })
+        Ok(ChangesAnswer {
+            outcome: Outcome::Found,
+            summary,
+            changes: Vec::new(),
+            cursor: None,
+            problem: None,
+            next: None,
+        })
     }
 
     async fn cancel(&self, _: &Principal, _: CancelArgs) -> Result<ChangeAnswer> {

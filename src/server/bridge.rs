@@ -39,13 +39,15 @@ where
     S: FnMut() -> Result<()> + Send,
 {
     let (input, output) = rmcp::transport::stdio_pipes();
-    Bridge { socket, agent, start }.run(input, output).await
+    Bridge { socket, agent, start, patience: PATIENCE }.run(input, output).await
 }
 
 pub(super) struct Bridge<'a, S> {
     pub socket: &'a Path,
     pub agent: &'a str,
     pub start: S,
+    /// How long to wait for a daemon.
+    pub patience: Duration,
 }
 
 /// Why a connection is over.
@@ -76,6 +78,10 @@ where
             let (mut daemon, mut write) = match self.connect(again).await {
                 Ok(connection) => connection,
                 Err(problem) => {
+                    // What the client asked while nobody was there is unread, and is owed an answer too.
+                    while let Ok(Ok(Some(line))) = timeout(PAUSE, client.next()).await {
+                        lock(&session).sent(&line);
+                    }
                     let answers = lock(&session).give_up(&problem);
                     // The client may have gone as well.
                     let _ = send(&mut output, &answers).await;
@@ -95,7 +101,7 @@ where
 
     /// A greeted connection; starts a daemon where nobody listens.
     async fn connect(&mut self, again: bool) -> Result<(Lines<BufReader<OwnedReadHalf>>, OwnedWriteHalf)> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         let mut started = false;
         loop {
             if let Ok(stream) = UnixStream::connect(self.socket).await
@@ -109,7 +115,7 @@ where
                 started = true;
             }
             if Instant::now() >= deadline {
-                return Err(not_there(again));
+                return Err(not_there(again, self.patience));
             }
             sleep(PAUSE).await;
         }
@@ -197,21 +203,18 @@ where
     tokio::select! {
         // Never cut in the middle of a line to the client.
         end = &mut down => return Ok(end),
-        said = &mut up => match said? {
-            End::Said => {
-                // The client may have asked and closed; its answers are still on the way.
-                let unanswered = async {
-                    while lock(session).waits() {
-                        sleep(PAUSE).await;
-                    }
-                };
-                tokio::select! {
-                    _ = &mut down => {}
-                    _ = timeout(LAST_ANSWERS, unanswered) => {}
+        said = &mut up => if said? == End::Said {
+            // The client may have asked and closed; its answers are still on the way.
+            let unanswered = async {
+                while lock(session).waits() {
+                    sleep(PAUSE).await;
                 }
-                return Ok(End::Said);
+            };
+            tokio::select! {
+                _ = &mut down => {}
+                _ = timeout(LAST_ANSWERS, unanswered) => {}
             }
-            _ => {}
+            return Ok(End::Said);
         },
     }
     // The daemon does not read any more: what it wrote before is still worth passing on.
@@ -255,20 +258,38 @@ fn lock(session: &Mutex<Session>) -> std::sync::MutexGuard<'_, Session> {
     session.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn not_there(again: bool) -> Problem {
-    let seconds = PATIENCE.as_secs();
+fn not_there(again: bool, patience: Duration) -> Problem {
+    let seconds = patience.as_secs();
     if again {
         let what = format!("The daemon went away and did not come back within {seconds} s.");
-        return Problem::new("server.daemon_lost", what, "Read its log, then start the client again: open changes are kept.").later();
+        return Problem::new(
+            "server.daemon_lost",
+            what,
+            "Read its log, then start the client again: open changes are kept.",
+        )
+        .later();
     }
     let what = format!("No daemon answered within {seconds} s.");
-    Problem::new("server.daemon", what, "Run `countersign serve --http 127.0.0.1:0` in a terminal to see why it does not start.").later()
+    Problem::new(
+        "server.daemon",
+        what,
+        "Run `countersign serve --http 127.0.0.1:0` in a terminal to see why it does not start.",
+    )
+    .later()
 }
 
 fn other_version() -> Problem {
-    Problem::new("server.preamble", "What listens on the socket is not a daemon of this version.", "End the old daemon and start the client again.")
+    Problem::new(
+        "server.preamble",
+        "What listens on the socket is not a daemon of this version.",
+        "End the old daemon and start the client again.",
+    )
 }
 
 fn too_long(_: &io::Error) -> Problem {
-    Problem::new("server.line", format!("The client's input cannot be read, or a message has more than {MAX_LINE} bytes."), "Send smaller messages.")
+    Problem::new(
+        "server.line",
+        format!("The client's input cannot be read, or a message has more than {MAX_LINE} bytes."),
+        "Send smaller messages.",
+    )
 }

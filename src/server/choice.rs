@@ -102,11 +102,13 @@ impl Choices {
     }
 
     fn question(&self, who: &Principal, state: &State) -> Result<InputRequiredResult> {
-        let broken = |_| Problem::new("server.question", "The question could not be put.", "Send one of the choices yourself.");
+        let broken =
+            |_| Problem::new("server.question", "The question could not be put.", "Send one of the choices yourself.");
         let values = (1..=state.choices.len()).map(|n| n.to_string()).collect();
         let titles = state.choices.iter().map(|c| c.what.clone()).collect();
         let choice = EnumSchema::builder(values).enum_titles(titles).map_err(broken)?.build();
-        let schema = ElicitationSchema::builder().required_enum_schema(KEY, choice).build().map_err(|e| broken(e.to_owned()))?;
+        let schema =
+            ElicitationSchema::builder().required_enum_schema(KEY, choice).build().map_err(|e| broken(e.to_owned()))?;
         let request = ElicitRequest::new(ElicitRequestParams::FormElicitationParams {
             meta: None,
             message: state.question.clone(),
@@ -165,5 +167,6 @@ fn random<const N: usize>() -> Result<[u8; N]> {
 }
 
 fn no_random() -> Problem {
-    Problem::new("server.random", "The system gives no random bytes.", "Look at why getrandom fails on this machine.").later()
+    Problem::new("server.random", "The system gives no random bytes.", "Look at why getrandom fails on this machine.")
+        .later()
 }

@@ -65,7 +65,12 @@ pub struct HttpServer {
 impl HttpServer {
     /// Binds. `server.no_auth` on a routable address without any agent token, `server.open_proxy` where a caller
     /// without a token could come through a proxy, `server.bind` if the address cannot be had.
-    pub async fn bind<H>(address: SocketAddr, handler: H, service: Arc<dyn Service>, mut options: HttpOptions) -> Result<Self>
+    pub async fn bind<H>(
+        address: SocketAddr,
+        handler: H,
+        service: Arc<dyn Service>,
+        mut options: HttpOptions,
+    ) -> Result<Self>
     where
         H: ServerHandler + Clone,
     {
@@ -87,7 +92,12 @@ impl HttpServer {
             ));
         }
         let bind = |e: std::io::Error| {
-            Problem::new("server.bind", format!("{address} cannot be listened on: {e}."), "Choose another address or stop what holds it.").later()
+            Problem::new(
+                "server.bind",
+                format!("{address} cannot be listened on: {e}."),
+                "Choose another address or stop what holds it.",
+            )
+            .later()
         };
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
@@ -173,18 +183,27 @@ async fn guard_request(State(guard): State<Arc<Guard>>, mut request: Request, ne
     if let Some(response) = guard.check_session(request.headers(), &who).await {
         return response;
     }
-    let (agent, long_lived) = (who.agent.clone(), request.method() == Method::GET);
+    let (agent, method) = (who.agent.clone(), request.method().clone());
     request.extensions_mut().insert(who);
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
+    if method == Method::DELETE && response.status() == StatusCode::ACCEPTED {
+        // The session is closed by now, and some clients take 202 for a failure.
+        *response.status_mut() = StatusCode::NO_CONTENT;
+    }
     guard.remember_session(response.headers(), &agent).await;
+    if let Some(problem) = explain(response.status()) {
+        return refuse(response.status(), &problem);
+    }
     // The standing stream of a legacy session lasts as long as the session and does no work.
-    if long_lived { response } else { hold(response, slot) }
+    if method == Method::GET { response } else { hold(response, slot) }
 }
 
 impl Guard {
     fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, Box<Response>> {
         match Bearer::of(headers) {
-            Bearer::Token(token) => self.agents.load().by_token(token).cloned().ok_or_else(|| Box::new(unauthorized(true))),
+            Bearer::Token(token) => {
+                self.agents.load().by_token(token).cloned().ok_or_else(|| Box::new(unauthorized(true)))
+            }
             Bearer::Malformed => Err(Box::new(unauthorized(true))),
             Bearer::Absent => {
                 let proxied = FORWARDED.iter().any(|h| headers.contains_key(*h));
@@ -200,13 +219,21 @@ impl Guard {
             let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
             let mine = id.to_str().is_ok_and(|id| owners.get(id) == Some(&who.agent));
             return (!mine).then(|| {
-                let problem = Problem::new("server.session", "There is no such session.", "Send `initialize` again, without a session id.");
+                let problem = Problem::new(
+                    "server.session",
+                    "There is no such session.",
+                    "Send `initialize` again, without a session id.",
+                );
                 refuse(StatusCode::NOT_FOUND, &problem)
             });
         }
         let legacy = headers.get(REVISION).and_then(|v| v.to_str().ok()).is_none_or(|v| v < "2026-07-28");
-        if legacy && self.manager.sessions.read().await.len() >= self.sessions {
-            let problem = Problem::new("server.sessions", "Too many sessions are open.", "End unused ones with DELETE, or wait until they expire.");
+        if legacy && self.open_sessions(&who.agent).await >= self.sessions {
+            let problem = Problem::new(
+                "server.sessions",
+                "Too many sessions are open.",
+                "End unused ones with DELETE, or wait until they expire.",
+            );
             let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, &problem.later());
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("30"));
             return Some(response);
@@ -214,11 +241,18 @@ impl Guard {
         None
     }
 
+    async fn open_sessions(&self, agent: &str) -> usize {
+        let open = self.manager.sessions.read().await;
+        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.iter().filter(|(id, owner)| *owner == agent && open.contains_key(id.as_str())).count()
+    }
+
     async fn remember_session(&self, headers: &HeaderMap, agent: &str) {
         let Some(id) = headers.get(SESSION).and_then(|v| v.to_str().ok()) else { return };
         let open = self.manager.sessions.read().await;
         let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
-        if owners.len() > 2 * self.sessions {
+        // Only now and then: the map may lag behind by as many as are open.
+        if owners.len() > 2 * open.len() + 16 {
             owners.retain(|id, _| open.contains_key(id.as_str()));
         }
         owners.entry(id.to_owned()).or_insert_with(|| agent.to_owned());
@@ -235,20 +269,45 @@ fn hold(response: Response, slot: Slot) -> Response {
     Response::from_parts(parts, Body::from_stream(body))
 }
 
+/// What the transport refuses with a status and a few words, as a problem with a code.
+fn explain(status: StatusCode) -> Option<Problem> {
+    match status {
+        StatusCode::FORBIDDEN => Some(Problem::new(
+            "server.origin",
+            "The Host or Origin of the request is not allowed.",
+            "Call by a configured host name; add it to the allowed hosts or origins of the daemon if it is yours.",
+        )),
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Some(Problem::new("server.body", "The request is too large.", "Send fewer edits or a smaller manifest."))
+        }
+        _ => None,
+    }
+}
+
 fn unauthorized(given: bool) -> Response {
     let problem = if given {
         Problem::new("auth.token", "The bearer token belongs to no agent.", "Send the token of a configured Agent.")
     } else {
-        Problem::new("auth.token", "A bearer token is needed.", "Send `Authorization: Bearer` with the token of a configured Agent.")
+        Problem::new(
+            "auth.token",
+            "A bearer token is needed.",
+            "Send `Authorization: Bearer` with the token of a configured Agent.",
+        )
     };
     let mut response = refuse(StatusCode::UNAUTHORIZED, &problem);
-    let challenge = if given { "Bearer realm=\"countersign\", error=\"invalid_token\"" } else { "Bearer realm=\"countersign\"" };
+    let challenge =
+        if given { "Bearer realm=\"countersign\", error=\"invalid_token\"" } else { "Bearer realm=\"countersign\"" };
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     response
 }
 
 fn too_many(seconds: u64) -> Response {
-    let problem = Problem::new("server.rate", "Too many requests at a time.", format!("Wait {seconds} s; use `change` with wait_s instead of polling.")).later();
+    let problem = Problem::new(
+        "server.rate",
+        "Too many requests at a time.",
+        format!("Wait {seconds} s; use `change` with wait_s instead of polling."),
+    )
+    .later();
     let mut response = refuse(StatusCode::TOO_MANY_REQUESTS, &problem);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     response

@@ -21,7 +21,7 @@ pub struct Limits {
     pub queue_for: Duration,
     /// Largest request body in bytes.
     pub body: usize,
-    /// Legacy sessions in all.
+    /// Open legacy sessions.
     pub sessions: usize,
 }
 
@@ -34,7 +34,7 @@ impl Default for Limits {
             queue: 16,
             queue_for: Duration::from_secs(2),
             body: 256 * 1024,
-            sessions: 256,
+            sessions: 64,
         }
     }
 }

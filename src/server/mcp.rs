@@ -70,7 +70,11 @@ impl Mcp {
         }
         let parts = ctx.extensions.get::<http::request::Parts>();
         parts.and_then(|p| p.extensions.get::<Principal>()).cloned().ok_or_else(|| {
-            tasks::error(&Problem::new("auth.principal", "The request has no principal.", "Authenticate with a bearer token."))
+            tasks::error(&Problem::new(
+                "auth.principal",
+                "The request has no principal.",
+                "Authenticate with a bearer token.",
+            ))
         })
     }
 
@@ -97,7 +101,11 @@ impl Mcp {
         }
     }
 
-    async fn call(&self, request: CallToolRequestParams, ctx: &RequestContext<RoleServer>) -> Result<CallToolResponse, ErrorData> {
+    async fn call(
+        &self,
+        request: CallToolRequestParams,
+        ctx: &RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
         let tool = request.name.as_ref();
         if !tools::NAMES.contains(&tool) {
             return Err(tasks::error(&tools::args::unknown_tool(tool)));
@@ -154,7 +162,8 @@ impl Mcp {
 fn can_be_asked(ctx: &RequestContext<RoleServer>) -> bool {
     let revision = ctx.protocol_version().is_some_and(|v| v.as_str() >= ProtocolVersion::V_2026_07_28.as_str());
     // A bare `elicitation: {}` means forms, as before the two modes had names.
-    let forms = ctx.client_capabilities().and_then(|c| c.elicitation).is_some_and(|e| e.form.is_some() || e.url.is_none());
+    let forms =
+        ctx.client_capabilities().and_then(|c| c.elicitation).is_some_and(|e| e.form.is_some() || e.url.is_none());
     revision && forms
 }
 
@@ -169,7 +178,8 @@ fn cancelled() -> Problem {
 
 impl ServerHandler for Mcp {
     fn get_info(&self) -> ServerConfig {
-        let capabilities = ServerCapabilities::builder().enable_tools().enable_prompts().enable_completions().enable_tasks();
+        let capabilities =
+            ServerCapabilities::builder().enable_tools().enable_prompts().enable_completions().enable_tasks();
         ServerConfig::new(capabilities.build())
             .with_server_info(Implementation::new("countersign", env!("CARGO_PKG_VERSION")))
             .with_instructions(INSTRUCTIONS)
@@ -232,7 +242,11 @@ impl ServerHandler for Mcp {
         CompletionInfo::new(values).map(CompleteResult::new).map_err(|e| ErrorData::internal_error(e, None))
     }
 
-    async fn get_task(&self, request: GetTaskParams, ctx: RequestContext<RoleServer>) -> Result<GetTaskResult, ErrorData> {
+    async fn get_task(
+        &self,
+        request: GetTaskParams,
+        ctx: RequestContext<RoleServer>,
+    ) -> Result<GetTaskResult, ErrorData> {
         let who = self.who(&ctx)?;
         let (sender, _) = mpsc::channel(1);
         let args = ChangeArgs { change: request.task_id.clone(), wait_s: Some(0) };

@@ -41,6 +41,8 @@ struct Entry {
 #[serde(deny_unknown_fields)]
 struct Front {
     name: String,
+    #[serde(default)]
+    title: Option<String>,
     description: String,
     #[serde(default)]
     arguments: Vec<Argument>,
@@ -65,7 +67,11 @@ impl Prompts {
     /// The `*.md` files of a folder. `prompts.unreadable`, `prompts.front_matter`.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let unreadable = |e: std::io::Error| {
-            Problem::new("prompts.unreadable", format!("The prompts folder cannot be read: {e}."), "Correct `prompts`, or leave it out for the built-in ones.")
+            Problem::new(
+                "prompts.unreadable",
+                format!("The prompts folder cannot be read: {e}."),
+                "Correct `prompts`, or leave it out for the built-in ones.",
+            )
         };
         let mut files = Vec::new();
         for entry in std::fs::read_dir(dir).map_err(unreadable)? {
@@ -96,7 +102,11 @@ impl Prompts {
     pub fn get(&self, name: &str, arguments: Option<&JsonObject>) -> Result<GetPromptResult, ErrorData> {
         let Some(entry) = self.0.iter().find(|e| e.front.name == name) else {
             let names: Vec<_> = self.0.iter().map(|e| e.front.name.as_str()).collect();
-            let problem = Problem::new("input.prompt", "There is no prompt of this name.", format!("Take one of {}.", names.join(", ")));
+            let problem = Problem::new(
+                "input.prompt",
+                "There is no prompt of this name.",
+                format!("Take one of {}.", names.join(", ")),
+            );
             return Err(super::tasks::error(&problem));
         };
         entry.fill(arguments).map_err(|p| super::tasks::error(&p))
@@ -122,7 +132,12 @@ impl Entry {
                 }
             })
             .collect();
-        Prompt::new(&self.front.name, Some(&self.front.description), (!arguments.is_empty()).then_some(arguments))
+        let prompt =
+            Prompt::new(&self.front.name, Some(&self.front.description), (!arguments.is_empty()).then_some(arguments));
+        match &self.front.title {
+            Some(title) => prompt.with_title(title),
+            None => prompt,
+        }
     }
 
     fn fill(&self, arguments: Option<&JsonObject>) -> Result<GetPromptResult> {
@@ -158,9 +173,9 @@ fn substitute(body: &str, values: &[(&str, String)]) -> String {
     let mut rest = body;
     while let Some((before, after)) = rest.split_once("{{") {
         out.push_str(before);
-        let found = after.split_once("}}").and_then(|(name, tail)| {
-            values.iter().find(|(n, _)| *n == name.trim()).map(|(_, value)| (value, tail))
-        });
+        let found = after
+            .split_once("}}")
+            .and_then(|(name, tail)| values.iter().find(|(n, _)| *n == name.trim()).map(|(_, value)| (value, tail)));
         match found {
             Some((value, tail)) => {
                 out.push_str(value);
@@ -217,7 +232,9 @@ mod tests {
 
     #[test]
     fn missing_and_unknown_arguments_are_refused() {
-        for (arguments, code) in [(json!({}), "input.arguments"), (json!({"target": "a", "b": "c"}), "input.unknown_argument")] {
+        for (arguments, code) in
+            [(json!({}), "input.arguments"), (json!({"target": "a", "b": "c"}), "input.unknown_argument")]
+        {
             let error = prompts().get("look", arguments.as_object()).unwrap_err();
             assert_eq!(error.data.unwrap()["code"], code);
         }

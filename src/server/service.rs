@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use countersign_core::Result;
 use countersign_core::model::{
-    CancelArgs, ChangeAnswer, ChangeArgs, ChangesAnswer, ChangesArgs, InspectAnswer, InspectArgs, OperateArgs, Principal,
-    RollbackArgs,
+    CancelArgs, ChangeAnswer, ChangeArgs, ChangesAnswer, ChangesArgs, InspectAnswer, InspectArgs, OperateArgs,
+    Principal, RollbackArgs,
 };
 use tokio::sync::mpsc;
 

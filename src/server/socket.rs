@@ -55,12 +55,20 @@ pub fn bind_socket(path: &Path) -> Result<UnixListener> {
         ));
     }
     let failed = |e: std::io::Error| {
-        Problem::new("server.socket", format!("The socket cannot be made: {e}."), "Make the state directory writable for this user.")
+        Problem::new(
+            "server.socket",
+            format!("The socket cannot be made: {e}."),
+            "Make the state directory writable for this user.",
+        )
     };
     match std::fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
             let next = "Remove it, or choose another state directory.";
-            return Err(Problem::new("server.socket", format!("{SOCKET} in the state directory is not a socket."), next));
+            return Err(Problem::new(
+                "server.socket",
+                format!("{SOCKET} in the state directory is not a socket."),
+                next,
+            ));
         }
         _ => {}
     }
@@ -75,7 +83,13 @@ pub fn bind_socket(path: &Path) -> Result<UnixListener> {
 }
 
 /// Serves connections until `stop`, then ends the open ones. `path` is the listener's.
-pub async fn serve_socket(listener: UnixListener, path: &Path, mcp: Mcp, agents: SharedAgents, stop: CancellationToken) {
+pub async fn serve_socket(
+    listener: UnixListener,
+    path: &Path,
+    mcp: Mcp,
+    agents: SharedAgents,
+    stop: CancellationToken,
+) {
     let owner = std::fs::metadata(path).map(|m| m.uid()).ok();
     let connections = TaskTracker::new();
     loop {
@@ -147,7 +161,12 @@ where
     read.take(MAX_PREAMBLE).read_line(&mut line).await.map_err(|_| bad_preamble())?;
     // The mode of the file says the same; this also holds where a file system ignores modes.
     if peer.is_none() || (peer != owner && peer != Some(0)) {
-        return Err(Problem::new("auth.peer", "The caller is another user of this machine.", "Run the client as the user that runs the daemon.").never());
+        return Err(Problem::new(
+            "auth.peer",
+            "The caller is another user of this machine.",
+            "Run the client as the user that runs the daemon.",
+        )
+        .never());
     }
     let hello = line.strip_prefix(PREAMBLE).and_then(|rest| serde_json::from_str::<Hello>(rest.trim()).ok());
     let Some(Hello { agent }) = hello.filter(|_| line.ends_with('\n')) else { return Err(bad_preamble()) };
@@ -160,5 +179,9 @@ where
 }
 
 fn bad_preamble() -> Problem {
-    Problem::new("server.preamble", "The connection did not begin as that of a Countersign bridge of this version.", "Use the same version of Countersign for `serve` and for the daemon.")
+    Problem::new(
+        "server.preamble",
+        "The connection did not begin as that of a Countersign bridge of this version.",
+        "Use the same version of Countersign for `serve` and for the daemon.",
+    )
 }

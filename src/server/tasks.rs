@@ -49,7 +49,10 @@ pub fn state(id: &str, answer: ChangeAnswer) -> Result<GetTaskResult, ErrorData>
 
 /// A problem as the protocol error that `tasks/*` answer with.
 pub fn error(problem: &Problem) -> ErrorData {
-    ErrorData::invalid_params(format!("{}: {} {}", problem.code, problem.message, problem.next), serde_json::to_value(problem).ok())
+    ErrorData::invalid_params(
+        format!("{}: {} {}", problem.code, problem.message, problem.next),
+        serde_json::to_value(problem).ok(),
+    )
 }
 
 fn task(id: &str, answer: &ChangeAnswer, status: TaskStatus) -> Task {

@@ -49,7 +49,9 @@ impl Client {
     fn new(path: PathBuf, agent: &'static str, start: impl FnMut() -> Result<()> + Send + 'static) -> Self {
         let (input, from_client) = tokio::io::duplex(1 << 16);
         let (to_client, output) = tokio::io::duplex(1 << 16);
-        let bridge = tokio::spawn(async move { Bridge { socket: &path, agent, start }.run(from_client, to_client).await });
+        let bridge = tokio::spawn(async move {
+            Bridge { socket: &path, agent, start, patience: Duration::from_secs(2) }.run(from_client, to_client).await
+        });
         Self { input: Some(input), output: BufReader::new(output).lines(), bridge }
     }
 
@@ -159,7 +161,11 @@ async fn a_write_that_was_under_way_is_not_sent_twice_and_a_keyed_one_is() {
     assert_eq!(first["id"], 1);
     assert_eq!(first["result"]["structuredContent"]["problem"]["code"], "server.restarted", "{first}");
     assert!(first["result"].get("resultType").is_none(), "not a field of the client's revision: {first}");
-    assert_eq!((&second["id"], &second["result"]["structuredContent"]["change"]), (&json!(2), &json!("id-2")), "{second}");
+    assert_eq!(
+        (&second["id"], &second["result"]["structuredContent"]["change"]),
+        (&json!(2), &json!("id-2")),
+        "{second}"
+    );
     assert_eq!(*fake.calls.lock().unwrap(), ["a operate id-2"]);
 }
 
@@ -198,7 +204,11 @@ async fn a_daemon_that_stays_away_leaves_nothing_unanswered() {
     drop(daemon);
     client.send(json!({"jsonrpc": "2.0", "id": "x", "method": "tools/list"})).await;
     let answer = client.next().await;
-    assert_eq!((&answer["id"], &answer["error"]["data"]["code"]), (&json!("x"), &json!("server.daemon_lost")), "{answer}");
+    assert_eq!(
+        (&answer["id"], &answer["error"]["data"]["code"]),
+        (&json!("x"), &json!("server.daemon_lost")),
+        "{answer}"
+    );
     assert_eq!(client.bridge.await.unwrap().unwrap_err().code, "server.daemon_lost");
 }
 

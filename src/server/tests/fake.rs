@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use countersign_core::model::{
-    AgentSpec, CancelArgs, ChangeAnswer, ChangeArgs, ChangeLine, ChangesAnswer, ChangesArgs, Choice, InspectAnswer, InspectArgs,
-    Named, Next, OperateArgs, Outcome, Principal, RollbackArgs, StoryLine,
+    AgentSpec, CancelArgs, ChangeAnswer, ChangeArgs, ChangeLine, ChangesAnswer, ChangesArgs, Choice, InspectAnswer,
+    InspectArgs, Named, Next, OperateArgs, Outcome, Principal, RollbackArgs, StoryLine,
 };
 use countersign_core::{Problem, Result};
 use serde_json::json;
@@ -34,7 +34,11 @@ impl Fake {
         let changes = self.changes.lock().unwrap();
         let state = match changes.get(id) {
             Some((agent, state)) if *agent == who.agent => *state,
-            _ => return Err(Problem::new("change.unknown", "There is no such change of yours.", "Call changes.").never()),
+            _ => {
+                return Err(
+                    Problem::new("change.unknown", "There is no such change of yours.", "Call changes.").never()
+                );
+            }
         };
         let outcome = match state {
             "awaiting_approval" => Outcome::Waiting,
@@ -47,7 +51,12 @@ impl Fake {
         answer.story = vec![StoryLine { at: "2026-01-02T03:04:05Z".into(), what: "Asked.".into() }];
         if outcome == Outcome::Waiting {
             answer.waits_for = Some("alice".into());
-            answer.next = Some(Next { tool: "change".into(), args: json!({"change": id, "wait_s": 45}), after_s: 7, say: "Asked alice.".into() });
+            answer.next = Some(Next {
+                tool: "change".into(),
+                args: json!({"change": id, "wait_s": 45}),
+                after_s: 7,
+                say: "Asked alice.".into(),
+            });
         }
         Ok(answer)
     }
@@ -62,7 +71,9 @@ impl Service for Fake {
     async fn inspect(&self, who: &Principal, args: InspectArgs) -> Result<InspectAnswer> {
         self.log(who, &format!("inspect {}", args.target.as_deref().unwrap_or("-")));
         match args.target.as_deref() {
-            Some("down") => Err(Problem::new("cluster.unreachable", "The cluster does not answer.", "Try again.").later().with("timeout")),
+            Some("down") => Err(Problem::new("cluster.unreachable", "The cluster does not answer.", "Try again.")
+                .later()
+                .with("timeout")),
             _ => Ok(InspectAnswer::new(Outcome::Found, format!("Seen by {}.", who.agent))),
         }
     }
@@ -72,7 +83,11 @@ impl Service for Fake {
             self.log(who, "operate ambiguous");
             let mut answer = ChangeAnswer::new(Outcome::NeedsChoice, "An autoscaler sets the replicas: which field?");
             answer.choices = ["first", "second"]
-                .map(|reason| Choice { what: format!("The {reason} way"), tool: "operate".into(), args: json!({"edits": [], "reason": reason}) })
+                .map(|reason| Choice {
+                    what: format!("The {reason} way"),
+                    tool: "operate".into(),
+                    args: json!({"edits": [], "reason": reason}),
+                })
                 .into();
             return Ok(answer);
         }
@@ -91,9 +106,22 @@ impl Service for Fake {
     }
 
     async fn changes(&self, _who: &Principal, _args: ChangesArgs) -> Result<ChangesAnswer> {
-        let line = |id: &String| ChangeLine { change: id.clone(), name: id.clone(), state: "healthy".into(), what: "w".into(), since: "t".into() };
+        let line = |id: &String| ChangeLine {
+            change: id.clone(),
+            name: id.clone(),
+            state: "healthy".into(),
+            what: "w".into(),
+            since: "t".into(),
+        };
         let changes = self.changes.lock().unwrap().keys().map(line).collect();
-        Ok(ChangesAnswer { outcome: Outcome::Found, summary: "All.".into(), changes, cursor: None, problem: None, next: None })
+        Ok(ChangesAnswer {
+            outcome: Outcome::Found,
+            summary: "All.".into(),
+            changes,
+            cursor: None,
+            problem: None,
+            next: None,
+        })
     }
 
     async fn cancel(&self, who: &Principal, args: CancelArgs) -> Result<ChangeAnswer> {
@@ -112,7 +140,10 @@ impl Service for Fake {
 pub fn agents() -> SharedAgents {
     let agent = |name: &str, token: bool| {
         let digest = || Sha256::digest(format!("token-{name}")).iter().map(|b| format!("{b:02x}")).collect();
-        Named { name: name.into(), spec: AgentSpec { sponsor: "alice".into(), token_sha256: token.then(digest), sees: vec![] } }
+        Named {
+            name: name.into(),
+            spec: AgentSpec { sponsor: "alice".into(), token_sha256: token.then(digest), sees: vec![] },
+        }
     };
     Agents::new(&[agent("a", true), agent("b", true), agent("c", false)]).unwrap().shared()
 }

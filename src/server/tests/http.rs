@@ -49,7 +49,8 @@ impl World {
             "io.modelcontextprotocol/clientCapabilities": capabilities,
         });
         let name = params.get("name").or(params.get("taskId")).and_then(Value::as_str).map(str::to_owned);
-        let mut request = self.post().bearer_auth(token).header("mcp-protocol-version", MODERN).header("mcp-method", method);
+        let mut request =
+            self.post().bearer_auth(token).header("mcp-protocol-version", MODERN).header("mcp-method", method);
         if let Some(name) = name {
             request = request.header("mcp-name", name);
         }
@@ -78,7 +79,9 @@ async fn messages(request: RequestBuilder) -> (Vec<Value>, Option<String>) {
     let text = response.text().await.unwrap();
     let lines: Vec<Value> = match text.starts_with('{') {
         true => vec![serde_json::from_str(&text).unwrap()],
-        false => text.lines().filter_map(|l| l.strip_prefix("data:")).filter_map(|d| serde_json::from_str(d).ok()).collect(),
+        false => {
+            text.lines().filter_map(|l| l.strip_prefix("data:")).filter_map(|d| serde_json::from_str(d).ok()).collect()
+        }
     };
     assert!(!lines.is_empty(), "{status}: {text}");
     (lines, session)
@@ -117,7 +120,12 @@ async fn the_previous_revision_works_in_a_session() {
     assert_eq!(result["serverInfo"], json!({"name": "countersign", "version": env!("CARGO_PKG_VERSION")}));
     let session = session.unwrap();
     let post = |token: &str, body: Value| {
-        world.post().bearer_auth(token).header("mcp-session-id", &session).header("mcp-protocol-version", LEGACY).json(&body)
+        world
+            .post()
+            .bearer_auth(token)
+            .header("mcp-session-id", &session)
+            .header("mcp-protocol-version", LEGACY)
+            .json(&body)
     };
     let ready = post("token-b", json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).send().await.unwrap();
     assert_eq!(ready.status(), StatusCode::ACCEPTED);
@@ -133,13 +141,38 @@ async fn the_previous_revision_works_in_a_session() {
 }
 
 #[tokio::test]
+async fn sessions_are_counted_per_agent_and_ended_by_delete() {
+    let world = World::with(Fake::default(), |o| o.limits.sessions = 2).await;
+    let open = |token: &str| {
+        let params =
+            json!({"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+        let body = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
+        world.post().bearer_auth(token).json(&body).send()
+    };
+    let first = open("token-a").await.unwrap();
+    assert_eq!(open("token-a").await.unwrap().status(), StatusCode::OK);
+    let refused = open("token-a").await.unwrap();
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.headers()["retry-after"], "30");
+    assert_eq!(open("token-b").await.unwrap().status(), StatusCode::OK, "another agent is not affected");
+    assert_eq!(world.tool("inspect", json!({})).await["isError"], false, "the current revision has no sessions");
+    let end = world.client.delete(format!("{}/mcp", world.base)).bearer_auth("token-a");
+    let ended = end.header("mcp-session-id", &first.headers()["mcp-session-id"]).send().await.unwrap();
+    assert_eq!(ended.status(), StatusCode::NO_CONTENT);
+    assert_eq!(open("token-a").await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn without_a_valid_token_nothing_is_served() {
     let world = World::new().await;
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
     for (request, challenge) in [
         (world.post().json(&body), "Bearer realm=\"countersign\""),
         (world.post().bearer_auth("token-c").json(&body), "Bearer realm=\"countersign\", error=\"invalid_token\""),
-        (world.post().basic_auth("a", Some("token-a")).json(&body), "Bearer realm=\"countersign\", error=\"invalid_token\""),
+        (
+            world.post().basic_auth("a", Some("token-a")).json(&body),
+            "Bearer realm=\"countersign\", error=\"invalid_token\"",
+        ),
         (world.client.get(format!("{}/mcp", world.base)), "Bearer realm=\"countersign\""),
         (world.client.delete(format!("{}/mcp", world.base)), "Bearer realm=\"countersign\""),
     ] {
@@ -174,6 +207,9 @@ async fn foreign_origins_and_hosts_are_forbidden() {
     ] {
         let response = list().header(header, value).send().await.unwrap();
         assert_eq!(response.status(), status, "{header}: {value}");
+        if status == StatusCode::FORBIDDEN {
+            assert_eq!(response.json::<Value>().await.unwrap()["code"], "server.origin");
+        }
     }
 }
 
@@ -185,12 +221,15 @@ async fn a_body_over_256_kib_is_too_large() {
         world.modern_as("token-a", "tools/call", params, json!({})).send()
     };
     assert_eq!(send(255 * 1024).await.unwrap().status(), StatusCode::OK);
-    assert_eq!(send(257 * 1024).await.unwrap().status(), StatusCode::PAYLOAD_TOO_LARGE);
+    let refused = send(257 * 1024).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(refused.json::<Value>().await.unwrap()["code"], "server.body");
 }
 
 #[tokio::test]
 async fn too_many_requests_are_told_when_to_come_back() {
-    let world = World::with(Fake::default(), |o| o.limits = Limits { per_second: 0.5, burst: 3, ..Limits::default() }).await;
+    let world =
+        World::with(Fake::default(), |o| o.limits = Limits { per_second: 0.5, burst: 3, ..Limits::default() }).await;
     let list = |token: &str| world.modern_as(token, "tools/list", json!({}), json!({})).send();
     for _ in 0..3 {
         assert_eq!(list("token-a").await.unwrap().status(), StatusCode::OK);
@@ -245,7 +284,11 @@ async fn what_is_sent_fits_the_output_schemas() {
         let result = world.tool(tool, arguments.clone()).await;
         let definition = tools::list().iter().find(|t| t.name == tool).unwrap();
         let schema = Value::Object((**definition.output_schema.as_ref().unwrap()).clone());
-        let errors: Vec<_> = jsonschema::validator_for(&schema).unwrap().iter_errors(&result["structuredContent"]).map(|e| e.to_string()).collect();
+        let errors: Vec<_> = jsonschema::validator_for(&schema)
+            .unwrap()
+            .iter_errors(&result["structuredContent"])
+            .map(|e| e.to_string())
+            .collect();
         assert!(errors.is_empty(), "{tool} {arguments}: {errors:?}\n{result}");
     }
 }
@@ -262,7 +305,11 @@ async fn waiting_for_a_change_sends_progress() {
     *builder.body_mut() = Some(body.to_string().into());
     builder.headers_mut().remove("content-length");
     let (messages, _) = messages(RequestBuilder::from_parts(world.client.clone(), builder)).await;
-    let told: Vec<_> = messages.iter().filter(|m| m["method"] == "notifications/progress").map(|m| m["params"]["message"].clone()).collect();
+    let told: Vec<_> = messages
+        .iter()
+        .filter(|m| m["method"] == "notifications/progress")
+        .map(|m| m["params"]["message"].clone())
+        .collect();
     assert_eq!(told, ["news 0", "news 1", "news 2"]);
     assert_eq!(messages.last().unwrap()["result"]["structuredContent"]["outcome"], "waiting");
 }
@@ -282,10 +329,16 @@ async fn a_client_that_goes_away_cancels_nothing() {
 async fn a_pending_change_is_a_task_for_clients_that_take_tasks() {
     let world = World::new().await;
     let tasks = json!({"extensions": {"io.modelcontextprotocol/tasks": {}}});
-    let call = |token: &str, method: &str, params: Value| message(world.modern_as(token, method, params, tasks.clone()));
-    let created = call("token-a", "tools/call", json!({"name": "operate", "arguments": {"edits": [], "reason": "id-1"}})).await;
+    let call =
+        |token: &str, method: &str, params: Value| message(world.modern_as(token, method, params, tasks.clone()));
+    let created =
+        call("token-a", "tools/call", json!({"name": "operate", "arguments": {"edits": [], "reason": "id-1"}})).await;
     let created = &created["result"];
-    assert_eq!((&created["resultType"], &created["taskId"], &created["status"]), (&json!("task"), &json!("id-1"), &json!("working")), "{created}");
+    assert_eq!(
+        (&created["resultType"], &created["taskId"], &created["status"]),
+        (&json!("task"), &json!("id-1"), &json!("working")),
+        "{created}"
+    );
     assert_eq!(created["createdAt"], "2026-01-02T03:04:05Z");
     assert_eq!(created["pollIntervalMs"], 7000);
 
@@ -317,7 +370,11 @@ async fn an_ambiguous_call_becomes_a_question_for_clients_that_can_ask() {
     let asked = ask("token-a", json!({})).await["result"].clone();
     assert_eq!(asked["resultType"], "input_required", "{asked}");
     let schema = &asked["inputRequests"]["choice"]["params"]["requestedSchema"]["properties"]["choice"];
-    assert_eq!(schema["oneOf"], json!([{"const": "1", "title": "The first way"}, {"const": "2", "title": "The second way"}]), "{asked}");
+    assert_eq!(
+        schema["oneOf"],
+        json!([{"const": "1", "title": "The first way"}, {"const": "2", "title": "The second way"}]),
+        "{asked}"
+    );
     let state = asked["requestState"].as_str().unwrap();
     let pick = |action: &str, n: Value| json!({"requestState": state, "inputResponses": {"choice": {"action": action, "content": {"choice": n}}}});
 
@@ -326,7 +383,11 @@ async fn an_ambiguous_call_becomes_a_question_for_clients_that_can_ask() {
     let mut tampered = pick("accept", json!("2"));
     tampered["requestState"] = json!(format!("{}A", state));
     assert_eq!(ask("token-a", tampered).await["error"]["code"], -32602);
-    assert_eq!(ask("token-a", pick("accept", json!("9"))).await["result"]["resultType"], "input_required", "no such choice: asked again");
+    assert_eq!(
+        ask("token-a", pick("accept", json!("9"))).await["result"]["resultType"],
+        "input_required",
+        "no such choice: asked again"
+    );
     let declined = ask("token-a", pick("decline", Value::Null)).await;
     assert_eq!(declined["result"]["structuredContent"]["outcome"], "needs_choice", "{declined}");
 
@@ -344,7 +405,9 @@ async fn an_ambiguous_call_becomes_a_question_for_clients_that_can_ask() {
 #[tokio::test]
 async fn a_routable_address_needs_a_token() {
     let fake = Arc::new(Fake::default());
-    let bind = |address: &str, options: HttpOptions| HttpServer::bind(address.parse().unwrap(), mcp(&fake), fake.clone(), options);
+    let bind = |address: &str, options: HttpOptions| {
+        HttpServer::bind(address.parse().unwrap(), mcp(&fake), fake.clone(), options)
+    };
     let someone = agents().load().by_name("c").cloned();
     let mut nobody = HttpOptions::new(Agents::default().shared());
     nobody.loopback_agent = someone.clone();
@@ -365,7 +428,11 @@ async fn a_proxied_caller_is_not_the_loopback_agent() {
     proxied.headers_mut().insert("x-forwarded-for", "10.0.0.9".parse().unwrap());
     assert_eq!(world.client.execute(local).await.unwrap().status(), StatusCode::OK);
     assert_eq!(world.client.execute(proxied).await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(world.client.execute(list()).await.unwrap().status(), StatusCode::UNAUTHORIZED, "a wrong token is never ignored");
+    assert_eq!(
+        world.client.execute(list()).await.unwrap().status(),
+        StatusCode::UNAUTHORIZED,
+        "a wrong token is never ignored"
+    );
 }
 
 #[tokio::test]
@@ -382,7 +449,8 @@ async fn prompts_are_listed_and_completed() {
     let listed = world.modern("prompts/list", json!({})).await;
     assert_eq!(listed["result"]["prompts"].as_array().unwrap().len(), 3, "{listed}");
     world.tool("operate", json!({"edits": [], "reason": "id-1"})).await;
-    let params = json!({"ref": {"type": "ref/prompt", "name": "rollback"}, "argument": {"name": "change", "value": "id"}});
+    let params =
+        json!({"ref": {"type": "ref/prompt", "name": "rollback"}, "argument": {"name": "change", "value": "id"}});
     let completed = world.modern("completion/complete", params).await;
     assert_eq!(completed["result"]["completion"]["values"], json!(["id-1"]), "{completed}");
 }

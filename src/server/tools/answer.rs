@@ -33,7 +33,11 @@ impl Page {
             None => 0,
             Some((rest, lines)) => {
                 let lines = lines.parse().map_err(|_| {
-                    Problem::new("input.cursor", "The cursor is not one that was given out.", "Start the listing again without a cursor.")
+                    Problem::new(
+                        "input.cursor",
+                        "The cursor is not one that was given out.",
+                        "Start the listing again without a cursor.",
+                    )
                 })?;
                 let rest = (!rest.is_empty()).then(|| rest.to_owned());
                 *cursor = rest;
@@ -126,7 +130,9 @@ impl Answer {
         match self {
             Self::Inspect(a, _) => text(&a.summary, None, a.problem.as_ref(), &[], a.next.as_ref()),
             Self::Changes(a, _) => text(&a.summary, None, a.problem.as_ref(), &[], a.next.as_ref()),
-            Self::Change(a) => text(&a.summary, a.waits_for.as_deref(), a.problem.as_ref(), &a.choices, a.next.as_ref()),
+            Self::Change(a) => {
+                text(&a.summary, a.waits_for.as_deref(), a.problem.as_ref(), &a.choices, a.next.as_ref())
+            }
         }
     }
 }
@@ -144,7 +150,13 @@ fn paged(mut value: Value, key: &str, lines: usize, page: &Page) -> Value {
     value
 }
 
-fn text(summary: &str, waits: Option<&str>, problem: Option<&Problem>, choices: &[Choice], next: Option<&Next>) -> String {
+fn text(
+    summary: &str,
+    waits: Option<&str>,
+    problem: Option<&Problem>,
+    choices: &[Choice],
+    next: Option<&Next>,
+) -> String {
     let mut out = match problem {
         Some(p) => problem_text(p),
         None => clip(summary, 400),

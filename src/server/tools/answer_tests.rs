@@ -20,9 +20,15 @@ fn a_small_answer_is_not_touched() {
 fn a_huge_change_answer_fits_8_kb_and_says_what_was_cut() {
     let mut answer = ChangeAnswer::new(Outcome::Waiting, "Waits for approval.".repeat(50));
     answer.diff = Some("+\t\"quoted\" line\n".repeat(5000));
-    answer.story = (0..400).map(|n| StoryLine { at: "2026-01-01T00:00:00Z".into(), what: format!("step {n}") }).collect();
+    answer.story =
+        (0..400).map(|n| StoryLine { at: "2026-01-01T00:00:00Z".into(), what: format!("step {n}") }).collect();
     answer.fields = (0..300)
-        .map(|n| FieldChange { object: "Deployment shop/x".into(), pointer: format!("/spec/{n}"), before: None, after: Some(json!("y".repeat(50))) })
+        .map(|n| FieldChange {
+            object: "Deployment shop/x".into(),
+            pointer: format!("/spec/{n}"),
+            before: None,
+            after: Some(json!("y".repeat(50))),
+        })
         .collect();
     answer.notes = vec!["n".repeat(3000); 40];
     let result = Answer::change(answer).render();
@@ -75,9 +81,22 @@ fn the_cursor_of_the_service_survives_ours() {
     let page = Page::take(&mut cursor).unwrap();
     assert_eq!(cursor.as_deref(), Some("page"));
     let lines = (0..300)
-        .map(|n| ChangeLine { change: format!("{n:026}"), name: "cs-1".into(), state: "healthy".into(), what: "w".repeat(60), since: "t".into() })
+        .map(|n| ChangeLine {
+            change: format!("{n:026}"),
+            name: "cs-1".into(),
+            state: "healthy".into(),
+            what: "w".repeat(60),
+            since: "t".into(),
+        })
         .collect();
-    let answer = ChangesAnswer { outcome: Outcome::Found, summary: "s".into(), changes: lines, cursor: Some("next".into()), problem: None, next: None };
+    let answer = ChangesAnswer {
+        outcome: Outcome::Found,
+        summary: "s".into(),
+        changes: lines,
+        cursor: Some("next".into()),
+        problem: None,
+        next: None,
+    };
     let structured = Answer::Changes(Box::new(answer), page).render().structured_content.unwrap();
     let shown = structured["changes"].as_array().unwrap();
     assert_eq!(shown[0]["change"], format!("{:026}", 2));
@@ -95,7 +114,10 @@ fn a_problem_is_an_error_result_of_the_tools_own_shape() {
     let result = refusal("changes", &problem);
     assert_eq!(result.is_error, Some(true));
     let structured = result.structured_content.unwrap();
-    assert_eq!(structured["problem"], json!({"code": "git.lease_lost", "message": "The branch moved.", "next": "Plan again.", "retry": "later", "evidence": ["main is at 1a2b"]}));
+    assert_eq!(
+        structured["problem"],
+        json!({"code": "git.lease_lost", "message": "The branch moved.", "next": "Plan again.", "retry": "later", "evidence": ["main is at 1a2b"]})
+    );
     serde_json::from_value::<ChangesAnswer>(structured).unwrap();
     let text = result.content[0].as_text().unwrap().text.clone();
     assert_eq!(text, "git.lease_lost: The branch moved. Plan again.\n- main is at 1a2b");
@@ -106,7 +128,12 @@ fn the_text_is_a_summary_and_not_the_json() {
     let mut answer = ChangeAnswer::new(Outcome::Waiting, "cs-7F3K: image of checkout to v2.");
     answer.waits_for = Some("one of alice, bob".into());
     answer.diff = Some("-v1\n+v2\n".into());
-    answer.next = Some(Next { tool: "change".into(), args: json!({"change": "cs-7F3K", "wait_s": 45}), after_s: 5, say: "Asked.".into() });
+    answer.next = Some(Next {
+        tool: "change".into(),
+        args: json!({"change": "cs-7F3K", "wait_s": 45}),
+        after_s: 5,
+        say: "Asked.".into(),
+    });
     let result = Answer::change(answer).render();
     let text = result.content[0].as_text().unwrap().text.clone();
     assert_eq!(

@@ -128,7 +128,9 @@ mod tests {
     fn seventeen_levels_are_refused_and_sixteen_are_not() {
         let nest = |n: usize| (0..n).fold(json!(1), |v, _| json!([v]));
         let arguments = |n| {
-            object(json!({"edits": [{"target": "a/b/C/d", "set_field": {"pointer": "/spec/x", "value": nest(n)}}], "reason": "r"}))
+            object(
+                json!({"edits": [{"target": "a/b/C/d", "set_field": {"pointer": "/spec/x", "value": nest(n)}}], "reason": "r"}),
+            )
         };
         // The object, the list, the edit and set_field are four.
         assert!(Call::parse("operate", arguments(12)).is_ok());
@@ -137,7 +139,8 @@ mod tests {
 
     #[test]
     fn waiting_is_capped() {
-        let Call::Change(args) = Call::parse("change", object(json!({"change": "cs-1", "wait_s": 4000}))).unwrap() else {
+        let Call::Change(args) = Call::parse("change", object(json!({"change": "cs-1", "wait_s": 4000}))).unwrap()
+        else {
             panic!("not a change")
         };
         assert_eq!(args.wait_s, Some(45));

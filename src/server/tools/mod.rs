@@ -11,8 +11,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use countersign_core::model::{
-    CancelArgs, ChangeAnswer, ChangeArgs, ChangesAnswer, ChangesArgs, InspectAnswer, InspectArgs, OperateArgs, Principal,
-    RollbackArgs,
+    CancelArgs, ChangeAnswer, ChangeArgs, ChangesAnswer, ChangesArgs, InspectAnswer, InspectArgs, OperateArgs,
+    Principal, RollbackArgs,
 };
 use countersign_core::{Problem, Result};
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};

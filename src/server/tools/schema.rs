@@ -25,8 +25,10 @@ pub fn input<T: JsonSchema + 'static>() -> JsonObject {
 pub fn output<T: JsonSchema + 'static>(keep: &[&str]) -> JsonObject {
     let mut schema = compact(&schema_for_output::<T>(), false);
     let Some(Value::Object(mut definitions)) = schema.remove("$defs") else { return schema };
-    let types: Map<String, Value> =
-        definitions.iter().map(|(name, d)| (name.clone(), d.get("type").cloned().unwrap_or_else(|| "object".into()))).collect();
+    let types: Map<String, Value> = definitions
+        .iter()
+        .map(|(name, d)| (name.clone(), d.get("type").cloned().unwrap_or_else(|| "object".into())))
+        .collect();
     definitions.retain(|name, _| keep.contains(&name.as_str()));
     schema.values_mut().chain(definitions.values_mut()).for_each(|v| flatten(v, keep, &types));
     if !definitions.is_empty() {
@@ -40,7 +42,8 @@ fn flatten(schema: &mut Value, keep: &[&str], types: &Map<String, Value>) {
     match schema {
         Value::Array(items) => items.iter_mut().for_each(|v| flatten(v, keep, types)),
         Value::Object(map) => {
-            let name = map.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix("#/$defs/")).map(str::to_owned);
+            let name =
+                map.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix("#/$defs/")).map(str::to_owned);
             if let Some(name) = name.filter(|n| !keep.contains(&n.as_str())) {
                 map.remove("$ref");
                 map.insert("type".into(), types.get(&name).cloned().unwrap_or_else(|| "object".into()));
