@@ -293,7 +293,7 @@ impl GitRepo {
     }
 
     /// The push itself; only the methods above and tests call it.
-    pub(crate) async fn push_unchecked(&self, target: Option<&str>, git_ref: &str, expected: Option<&str>) -> Result<Pushed> {
+    pub(super) async fn push_unchecked(&self, target: Option<&str>, git_ref: &str, expected: Option<&str>) -> Result<Pushed> {
         let (target, expected) = (target.map(str::to_owned), expected.map(str::to_owned));
         let name = git_ref.to_owned();
         let out = self

@@ -71,10 +71,11 @@ impl SshSigner {
 /// `signature.unknown_key`, `signature.invalid`. No keys: always an error.
 pub fn verify<K: AsRef<str>>(namespace: &str, bytes: &[u8], armored: &str, public_keys: &[K]) -> Result<usize> {
     let next = "Sign again with a key that the configuration lists.";
-    let sig = SshSig::from_pem(format!("{}\n", armored.trim()))
-        .map_err(|_| Problem::new("signature.malformed", "The signature cannot be read.", next).never())?;
-    if sig.version() != SshSig::VERSION {
-        return Err(Problem::new("signature.malformed", "The signature is of an unknown version.", next).never());
+    let malformed = || Problem::new("signature.malformed", "The signature cannot be read.", next).never();
+    let sig = SshSig::from_pem(format!("{}\n", armored.trim())).map_err(|_| malformed())?;
+    // The reader tolerates odd versions and lengths; one signature has one spelling here.
+    if sig.version() != SshSig::VERSION || !sig.to_pem(LineEnding::LF).is_ok_and(|again| same_text(&again, armored)) {
+        return Err(malformed());
     }
     if sig.namespace() != namespace {
         return Err(Problem::new("signature.namespace", "The signature was made for another purpose.", next)
@@ -92,6 +93,11 @@ pub fn verify<K: AsRef<str>>(namespace: &str, bytes: &[u8], armored: &str, publi
     }
     let made_by = PublicKey::new(sig.public_key().clone(), "").fingerprint(HashAlg::Sha256);
     Err(Problem::new("signature.unknown_key", "The signature was made by a key that is not listed.", next).never().with(format!("key: {made_by}")))
+}
+
+fn same_text(a: &str, b: &str) -> bool {
+    let letters = |s: &str| s.chars().filter(|c| !c.is_ascii_whitespace()).collect::<String>();
+    letters(a) == letters(b)
 }
 
 /// `SHA256:…` of a public key line.
@@ -155,6 +161,15 @@ mod tests {
             path
         };
         let allowed = file("allowed", &format!("ann@example.com {}\n", key.public_key()));
+        let theirs = {
+            let private = file("key", secrecy::ExposeSecret::expose_secret(&key_pem(4)));
+            std::fs::set_permissions(&private, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+            let data = file("theirs", "digest");
+            let made = std::process::Command::new("ssh-keygen").args(["-q", "-Y", "sign", "-n", NAMESPACE_APPROVAL, "-f"]).arg(private).arg(data).output().unwrap();
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+            std::fs::read_to_string(dir.path().join("theirs.sig")).unwrap()
+        };
+        assert_eq!(verify(NAMESPACE_APPROVAL, b"digest", &theirs, &[key.public_key()]).unwrap(), 0);
         let sig = file("sig", &key.sign(NAMESPACE_APPROVAL, b"digest").unwrap());
         let input = std::fs::File::open(file("data", "digest")).unwrap();
         let status = std::process::Command::new("ssh-keygen")
