@@ -10,7 +10,9 @@ use super::world::{Standing, Track, at, int, text};
 /// The branch-to-commit cache of the repo-server lasts 3 minutes: an error that outlives it is about the newest commit.
 const REVISION_CACHE_MS: i64 = 200_000;
 /// Automated sync starts within a second or so; this long without one is a sync window, or something like it.
-const IDLE_MS: i64 = 10_000;
+const IDLE_MS: i64 = 8_000;
+/// Where the project is known to have sync windows, less is enough.
+const WINDOW_MS: i64 = 3_000;
 /// A refresh may be asked for a moment before the push is told of.
 const REFRESH_SLACK_MS: i64 = 1_000;
 /// Conditions that say that the source cannot be compared at all.
@@ -29,6 +31,13 @@ pub(super) fn follow(track: &mut Track, app: &Value, now: i64, first: bool) {
         (text(c, "/type").to_owned(), quote(&words))
     });
     track.error = Standing::next(track.error.as_ref(), error, now, first);
+    let done = operation(app).filter(|o| !o.running && o.phase == "Succeeded");
+    let start = done.map(|_| text(app, "/status/operationState/startedAt").to_owned());
+    track.done = match (start, track.done.take()) {
+        (Some(start), Some((same, since))) if same == start => Some((same, since)),
+        (Some(start), _) => Some((start, now)),
+        (None, _) => None,
+    };
     let idle = text(app, "/status/sync/status") == "OutOfSync" && automated(app) && operation(app).is_none_or(|o| !o.running);
     let revision = sync_revisions(app).join(",");
     track.idle = match track.idle.take() {
@@ -261,10 +270,16 @@ fn wait(ask: &Ask, app: &Value, track: &Track, op: Option<&Operation>, noticed: 
 fn out_of_sync(ask: &Ask, app: &Value, track: &Track, op: Option<&Operation>, view: &mut View) {
     let c = short(ask.commit);
     if text(app, "/status/sync/status") == "OutOfSync" {
-        if !automated(app) {
-            return view.wait(Code::ManualSync, format!("Argo CD has compared {c} and does not sync this Application by itself: a person has to start the sync."));
-        }
         let done = op.is_some_and(|o| o.phase == "Succeeded" && ask.within(o.revs.iter().copied()));
+        if !automated(app) {
+            let say = format!("Argo CD has compared {c} and does not sync this Application by itself: a person has to start the sync.");
+            if !done {
+                return view.wait(Code::ManualSync, say);
+            }
+            // The comparison in the status is from before the operation, for a moment.
+            view.wait(Code::Syncing, format!("Argo CD has synced {c} and has yet to compare again."));
+            return view.wait_longer(track.done.as_ref().map(|(_, t)| *t), IDLE_MS, ask.now, (Code::ManualSync, say));
+        }
         let waiting: Vec<&Value> = at(app, "/status/resources")
             .and_then(Value::as_array)
             .map(|r| r.iter().filter(|r| text(r, "/status") == "OutOfSync").collect())
@@ -274,9 +289,9 @@ fn out_of_sync(ask: &Ask, app: &Value, track: &Track, op: Option<&Operation>, vi
             return view.wait(Code::ManualSync, format!("{c} is applied but for what it deletes: pruning is off, a person has to prune."));
         }
         view.wait(Code::Syncing, format!("Argo CD has compared {c} and is about to sync it."));
-        if !done && let Some(say) = window(ask, app) {
+        if !done && let Some((say, after)) = window(ask, app) {
             let since = track.idle.as_ref().map(|(_, t)| (*t).max(ask.since));
-            view.wait_longer(since, IDLE_MS, ask.now, (Code::SyncWindow, say));
+            view.wait_longer(since, after, ask.now, (Code::SyncWindow, say));
         }
         return;
     }
@@ -285,11 +300,12 @@ fn out_of_sync(ask: &Ask, app: &Value, track: &Track, op: Option<&Operation>, vi
 
 /// Why an automated sync may not start: the project's windows, or `None` where it is known to have none.
 /// Argo CD writes nothing in the Application when a window keeps an automated sync back.
-fn window(ask: &Ask, app: &Value) -> Option<String> {
+fn window(ask: &Ask, app: &Value) -> Option<(String, i64)> {
     let name = text(app, "/spec/project");
     let project = ask.world.all("AppProject").find(|p| text(p, "/metadata/name") == name);
     let Some(project) = project else {
-        return Some("Argo CD is out of sync and does not start the automated sync: most likely a sync window of its project is in force.".into());
+        let say = "Argo CD is out of sync and does not start the automated sync: most likely a sync window of its project is in force.";
+        return Some((say.into(), IDLE_MS));
     };
     let windows = at(project, "/spec/syncWindows").and_then(Value::as_array).filter(|w| !w.is_empty())?;
     let words: Vec<String> = windows
@@ -297,5 +313,6 @@ fn window(ask: &Ask, app: &Value) -> Option<String> {
         .take(5)
         .map(|w| quote(&format!("{} \"{}\" for {}", text(w, "/kind"), text(w, "/schedule"), text(w, "/duration"))))
         .collect();
-    Some(format!("The automated sync does not start; the project {} has sync windows: {}.", quote(name), words.join(", ")))
+    let say = format!("The automated sync does not start; the project {} has sync windows: {}.", quote(name), words.join(", "));
+    Some((say, WINDOW_MS))
 }

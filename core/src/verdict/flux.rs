@@ -35,6 +35,9 @@ pub(super) fn follow(track: &mut Track, ks: &Value, now: i64) {
     if track.ks.as_ref().is_some_and(|f| f.rev != rev) {
         track.ks = None;
     }
+    if let Some(sent) = sent(ks) {
+        track.sent = Some(hash(sent).to_owned());
+    }
     let Some(ready) = condition(ks, "Ready") else { return };
     match text(ready, "/status") {
         "True" => track.ks = None,
@@ -44,6 +47,18 @@ pub(super) fn follow(track: &mut Track, ks: &Value, now: i64) {
         }
         _ => {}
     }
+}
+
+/// The revision whose objects are at the API server: from then on Flux only waits for health.
+fn sent(ks: &Value) -> Option<&str> {
+    let says = |kind: &str, start: &str| {
+        condition(ks, kind).map(|c| text(c, "/message")).filter(|m| m.starts_with(start)).and_then(in_message)
+    };
+    let checked = condition(ks, "Ready").is_some_and(|c| text(c, "/reason") == "HealthCheckFailed");
+    says("Reconciling", "Running health checks")
+        .or_else(|| says("Healthy", "Running health checks"))
+        .or_else(|| checked.then(|| attempting(ks)))
+        .or_else(|| says("Ready", "Applied revision"))
 }
 
 fn asked(track: &mut Track, o: &Value, now: i64) {
@@ -112,19 +127,12 @@ impl<'a> Kustomization<'a> {
         let source = ask.world.get("", kind, source_ns, source_name);
         let revs = source.map(artifact_revisions).unwrap_or_default();
         let applied = ask.within(in_force(ks));
-        let sent = applied || {
-            // Written once everything is applied: from then on only health is waited for.
-            let health = |kind: &str| {
-                condition(ks, kind).map(|c| text(c, "/message")).filter(|m| m.starts_with("Running health checks")).and_then(in_message)
-            };
-            let checked = text(condition(ks, "Ready").unwrap_or(&Value::Null), "/reason") == "HealthCheckFailed";
-            ask.within(health("Reconciling").into_iter().chain(health("Healthy")))
-                || (checked && ask.within([attempting(ks)]))
-        };
+        let track = ask.world.track("Kustomization", namespace, name);
+        let sent = applied || ask.within(track.sent.as_deref());
         Self {
             ks,
             name: format!("Kustomization {namespace}/{name}"),
-            track: ask.world.track("Kustomization", namespace, name),
+            track,
             source,
             source_name: format!("{kind} {source_ns}/{source_name}"),
             source_track: ask.world.track(kind, source_ns, source_name),

@@ -22,7 +22,7 @@ fn attempt(hr: &Value) -> Attempt {
 }
 
 /// Keeps what only the succession of states shows.
-pub(super) fn follow(track: &mut Track, hr: &Value, _now: i64) {
+pub(super) fn follow(track: &mut Track, hr: &Value) {
     let attempt = attempt(hr);
     if track.hr.as_ref().is_some_and(|f| f.attempt != attempt) {
         track.hr = None;
@@ -46,6 +46,24 @@ pub(super) fn follow(track: &mut Track, hr: &Value, _now: i64) {
         _ => {}
     }
 }
+
+/// Keeps from which source revision each version of the chart was built. The version is written last, so a pair
+/// counts only once the chart's own words name it (source-controller: internal/controller/helmchart_controller.go).
+pub(super) fn follow_chart(track: &mut Track, chart: &Value) {
+    let (version, rev) = (text(chart, "/status/artifact/revision"), text(chart, "/status/observedSourceArtifactRevision"));
+    let named = condition(chart, "Ready")
+        .is_some_and(|c| text(c, "/status") == "True" && text(c, "/message").contains(&format!("'{version}'")));
+    let pair = (version.to_owned(), rev.to_owned());
+    if named && !version.is_empty() && !track.charts.contains(&pair) {
+        if track.charts.len() >= CHARTS {
+            track.charts.remove(0);
+        }
+        track.charts.push(pair);
+    }
+}
+
+/// How many chart versions are kept.
+const CHARTS: usize = 100;
 
 /// Reasons of Ready=False that are failures of a release (helm-controller: api/v2/condition_types.go).
 fn failing(reason: &str) -> bool {
@@ -93,9 +111,15 @@ fn chart<'a>(ask: &Ask<'a>, hr: &Value) -> Option<&'a Value> {
 /// Whether what the release attempts is made from the commit: spec as it is now, chart as built from the commit.
 fn current(ask: &Ask, hr: &Value) -> bool {
     let generation = int(hr, "/metadata/generation").unwrap_or(0);
+    let attempted = text(hr, "/status/lastAttemptedRevision");
     let chart_ok = chart(ask, hr).is_none_or(|c| {
-        ask.within([text(c, "/status/observedSourceArtifactRevision")])
-            && text(c, "/status/artifact/revision") == text(hr, "/status/lastAttemptedRevision")
+        let track = ask.world.track("HelmChart", text(c, "/metadata/namespace"), text(c, "/metadata/name"));
+        let built: Vec<&str> = track.charts.iter().filter(|(v, _)| v == attempted).map(|(_, r)| r.as_str()).collect();
+        if built.is_empty() {
+            text(c, "/status/artifact/revision") == attempted && ask.within([text(c, "/status/observedSourceArtifactRevision")])
+        } else {
+            ask.within(built)
+        }
     });
     int(hr, "/status/lastAttemptedGeneration") == Some(generation) && chart_ok
 }
@@ -128,6 +152,10 @@ pub(super) fn view(ask: &Ask) -> View {
     // The Kustomization's own health check waits for the release, whose word is the better one.
     view.failure = ks.failure(ask).filter(|f| f.code != Code::HealthCheckFailed);
     ks.wait(ask, &mut view);
+    if let Some(failure) = hr.and_then(|hr| unpackable(ask, hr)) {
+        view.failure = Some(failure);
+        return view;
+    }
     if !ks.sent {
         return view;
     }
@@ -137,6 +165,15 @@ pub(super) fn view(ask: &Ask) -> View {
         None => view.wait(Code::Syncing, format!("{} is applied and has not been seen.", ask.owner)),
     }
     view
+}
+
+/// The chart cannot be built from the commit (source-controller: BuildFailed, FetchFailed of a HelmChart).
+fn unpackable(ask: &Ask, hr: &Value) -> Option<Failure> {
+    let c = chart(ask, hr)?;
+    let (kind, code) = if is_true(c, "BuildFailed") { ("BuildFailed", Code::BuildFailed) } else { ("FetchFailed", Code::SourceFailed) };
+    let words = condition(c, kind).filter(|c| text(c, "/status") == "True").map(|c| quote(text(c, "/message")))?;
+    let say = format!("The chart cannot be built from {}: \"{words}\"", short(ask.commit));
+    ask.about([text(c, "/status/observedSourceArtifactRevision")]).then_some(Failure { code, say, settle_ms: SETTLE_MS, hard: true })
 }
 
 /// Nothing is known of a Kustomization: what the chart is made from is the only link to the commit.
@@ -186,6 +223,9 @@ fn release(ask: &Ask, hr: &Value, about: bool, view: &mut View) {
         ),
         _ if int(hr, "/status/upgradeFailures").or(int(hr, "/status/installFailures")).unwrap_or(0) > 0 && current => {
             view.wait(Code::Retrying, format!("{} tries {c} again: \"{words}\"", ask.owner));
+        }
+        _ if current && words.starts_with("Running '") => {
+            view.wait(Code::Progressing, format!("{} rolls {c} out: \"{words}\".", ask.owner));
         }
         _ => view.wait(Code::Syncing, format!("{} is at work on {c}: \"{words}\"", ask.owner)),
     }

@@ -57,6 +57,7 @@ struct Case {
     agreed_since: Option<i64>,
     ever_agreed: bool,
     healthy: bool,
+    closed: bool,
     failing: Option<(Code, i64)>,
     not_live_since: Option<i64>,
     deadline: Option<i64>,
@@ -69,6 +70,8 @@ struct Field {
     /// Nothing is known of other than wanted, and something is wanted.
     live: bool,
     complete: bool,
+    /// The first trouble is an object that was never seen.
+    unseen: bool,
     trouble: String,
     degraded: Option<String>,
     paused: Option<String>,
@@ -118,10 +121,10 @@ impl Judge {
         self.cases.get(commit)?.last
     }
 
-    /// Forgets a commit that is closed; it stays known as an ancestor of others.
+    /// Judges a commit no more; it stays known as the ancestor or successor of others.
     pub fn close(&mut self, commit: &str) {
         if let Some(case) = self.cases.get_mut(commit) {
-            case.owner = None;
+            case.closed = true;
             case.deadline = None;
         }
     }
@@ -139,6 +142,7 @@ impl Judge {
                 agreed_since: None,
                 ever_agreed: false,
                 healthy: false,
+                closed: false,
                 failing: None,
                 not_live_since: None,
                 deadline: None,
@@ -157,7 +161,8 @@ impl Judge {
     fn judge_all(&mut self, now: i64, out: &mut Vec<VerdictChange>) {
         for commit in self.order.clone() {
             let Some(mut case) = self.cases.get(&commit).cloned() else { continue };
-            let Some(owner) = case.owner.clone() else { continue };
+            let Some(owner) = case.owner.clone().filter(|_| !case.closed) else { continue };
+            let owner = self.deliverer(owner, case.want.as_deref());
             let later = self.later(&commit, &case);
             let ask = Ask { world: &self.world, ancestry: &self.ancestry, commit: &commit, since: case.since, owner: &owner, later: &later, now };
             let view = match owner.kind.as_str() {
@@ -170,6 +175,21 @@ impl Judge {
             case.deadline = case.deadline.filter(|d| *d > now);
             self.cases.insert(commit, case);
         }
+    }
+
+    /// An ApplicationSet delivers through Applications: the one that has the wanted object.
+    fn deliverer(&self, owner: Deliverer, want: Option<&[Want]>) -> Deliverer {
+        if owner.kind != "ApplicationSet" {
+            return owner;
+        }
+        let application = |o: &Value| Deliverer {
+            kind: "Application".into(),
+            namespace: text(o, "/metadata/namespace").into(),
+            name: text(o, "/metadata/name").into(),
+        };
+        let mut applications = self.world.all("Application").map(application).filter(|a| a.namespace == owner.namespace);
+        let wants = want.unwrap_or_default();
+        applications.find(|a| wants.iter().any(|w| self.listed(a, w))).unwrap_or(owner)
     }
 
     /// Later commits of the same owner that are judged by themselves.
@@ -211,7 +231,7 @@ impl Judge {
             return self.fail(ask, case, view, &field, failure, out);
         }
         case.failing = None;
-        if case.healthy && field.live && view.failure.is_none() {
+        if case.healthy && case.applied && field.live && view.failure.is_none() {
             // Pods come and go; that alone takes no verdict back.
             return;
         }
@@ -246,7 +266,8 @@ impl Judge {
             return tell(ask, case, (Verdict::Failed, failure.code, failure.say), out);
         }
         case.deadline = Some(case.deadline.map_or(due, |d| d.min(due)));
-        if !case.healthy {
+        // What was said last stands until the failure has.
+        if case.last.is_none() {
             let (code, say) = self.waiting(ask, case, view, field);
             tell(ask, case, (Verdict::Waiting, code, say), out);
         }
@@ -277,7 +298,11 @@ impl Judge {
             case.deadline = Some(case.deadline.map_or(due, |d| d.min(due)));
             return (Code::Progressing, format!("{} {}.", view.say, field.trouble));
         }
-        let why = "The engine ignores that field (ignoreDifferences, skip annotations), or something else sets it (autoscaler, webhook, another owner, shadowed values)";
+        let why = if field.unseen {
+            "It is not there, or nobody watches it"
+        } else {
+            "The engine ignores that field (ignoreDifferences, skip annotations), or something else sets it (autoscaler, webhook, another owner, shadowed values)"
+        };
         (Code::NotLive, format!("{} Yet {}. {why}.", view.say, field.trouble))
     }
 
@@ -307,8 +332,10 @@ impl Judge {
             let listed = applied && w.exists == Some(false) && w.path.is_empty() && self.listed(ask.owner, w);
             match live(&self.world, w, listed) {
                 Live::Yes => {}
-                Live::No(words) | Live::Unseen(words) => {
+                other => {
                     if field.live {
+                        field.unseen = matches!(other, Live::Unseen(_));
+                        let (Live::No(words) | Live::Unseen(words)) = other else { continue };
                         field.trouble = words;
                     }
                     field.live = false;
@@ -381,7 +408,8 @@ impl Judge {
     }
 
     fn takers<'a>(&'a self, ask: &'a Ask<'a>, view: &'a View) -> impl Iterator<Item = (&'a String, &'a Case)> {
-        self.order.iter().filter_map(|id| Some((id, self.cases.get(id)?))).filter(move |(id, _)| {
+        let moved = view.taken.iter().any(|r| r != ask.commit && self.ancestry.contains(ask.commit, r));
+        self.order.iter().filter(move |_| moved).filter_map(|id| Some((id, self.cases.get(id)?))).filter(move |(id, _)| {
             id.as_str() != ask.commit
                 && self.ancestry.contains(ask.commit, id)
                 && view.taken.iter().any(|r| self.ancestry.contains(id, r))

@@ -1,3 +1,8 @@
-//! The recordings of real engines, and small ones made up for what they do not show.
+//! The recordings of real engines, and small worlds made up for what they do not show.
 
+mod argo;
+mod bench;
+mod flux;
+mod helm;
+mod nonsense;
 mod recordings;

@@ -40,8 +40,10 @@ pub(super) fn live(world: &World, want: &Want, listed: bool) -> Live {
         (None, None) if want.path.is_empty() => Live::Yes,
         (None, None) => Live::No(format!("{name} has no {}", want.path)),
         (Some(w), None) if is_default(w) => Live::Yes,
-        (Some(w), None) => Live::No(format!("{name} has no {}, {} was wanted", want.path, brief(w))),
         (Some(w), Some(f)) if same(w, f, quantities(&want.path)) => Live::Yes,
+        // What is in a Secret is nobody's business.
+        (Some(_), _) if want.kind == "Secret" => Live::No(format!("{} of {name} is not as wanted", want.path)),
+        (Some(w), None) => Live::No(format!("{name} has no {}, {} was wanted", want.path, brief(w))),
         (Some(w), Some(f)) => Live::No(format!("{} of {name} is {}, {} was wanted", want.path, brief(f), brief(w))),
     }
 }

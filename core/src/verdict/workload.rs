@@ -58,6 +58,9 @@ fn deployment(o: &Value) -> Rollout {
     if updated < desired {
         return Rollout::Progressing(format!("{updated} of {desired} replicas are new"));
     }
+    if updated > desired {
+        return Rollout::Progressing(format!("{} replicas are too many", updated - desired));
+    }
     if replicas > updated {
         return Rollout::Progressing(format!("{} old replicas are still there", replicas - updated));
     }

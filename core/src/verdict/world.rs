@@ -39,6 +39,12 @@ pub(super) struct Track {
     pub artifact: Option<(String, i64)>,
     /// Since when fetching fails (Flux sources), and the words.
     pub fetch: Option<Standing>,
+    /// Revision whose objects were sent to the API server last (Kustomization).
+    pub sent: Option<String>,
+    /// Chart versions and the source revision that each was built from (HelmChart), newest last.
+    pub charts: Vec<(String, String)>,
+    /// Since when the last operation is known to have succeeded, by its start (Argo CD).
+    pub done: Option<(String, i64)>,
     /// The failure of the revision that is being attempted (Kustomization).
     pub ks: Option<KsFailure>,
     /// The failure of the release that is being attempted (HelmRelease).
@@ -98,16 +104,17 @@ impl World {
             match name.0.as_str() {
                 "Application" => super::argo::follow(&mut track, object, now, first),
                 "Kustomization" => super::flux::follow(&mut track, object, now),
-                "HelmRelease" => super::helm::follow(&mut track, object, now),
+                "HelmRelease" => super::helm::follow(&mut track, object),
+                "HelmChart" => super::helm::follow_chart(&mut track, object),
                 _ => super::flux::follow_source(&mut track, object, now, first),
             }
             self.tracks.insert(name.clone(), track);
         }
-        self.objects.entry(name).or_default().insert(group, object.clone());
+        self.objects.entry(name).or_default().insert(group, slim(object));
     }
 
     fn track_for(&mut self, name: &Name) -> Option<Track> {
-        let kinds = ["Application", "Kustomization", "HelmRelease", "GitRepository", "OCIRepository", "Bucket", "ExternalArtifact"];
+        let kinds = ["Application", "Kustomization", "HelmRelease", "HelmChart", "GitRepository", "OCIRepository", "Bucket", "ExternalArtifact"];
         kinds.contains(&name.0.as_str()).then(|| self.tracks.remove(name).unwrap_or_default())
     }
 
@@ -165,6 +172,15 @@ impl World {
             Some(format!("pod {}: {}", quote(name), quote(reason)))
         })
     }
+}
+
+/// The object without what is large and never read.
+fn slim(object: &Value) -> Value {
+    let mut object = object.clone();
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+    object
 }
 
 /// Name and group of an object; `None` for what is not an object.
