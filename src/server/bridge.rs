@@ -22,6 +22,10 @@ use super::socket::{Hello, PREAMBLE};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Time between attempts to connect.
 const PAUSE: Duration = Duration::from_millis(25);
+/// A connection that ends sooner than this is a failed attempt, …
+const TOO_SHORT: Duration = Duration::from_secs(1);
+/// … and after so many in a row the daemon is taken for broken.
+const MAX_SHORT: u32 = 8;
 /// How long answers may still come after the client has said all.
 const LAST_ANSWERS: Duration = Duration::from_secs(60);
 /// Longest line in bytes; the daemon answers lines over its own limit itself.
@@ -73,9 +77,13 @@ where
         let mut client = Lines::new(BufReader::new(input));
         let mut output = output;
         let session = Mutex::new(Session::default());
-        let mut again = false;
+        let (mut again, mut short) = (false, 0);
         loop {
-            let (mut daemon, mut write) = match self.connect(again).await {
+            let connected = match self.connect(again).await {
+                Ok(_) if short > MAX_SHORT => Err(not_there(true, self.patience)),
+                other => other,
+            };
+            let (mut daemon, mut write) = match connected {
                 Ok(connection) => connection,
                 Err(problem) => {
                     // What the client asked while nobody was there is unread, and is owed an answer too.
@@ -88,14 +96,17 @@ where
                     return Err(problem);
                 }
             };
-            if again && resume(&session, &mut daemon, &mut write, &mut output).await.is_err() {
-                sleep(PAUSE).await;
-                continue;
+            let since = Instant::now();
+            let resumed = !again || resume(&session, &mut daemon, &mut write, &mut output).await.is_ok();
+            if resumed {
+                match pump(&session, &mut client, &mut output, &mut daemon, &mut write).await? {
+                    End::Said | End::ClientGone => return Ok(()),
+                    End::DaemonGone => {}
+                }
             }
-            match pump(&session, &mut client, &mut output, &mut daemon, &mut write).await? {
-                End::Said | End::ClientGone => return Ok(()),
-                End::DaemonGone => again = true,
-            }
+            again = true;
+            short = if since.elapsed() < TOO_SHORT { short + 1 } else { 0 };
+            sleep(PAUSE).await;
         }
     }
 

@@ -23,9 +23,16 @@ pub struct Session {
 struct Pending {
     id: Value,
     line: Vec<u8>,
-    /// Set if the request writes and must not be sent twice: the tool's name.
-    once: Option<String>,
+    /// Set if the request calls a tool: its name.
+    tool: Option<String>,
+    /// Whether it writes and must not be sent twice.
+    once: bool,
+    /// How often it was sent again.
+    resent: u8,
 }
+
+/// How often a request is sent again before it is taken for what makes the daemon go away.
+const MAX_RESENT: u8 = 2;
 
 /// What becomes of an unanswered request.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,9 +62,9 @@ impl Session {
                 if method == "initialize" {
                     self.initialize = Some((line.to_vec(), id.clone(), false));
                 }
-                let once = (method == "tools/call").then(|| writes(line)).flatten();
+                let (tool, once) = if method == "tools/call" { call(line) } else { (None, false) };
                 self.count += 1;
-                self.pending.insert(self.count, Pending { id, line: line.to_vec(), once });
+                self.pending.insert(self.count, Pending { id, line: line.to_vec(), tool, once, resent: 0 });
             }
         }
     }
@@ -95,11 +102,14 @@ impl Session {
         let legacy = self.initialize.is_some();
         let mut out = Vec::new();
         self.pending.retain(|_, p| {
-            match &p.once {
-                None => out.push(Resend::ToDaemon(p.line.clone())),
-                Some(tool) => out.push(Resend::ToClient(refusal(&p.id, tool, &lost, legacy))),
-            }
-            p.once.is_none()
+            let again = !p.once && p.resent < MAX_RESENT;
+            p.resent += 1;
+            out.push(match &p.tool {
+                _ if again => Resend::ToDaemon(p.line.clone()),
+                Some(tool) => Resend::ToClient(refusal(&p.id, tool, &lost, legacy)),
+                None => Resend::ToClient(error(&p.id, &lost)),
+            });
+            again
         });
         out
     }
@@ -107,22 +117,25 @@ impl Session {
     /// Answers for everything that is pending, when the daemon is gone for good.
     pub fn give_up(&mut self, problem: &Problem) -> Vec<u8> {
         let pending = std::mem::take(&mut self.pending);
-        let message = format!("{}: {} {}", problem.code, problem.message, problem.next);
-        pending
-            .into_values()
-            .flat_map(|p| line(&json!({"jsonrpc": "2.0", "id": p.id, "error": {"code": -32603, "message": message, "data": problem}})))
-            .collect()
+        pending.into_values().flat_map(|p| error(&p.id, problem)).collect()
     }
 }
 
-/// The tool's name if the call must not be sent twice. With a key of the caller's own, or as a plan only, it may.
-fn writes(line: &[u8]) -> Option<String> {
-    let call: Value = serde_json::from_slice(line).ok()?;
-    let tool = call.pointer("/params/name")?.as_str()?;
+/// The tool that is called, and whether the call must not be sent twice. With a key of the caller's own, or as a
+/// plan only, it may.
+fn call(line: &[u8]) -> (Option<String>, bool) {
+    let Ok(call) = serde_json::from_slice::<Value>(line) else { return (None, false) };
+    let tool = call.pointer("/params/name").and_then(Value::as_str);
     let arguments = call.pointer("/params/arguments");
     let plan = arguments.and_then(|a| a.get("plan_only")) == Some(&Value::Bool(true));
     let keyed = arguments.and_then(|a| a.get("key")).is_some_and(Value::is_string);
-    (matches!(tool, "operate" | "rollback") && !plan && !keyed).then(|| tool.to_owned())
+    let writes = tool.is_some_and(|t| matches!(t, "operate" | "rollback"));
+    (tool.map(str::to_owned), writes && !plan && !keyed)
+}
+
+fn error(id: &Value, problem: &Problem) -> Vec<u8> {
+    let message = format!("{}: {} {}", problem.code, problem.message, problem.next);
+    line(&json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32603, "message": message, "data": problem}}))
 }
 
 fn refusal(id: &Value, tool: &str, problem: &Problem, legacy: bool) -> Vec<u8> {
@@ -137,4 +150,60 @@ fn line(message: &Value) -> Vec<u8> {
     let mut line = message.to_string().into_bytes();
     line.push(b'\n');
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(id: u32, method: &str, params: Value) -> Vec<u8> {
+        line(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))
+    }
+
+    #[test]
+    fn an_answered_request_is_never_sent_again() {
+        let mut session = Session::default();
+        session.sent(&request(1, "tools/list", json!({})));
+        session.sent(&request(2, "tools/list", json!({})));
+        session.received(b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{}}\n");
+        session.received(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n");
+        assert_eq!(session.resend(), [Resend::ToDaemon(request(2, "tools/list", json!({})))]);
+    }
+
+    #[test]
+    fn a_request_that_kills_the_daemon_is_sent_three_times_and_no_more() {
+        let mut session = Session::default();
+        let poison = request(1, "tools/call", json!({"name": "inspect", "arguments": {}}));
+        session.sent(&poison);
+        assert_eq!(session.resend(), [Resend::ToDaemon(poison.clone())]);
+        assert_eq!(session.resend(), [Resend::ToDaemon(poison)]);
+        let [Resend::ToClient(answer)] = &session.resend()[..] else { panic!("sent again") };
+        let answer: Value = serde_json::from_slice(answer).unwrap();
+        assert_eq!(answer["result"]["structuredContent"]["problem"]["code"], "server.restarted");
+        assert!(!session.waits());
+    }
+
+    #[test]
+    fn only_an_answered_handshake_is_repeated() {
+        let mut session = Session::default();
+        session.sent(&request(0, "initialize", json!({})));
+        assert_eq!(session.handshake(), None);
+        session.received(b"{\"id\":0,\"result\":{}}\n");
+        assert_eq!(session.handshake(), Some((request(0, "initialize", json!({})), Vec::new())));
+    }
+
+    #[test]
+    fn plans_and_keyed_calls_may_be_sent_again() {
+        for (arguments, again) in [
+            (json!({"reason": "r"}), false),
+            (json!({"reason": "r", "plan_only": true}), true),
+            (json!({"reason": "r", "plan_only": false}), false),
+            (json!({"reason": "r", "key": "k"}), true),
+            (json!({"reason": "r", "key": null}), false),
+        ] {
+            let mut session = Session::default();
+            session.sent(&request(1, "tools/call", json!({"name": "operate", "arguments": arguments})));
+            assert_eq!(matches!(session.resend()[..], [Resend::ToDaemon(_)]), again, "{arguments}");
+        }
+    }
 }

@@ -213,6 +213,24 @@ async fn a_daemon_that_stays_away_leaves_nothing_unanswered() {
 }
 
 #[tokio::test]
+async fn a_daemon_that_dies_of_every_connection_is_given_up() {
+    let (_dir, path) = place();
+    let listener = bind_socket(&path).unwrap();
+    let broken = tokio::spawn(async move {
+        loop {
+            let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+            stream.read_line(&mut String::new()).await.unwrap();
+            stream.write_all(b"countersign-bridge/1 ok\n").await.unwrap();
+        }
+    });
+    let mut client = Client::new(path, "a", nobody);
+    client.send(json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})).await;
+    assert_eq!(client.next().await["error"]["data"]["retry"], "later");
+    assert_eq!(client.bridge.await.unwrap().unwrap_err().code, "server.daemon_lost");
+    broken.abort();
+}
+
+#[tokio::test]
 async fn an_unknown_agent_is_refused_in_words() {
     let (_dir, path) = place();
     let _daemon = Daemon::start(path.clone(), &Arc::new(Fake::default()));

@@ -160,6 +160,12 @@ mod tests {
         }
     }
 
+    /// What agents are told never changes unseen.
+    #[test]
+    fn the_list_is_the_one_that_was_reviewed() {
+        insta::assert_json_snapshot!(list());
+    }
+
     #[test]
     fn the_whole_list_fits_12_kb() {
         let bytes = serde_json::to_vec(list()).unwrap().len();
