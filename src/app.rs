@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use countersign_core::model::{
-    CancelArgs, ChangeAnswer, ChangeArgs, ChangesAnswer, ChangesArgs, ForgeKind, InspectAnswer, InspectArgs, OperateArgs, Principal,
+    CancelArgs, ChangeAnswer, ChangeArgs, ChangesAnswer, ChangesArgs, InspectAnswer, InspectArgs, OperateArgs, Principal,
     RepositoryAuth, RepositorySpec, RollbackArgs,
 };
 use countersign_core::secrets::Redactor;
@@ -22,7 +22,7 @@ use crate::channel::telegram::Telegram;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::config::{Config, read_secret};
-use crate::forge::{Forge, Gitea, GitHub};
+use crate::forge;
 use crate::git::{Credentials, GitRepo, NAMESPACE_CHECKPOINT, SshSigner};
 use crate::journal::{Journal, SignHead};
 use crate::pipeline::handle::HandleKey;
@@ -118,11 +118,7 @@ async fn repository(config: &Config, name: &str, spec: &RepositorySpec) -> Resul
         None => None,
         Some(f) => {
             let token = config.secret(&format!("the forge of {name}"), &f.token)?;
-            let forge: Box<dyn Forge> = match f.kind {
-                ForgeKind::Github => Box::new(GitHub::new(&f.api_url, &f.owner, &f.repo, token)?),
-                ForgeKind::Gitea => Box::new(Gitea::new(&f.api_url, &f.owner, &f.repo, token)?),
-            };
-            Some((forge, f.merge_method))
+            Some((forge::connect(f, token)?, f.merge_method))
         }
     };
     Ok(RepoHandle { git, forge })
@@ -162,10 +158,7 @@ impl Daemon {
             origins: config.bootstrap.http.allowed_origins.clone(),
             ..HttpOptions::new(Arc::clone(&agents))
         };
-        let kustomize = match &config.bootstrap.kustomize {
-            Some(path) => Some(Kustomize::at(path)?),
-            None => Kustomize::find(),
-        };
+        let kustomize = Kustomize::find(config.bootstrap.kustomize.as_deref());
         let for_reload = Arc::clone(&agents);
         let pipeline = Arc::new(Pipeline {
             on_reload: Box::new(move |fresh: &Config| {

@@ -16,6 +16,8 @@ pub enum Scope {
     Propose,
     /// The branch that the engine follows.
     Land,
+    /// Closing what an ended change has left open.
+    Withdraw,
 }
 
 /// Proof that a change may leave. Neither `Clone` nor `Deserialize`; made only by [`authorize`].
@@ -43,7 +45,7 @@ impl Authorization {
     /// Refuses whatever this authorization does not cover.
     pub fn permits_ref(&self, git_ref: &str) -> Result<()> {
         let own = format!("refs/heads/{}", self.branch);
-        if git_ref == own || (self.scope == Scope::Land && git_ref == self.git_ref) {
+        if (git_ref == own && self.scope != Scope::Withdraw) || (self.scope == Scope::Land && git_ref == self.git_ref) {
             return Ok(());
         }
         Err(Problem::new(
@@ -52,6 +54,14 @@ impl Authorization {
             "Report this as a bug; nothing was written.",
         )
         .never())
+    }
+
+    /// Refuses a new pull request where only closing is left to do.
+    pub fn permits_proposal(&self) -> Result<()> {
+        if self.scope == Scope::Withdraw {
+            return Err(Problem::new("gate.out_of_scope", "An ended change opens nothing.", "Propose it again.").never());
+        }
+        Ok(())
     }
 
     /// Refuses a merge where only a proposal was let through.
@@ -130,6 +140,21 @@ pub fn authorize(change: &Change, now: &Now<'_>) -> Result<Authorization> {
         branch: change.branch(),
         digest: change.digest.clone(),
         by,
+    })
+}
+
+/// Lets an ended change that never landed close its own pull request, and nothing else.
+pub fn withdraw(change: &Change) -> Result<Authorization> {
+    if change.end.is_none() || change.landed.is_some() {
+        return Err(Problem::new("gate.out_of_scope", "Only an ended change that never landed is withdrawn.", "Wait for its end.").never());
+    }
+    Ok(Authorization {
+        scope: Scope::Withdraw,
+        repository: change.sealed.repository.clone(),
+        git_ref: change.sealed.git_ref.clone(),
+        branch: change.branch(),
+        digest: change.digest.clone(),
+        by: Vec::new(),
     })
 }
 

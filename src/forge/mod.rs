@@ -134,13 +134,15 @@ impl<T: Operations> Forge for T {
     async fn pull(&self, number: u64) -> Result<Pull> {
         self.read(number).await
     }
-    async fn open_pull(&self, _: &Authorization, new: &NewPull) -> Result<Pull> {
+    async fn open_pull(&self, authorization: &Authorization, new: &NewPull) -> Result<Pull> {
+        authorization.permits_proposal()?;
         self.open(new).await
     }
     async fn comment(&self, _: &Authorization, number: u64, text: &str) -> Result<()> {
         self.say(number, text).await
     }
-    async fn merge(&self, _: &Authorization, merge: &Merge) -> Result<String> {
+    async fn merge(&self, authorization: &Authorization, merge: &Merge) -> Result<String> {
+        authorization.permits_merge()?;
         self.land(merge).await
     }
     async fn close(&self, _: &Authorization, number: u64) -> Result<()> {

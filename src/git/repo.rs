@@ -276,19 +276,29 @@ impl GitRepo {
         self.inner.work.run(self.inner.limits.local, move |repo, _| commit::build(repo, &request, signer.as_ref())).await
     }
 
+    /// An authorization is for one repository and its own refs.
+    fn permitted(&self, authorization: &Authorization, git_ref: &str) -> Result<()> {
+        if authorization.repository() != self.name() {
+            return Err(Problem::new("gate.out_of_scope", "The authorization is for another repository.", "Report this as a bug; nothing was written.").never());
+        }
+        authorization.permits_ref(git_ref)
+    }
+
     /// Moves `git_ref` at the remote from `expected_old` (`None` = it must not exist) to `commit`.
     ///
     /// Errors: `git.lease_lost` (evidence: where the ref stands), `git.push_rejected` (the server's
     /// words), `git.not_fast_forward`, `git.push_unknown` (read the ref, then decide), and those of
     /// [`GitRepo::fetch`], which mean that nothing happened.
-    pub async fn push(&self, _authorization: &Authorization, commit: &str, git_ref: &str, expected_old: Option<&str>) -> Result<Pushed> {
+    pub async fn push(&self, authorization: &Authorization, commit: &str, git_ref: &str, expected_old: Option<&str>) -> Result<Pushed> {
+        self.permitted(authorization, git_ref)?;
         self.push_unchecked(Some(commit), git_ref, expected_old).await
     }
 
     /// Deletes a branch that stands at `expected`. One that is gone already is a success.
     ///
     /// Errors: as [`GitRepo::push`].
-    pub async fn delete_branch(&self, _authorization: &Authorization, git_ref: &str, expected: &str) -> Result<Pushed> {
+    pub async fn delete_branch(&self, authorization: &Authorization, git_ref: &str, expected: &str) -> Result<Pushed> {
+        self.permitted(authorization, git_ref)?;
         self.push_unchecked(None, git_ref, Some(expected)).await
     }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::handle::Action;
 use super::{Pipeline, fault};
-use crate::channel::telegram::{Attachment, Button, ChatKind, Inbound, Outgoing, Press};
+use crate::channel::telegram::{Button, Card, ChatKind, Document as Attachment, Entity, EntityKind, Inbound, is_impersonal};
 use crate::journal::{Entry, View};
 
 /// How long one poll waits for updates.
@@ -26,6 +26,18 @@ struct Reply {
     alert: bool,
     /// Send this change's diff to this chat.
     diff: Option<(ChangeId, i64)>,
+}
+
+/// One press, as far as it is looked at.
+struct Press<'a> {
+    update_id: i64,
+    callback_id: &'a str,
+    from_id: i64,
+    /// A bot, an anonymous administrator, a channel: nobody in particular.
+    impersonal: bool,
+    /// In the presser's own chat with the bot.
+    private: bool,
+    data: &'a str,
 }
 
 /// What came in and must be written.
@@ -89,10 +101,6 @@ impl Pipeline {
         };
         let mut facts = self.card_facts(change);
         let card = message::card(&facts);
-        let attachment = card.document.as_ref().map(attach);
-        if let Some(document) = attachment {
-            telegram.send_document(chat, document, true).await?;
-        }
         facts.viewer = Some(person.to_owned());
         let shown = message::card(&facts);
         let button = |label: &str, action| Button { label: label.into(), data: self.handles.make(change, person, action) };
@@ -103,7 +111,9 @@ impl Pipeline {
             rows.push(vec![button("Reject", Action::Reject)]);
         }
         rows.push(vec![button("Full diff", Action::Diff), button("Stop all", Action::Stop)]);
-        let sent = telegram.send(chat, &outgoing(&shown.text, rows, false, None)).await?;
+        let sent = telegram
+            .send(chat, &Card { document: shown.document.as_ref().map(attach), ..outgoing(&shown.text, rows, false, None) })
+            .await?;
         Ok(json!({"chat": chat, "message_id": sent.message_id}))
     }
 
@@ -183,9 +193,19 @@ impl Pipeline {
                 let mut batch = Batch::default();
                 for u in updates {
                     match u {
-                        Inbound::Press(p) => self.press(view, p, &people, now, &mut batch),
-                        Inbound::Text { from_id, chat_kind: ChatKind::Private, text, .. } => {
-                            if text.trim() == "/stop" && people.contains_key(from_id) {
+                        Inbound::Press { update_id, callback_id, from_id, from_is_bot, chat_id, chat_kind, data, .. } => {
+                            let p = Press {
+                                update_id: *update_id,
+                                callback_id,
+                                from_id: *from_id,
+                                impersonal: *from_is_bot || is_impersonal(*from_id),
+                                private: *chat_kind == ChatKind::Private && chat_id == from_id,
+                                data,
+                            };
+                            self.press(view, &p, &people, now, &mut batch);
+                        }
+                        Inbound::Text { from_id, from_is_bot, chat_kind: ChatKind::Private, text, .. } => {
+                            if text.trim() == "/stop" && !from_is_bot && people.contains_key(from_id) {
                                 batch.stop(view, people.get(from_id).map_or("", String::as_str), "/stop in the chat");
                             }
                         }
@@ -203,33 +223,33 @@ impl Pipeline {
     }
 
     /// One press: whose it is, what it is, and whether it may be.
-    fn press(&self, view: &View, p: &Press, people: &BTreeMap<i64, String>, now: i64, batch: &mut Batch) {
+    fn press(&self, view: &View, p: &Press<'_>, people: &BTreeMap<i64, String>, now: i64, batch: &mut Batch) {
         let mut say = |text: &str, alert: bool| {
-            batch.replies.push(Reply { callback: p.callback_id.clone(), text: text.to_owned(), alert, diff: None });
+            batch.replies.push(Reply { callback: p.callback_id.to_owned(), text: text.to_owned(), alert, diff: None });
         };
-        let Some(person) = people.get(&p.from_id).filter(|_| !p.from_is_bot) else {
+        let Some(person) = people.get(&p.from_id).filter(|_| !p.impersonal) else {
             return say("You are not on the list of people who decide here.", true);
         };
-        let found = view.changes.values().find_map(|c| self.handles.find(c, &p.data).map(|(whose, a)| (c, whose, a)));
+        let found = view.changes.values().find_map(|c| self.handles.find(c, p.data).map(|(whose, a)| (c, whose, a)));
         let Some((change, whose, action)) = found else {
             return say("This button is not one of mine, or no longer.", true);
         };
-        if whose != person || p.chat_id != p.from_id {
+        if whose != person || !p.private {
             batch.entries.push(Entry::of(change.id, &format!("person:{person}"), pressed(p, person, "foreign")));
             return say("This card was sent to somebody else.", true);
         }
         let actor = format!("person:{person}");
         match action {
             Action::Diff => batch.replies.push(Reply {
-                callback: p.callback_id.clone(),
+                callback: p.callback_id.to_owned(),
                 text: "Sent.".into(),
                 alert: false,
-                diff: Some((change.id, p.chat_id)),
+                diff: Some((change.id, p.from_id)),
             }),
             Action::Stop => {
                 batch.stop(view, person, "Stop all on a card");
                 batch.replies.push(Reply {
-                    callback: p.callback_id.clone(),
+                    callback: p.callback_id.to_owned(),
                     text: "Stopped: nothing leaves until someone resumes on the command line.".into(),
                     alert: true,
                     diff: None,
@@ -244,7 +264,7 @@ impl Pipeline {
                         batch.entries.push(Entry::of(change.id, &actor, pressed(p, person, action.name())));
                         batch.entries.push(Entry::of(change.id, &actor, vote(change, person, "telegram", approve, None, None)));
                         let text = if approve { "Approved." } else { "Rejected." };
-                        batch.replies.push(Reply { callback: p.callback_id.clone(), text: text.into(), alert: false, diff: None });
+                        batch.replies.push(Reply { callback: p.callback_id.to_owned(), text: text.into(), alert: false, diff: None });
                     }
                 }
             }
@@ -263,7 +283,9 @@ impl Pipeline {
                 let Some((id, chat)) = r.diff else { continue };
                 let Some(change) = me.journal.change(id).await else { continue };
                 let document = message::document(&me.card_facts(&change));
-                if let Err(problem) = telegram.send_document(chat, attach(&document), true).await {
+                let words = format!("The whole change {}.", change.name());
+                let card = Card { document: Some(attach(&document)), silent: true, ..Card::text(words) };
+                if let Err(problem) = telegram.send(chat, &card).await {
                     tracing::info!(code = %problem.code, "a diff could not be sent");
                 }
             }
@@ -304,8 +326,8 @@ impl Batch {
     }
 }
 
-fn pressed(p: &Press, person: &str, action: &str) -> Body {
-    Body::Pressed { update: p.update_id, callback: p.callback_id.clone(), person: person.to_owned(), action: action.to_owned() }
+fn pressed(p: &Press<'_>, person: &str, action: &str) -> Body {
+    Body::Pressed { update: p.update_id, callback: p.callback_id.to_owned(), person: person.to_owned(), action: action.to_owned() }
 }
 
 fn vote(c: &Change, person: &str, channel: &str, approve: bool, reason: Option<String>, proof: Option<String>) -> Body {
@@ -335,11 +357,25 @@ fn may_vote(c: &Change, person: &str, approve: bool, now: i64, in_batch: Option<
 }
 
 fn attach(d: &Document) -> Attachment {
-    Attachment { name: d.name.clone(), bytes: d.text.clone().into_bytes(), caption: format!("sha256 {}", d.sha256) }
+    Attachment { filename: d.name.clone(), bytes: d.text.clone().into_bytes(), caption: format!("sha256 {}", d.sha256) }
 }
 
-fn outgoing(text: &message::Text, buttons: Vec<Vec<Button>>, silent: bool, reply_to: Option<i64>) -> Outgoing {
-    Outgoing { text: text.clone(), buttons, silent, reply_to }
+fn outgoing(text: &message::Text, buttons: Vec<Vec<Button>>, silent: bool, reply_to: Option<i64>) -> Card {
+    let entities = text
+        .entities
+        .iter()
+        .map(|e| Entity {
+            kind: match e.kind {
+                message::EntityKind::Bold => EntityKind::Bold,
+                message::EntityKind::Code => EntityKind::Code,
+                message::EntityKind::Pre => EntityKind::Pre(None),
+                message::EntityKind::Blockquote => EntityKind::Blockquote,
+            },
+            offset: e.offset_utf16,
+            length: e.length_utf16,
+        })
+        .collect();
+    Card { text: text.text.clone(), entities, buttons, document: None, silent, reply_to }
 }
 
 /// How the card of a change reads now.

@@ -1,7 +1,7 @@
 //! deliver: which effect is which call, and what the world says about one whose result is missing.
 
 use countersign_core::change::Change;
-use countersign_core::gate::Authorization;
+use countersign_core::gate::{self, Authorization};
 use countersign_core::model::{Body, Delivery, Effect, Ending, MergeMethod};
 use countersign_core::{Problem, Result, message};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::commit::commit_and_base;
 use super::{ACTOR, Pipeline};
 use crate::cluster::Hinted;
-use crate::forge::{NewPull, Pull, PullState};
+use crate::forge::{Merge, NewPull, Pull, PullState};
 
 fn interrupted() -> Problem {
     Problem::new("pipeline.interrupted", "It was interrupted; the world shows that it did not happen.", "It is tried again.").later()
@@ -161,7 +161,15 @@ impl Pipeline {
         let number = change.pull_number().unwrap_or_default();
         let head = change.done(&Effect::PushBranch).and_then(|r| r.get("commit")).and_then(Value::as_str).unwrap_or_default();
         let subject = change.sealed.commit_message.lines().next().unwrap_or_default().to_owned();
-        let merged = forge.merge(&auth, number, head, method, &format!("{subject} (#{number})")).await?;
+        let body: String = change.sealed.commit_message.lines().skip(2).collect::<Vec<_>>().join("\n");
+        let request = Merge {
+            number,
+            expected_head: head.to_owned(),
+            method,
+            title: format!("{subject} (#{number})"),
+            message: format!("{body}\n\nCountersign-Change: {}\nCountersign-Digest: {}", change.id, change.digest),
+        };
+        let merged = forge.merge(&auth, &request).await?;
         Ok(json!({"commit": merged}))
     }
 
@@ -170,7 +178,9 @@ impl Pipeline {
         let (forge, _) = self.forge(change)?;
         if pull.state == PullState::Open {
             let say = change.end.as_ref().map_or_else(String::new, |e| e.say.clone());
-            forge.close(pull.number, &message::escape_visible(&say)).await?;
+            let auth = gate::withdraw(change)?;
+            forge.comment(&auth, pull.number, &message::escape_visible(&say)).await?;
+            forge.close(&auth, pull.number).await?;
         }
         Ok(json!({"number": pull.number}))
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_core::manifest::{
     EditContext, Files, PathClass, PlannedEdit, SourceTree, candidates, diff_objects, documents, edit, is_kustomization_name,
-    kustomization, path_check, unified_diff,
+    Kustomization, kustomization, path_check, unified_diff,
 };
 use countersign_core::model::{
     DeliveryState, Edit, FileNote, LeafChange, ObjectKey, Operation, OwnerRef, Risk, Source, SourceKind, Want,
@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::source::Place;
 use super::{Pipeline, RepoHandle, decide};
 use crate::cluster::Cluster;
+use crate::render::Kustomize;
 use crate::git::{FileContent, ReadLimits, blob_id};
 
 /// Most edits of one change.
@@ -101,7 +102,7 @@ impl Pipeline {
                             && let Ok(k) = kustomization(&bytes)
                         {
                             let dir = path.rsplit_once('/').map_or("", |(d, _)| d);
-                            todo.extend(k.named_paths().iter().filter_map(|n| inside(dir, n)).filter(|p| !under_any(p, &seen)));
+                            todo.extend(named_paths(&k).filter_map(|n| inside(dir, n)).filter(|p| !under_any(p, &seen)));
                         }
                         files.insert(path, bytes);
                     }
@@ -176,7 +177,10 @@ impl Pipeline {
             let fields = only.changes.iter().cloned().map(|l| LeafChange { object: w.key.clone(), ..l }).collect();
             return Ok((only, fields));
         }
-        let kustomize = self.kustomize.as_ref().ok_or_else(crate::render::missing)?;
+        let kustomize = match &self.kustomize {
+            Some(k) => k.clone(),
+            None => Kustomize::require(self.config.load().bootstrap.kustomize.as_deref())?,
+        };
         let rendered = kustomize.render(files, root).await?;
         let mut why = Vec::new();
         for option in options {
@@ -432,6 +436,11 @@ fn inside(dir: &str, named: &str) -> Option<String> {
         }
     }
     Some(parts.join("/"))
+}
+
+/// Files and folders that a kustomization names.
+fn named_paths(k: &Kustomization) -> impl Iterator<Item = &str> {
+    k.resources.iter().chain(&k.components).map(String::as_str).chain(k.patches.iter().filter_map(|p| p.path.as_deref()))
 }
 
 fn under_any(path: &str, seen: &BTreeSet<String>) -> bool {
