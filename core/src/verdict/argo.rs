@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::rev::hash;
-use super::view::{Ask, Failure, SETTLE_MS, SILENT_MS, View};
+use super::view::{Ask, Failure, SETTLE_MS, SILENT_MS, TOLD_LATE_MS, View};
 use super::words::{Code, quote, short};
 use super::world::{Standing, Track, at, int, text};
 
@@ -143,7 +143,7 @@ pub(super) fn view(ask: &Ask) -> View {
     let synced = text(app, "/status/sync/status") == "Synced";
     let noticed = ask.within(revs.iter().copied());
     let op = operation(app);
-    let mut view = View::waiting(Code::NotNoticed, format!("Argo CD has not compared {} yet.", short(ask.commit)));
+    let mut view = View::waiting(Code::NotNoticed, format!("Argo CD has not compared {} yet; without a refresh it may take minutes.", short(ask.commit)));
     view.applied = synced && noticed && compared_with_spec(app);
     view.applied_without = synced && ask.without(revs.iter().copied());
     if synced {
@@ -192,7 +192,9 @@ fn refused(message: &str) -> bool {
 /// A standing error of comparison, if there is reason to think that this commit was compared.
 fn comparison_error(ask: &Ask, track: &Track, deadline: &mut Option<i64>) -> Option<Failure> {
     let error = track.error.as_ref()?;
-    let appeared = error.since > ask.since && !error.at_first_sight;
+    // Where an earlier commit may be the cause, the error must come after the push.
+    let slack = if ask.follows { 0 } else { TOLD_LATE_MS };
+    let appeared = error.since > ask.since.saturating_sub(slack) && !error.at_first_sight;
     let compared = track.answered.filter(|(asked, done)| *done > ask.since && *asked >= ask.since.saturating_sub(REFRESH_SLACK_MS));
     let outlived = error.since.max(ask.since).saturating_add(REVISION_CACHE_MS);
     let since = if appeared {

@@ -186,7 +186,8 @@ impl<'a> Kustomization<'a> {
             return view.wait(Code::Dependency, format!("{} waits for another one: \"{}\"", self.name, quote(text(r, "/message"))));
         }
         if self.sent {
-            return view.wait(Code::Progressing, format!("{} has applied {c}{}.", self.name, if self.applied { "" } else { " and checks its health" }));
+            let health = if self.applied { "" } else { " and has yet to finish (health checks, where asked for)" };
+            return view.wait(Code::Progressing, format!("{} has applied {c}{health}.", self.name));
         }
         if self.attempted {
             let words = condition(self.ks, "Reconciling").map(|r| quote(text(r, "/message"))).unwrap_or_default();

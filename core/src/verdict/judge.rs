@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::line::{Act, Deliverer, Line};
 use super::rev::Ancestry;
-use super::view::{Ask, Failure, SETTLE_MS, View};
+use super::view::{Ask, Failure, SETTLE_MS, TOLD_LATE_MS, View};
 use super::want::{Live, conflict, live, named};
 use super::words::{Code, Verdict, VerdictChange, short};
 use super::workload::{Rollout, rollout};
@@ -56,6 +56,8 @@ struct Case {
     applied: bool,
     agreed_since: Option<i64>,
     ever_agreed: bool,
+    /// When an agreement that had not lasted for the window ended.
+    broken_at: Option<i64>,
     healthy: bool,
     closed: bool,
     failing: Option<(Code, i64)>,
@@ -141,6 +143,7 @@ impl Judge {
                 applied: false,
                 agreed_since: None,
                 ever_agreed: false,
+                broken_at: None,
                 healthy: false,
                 closed: false,
                 failing: None,
@@ -164,7 +167,16 @@ impl Judge {
             let Some(owner) = case.owner.clone().filter(|_| !case.closed) else { continue };
             let owner = self.deliverer(owner, case.want.as_deref());
             let later = self.later(&commit, &case);
-            let ask = Ask { world: &self.world, ancestry: &self.ancestry, commit: &commit, since: case.since, owner: &owner, later: &later, now };
+            let ask = Ask {
+                world: &self.world,
+                ancestry: &self.ancestry,
+                commit: &commit,
+                since: case.since,
+                owner: &owner,
+                later: &later,
+                follows: self.follows(&commit, &case),
+                now,
+            };
             let view = match owner.kind.as_str() {
                 "Application" => argo::view(&ask),
                 "Kustomization" => flux::view(&ask),
@@ -200,6 +212,13 @@ impl Judge {
         self.cases.iter().filter(is).map(|(id, c)| (id.clone(), c.since)).collect()
     }
 
+    /// Whether an earlier commit of the same owner is judged too.
+    fn follows(&self, commit: &str, case: &Case) -> bool {
+        self.cases.iter().any(|(id, c)| {
+            id != commit && c.want.is_some() && c.owner == case.owner && self.ancestry.contains(id, commit)
+        })
+    }
+
     fn decide(&self, ask: &Ask, case: &mut Case, view: &View, out: &mut Vec<VerdictChange>) {
         let want = case.want.clone().unwrap_or_default();
         case.deadline = view.deadline;
@@ -214,11 +233,20 @@ impl Judge {
         if case.applied && field.live && field.complete && settled && !hard {
             case.failing = None;
             case.not_live_since = None;
+            case.broken_at = None;
             case.ever_agreed = true;
             return self.agree(ask, case, out);
         }
         let taker = self.taker(ask, view);
-        if case.agreed_since.take().is_some() && !case.healthy && !hard && let Some(taker) = &taker {
+        if let Some(since) = case.agreed_since.take().filter(|_| !case.healthy) {
+            // A pod that falls over is no successor: somebody must have changed the field, or its object.
+            let changed = |w: &Want| self.world.touched_after(&w.kind, &w.namespace, &w.name, since);
+            case.broken_at = (!field.live || want.iter().any(changed)).then_some(ask.now);
+        }
+        // The live object may be seen to change a moment before the owner is seen to move on.
+        let broken = case.broken_at.is_some_and(|t| ask.now.saturating_sub(t) <= TOLD_LATE_MS);
+        if broken && !hard && let Some(taker) = &taker {
+            case.broken_at = None;
             let say = format!("{} was live with its rollout finished until {} took its place.", short(ask.commit), short(taker));
             tell(ask, case, (Verdict::Healthy, Code::Healthy, say), out);
         }

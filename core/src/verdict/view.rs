@@ -7,6 +7,8 @@ use super::world::World;
 
 /// A failure must stand this long: events of several objects arrive in no fixed order.
 pub(super) const SETTLE_MS: i64 = 1_000;
+/// A push may be told of a moment after the engine saw it (a webhook is faster than an answer).
+pub(super) const TOLD_LATE_MS: i64 = 2_000;
 /// A source that cannot be fetched for this long is a failure; shorter ones are hiccups of the network.
 pub(super) const FETCH_SETTLE_MS: i64 = 8_000;
 /// An engine that leaves a request unanswered for this long is taken for down.
@@ -22,6 +24,8 @@ pub(super) struct Ask<'a> {
     pub owner: &'a Deliverer,
     /// Later commits that somebody made for the same owner and answers for: (commit, known since).
     pub later: &'a [(String, i64)],
+    /// An earlier commit of the same owner is judged too.
+    pub follows: bool,
     pub now: i64,
 }
 

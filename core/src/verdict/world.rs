@@ -167,8 +167,8 @@ impl World {
                 return None;
             }
             let statuses = at(p, "/status/containerStatuses")?.as_array()?;
-            let waiting = statuses.iter().filter_map(|s| at(s, "/state/waiting/reason")?.as_str());
-            let reason = waiting.filter(|r| !matches!(*r, "ContainerCreating" | "PodInitializing")).next()?;
+            let mut waiting = statuses.iter().filter_map(|s| at(s, "/state/waiting/reason")?.as_str());
+            let reason = waiting.find(|r| !matches!(*r, "ContainerCreating" | "PodInitializing"))?;
             Some(format!("pod {}: {}", quote(name), quote(reason)))
         })
     }

@@ -424,3 +424,44 @@ fn an_application_set_is_judged_by_the_application_that_has_the_object() {
     b.wait(12.0);
     assert_eq!(b.now('b').0, Verdict::Healthy);
 }
+
+#[test]
+fn a_push_that_is_told_of_late_owns_the_error_unless_an_earlier_one_may() {
+    let broken = || app("main", "Unknown", json!({"status": {"conditions": [{"type": "ComparisonError", "message": "no"}]}}));
+    let mut b = Bench::new("Application");
+    b.see(0.0, app(&id('a'), "Synced", json!({})));
+    b.see(1.0, broken());
+    b.push(1.5, 'b', 'a', want_image("new"));
+    b.push(2.0, 'c', 'b', want_image("newer"));
+    b.wait(10.0);
+    assert_eq!(b.now('b'), (Verdict::Failed, Code::ComparisonError));
+    assert_eq!(b.now('c').0, Verdict::Waiting);
+}
+
+#[test]
+fn the_field_may_be_seen_to_change_before_the_owner_moves_on() {
+    let mut b = begun();
+    b.see(2.0, app(&id('b'), "Synced", operation("Succeeded", &id('b'), 0, "")));
+    b.see(2.0, deployment("new", 2, 2, 2));
+    b.push(4.0, 'c', 'b', want_image("newer"));
+    b.see(5.0, deployment("newer", 3, 2, 2));
+    assert_eq!(b.first('b', Verdict::Healthy), None);
+    b.see(5.4, app(&id('c'), "OutOfSync", operation("Running", &id('c'), 0, "")));
+    assert_eq!(b.first('b', Verdict::Healthy), Some(5.4));
+    assert_eq!(b.now('b').0, Verdict::Superseded);
+}
+
+#[test]
+fn pods_that_fall_over_just_before_the_next_commit_are_no_healthy() {
+    let mut b = begun();
+    b.see(2.0, app(&id('b'), "Synced", operation("Succeeded", &id('b'), 0, "")));
+    b.see(2.0, deployment("new", 2, 2, 2));
+    b.push(4.0, 'c', 'b', want_image("newer"));
+    let mut crashing = deployment("new", 2, 2, 2);
+    crashing["status"]["availableReplicas"] = json!(0);
+    b.see(5.0, crashing);
+    b.see(5.4, app(&id('c'), "OutOfSync", operation("Running", &id('c'), 0, "")));
+    b.see(5.5, deployment("newer", 3, 2, 2));
+    assert_eq!(b.first('b', Verdict::Healthy), None);
+    assert_eq!(b.now('b').0, Verdict::Superseded);
+}

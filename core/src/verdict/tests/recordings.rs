@@ -63,10 +63,11 @@ fn complaint(e: &Expected, got: &[&VerdictChange]) -> Option<String> {
     let healthy: Vec<f64> = got.iter().filter(|g| g.verdict == Verdict::Healthy).map(|g| seconds(g.t)).collect();
     let failed: Vec<_> = got.iter().filter(|g| g.verdict == Verdict::Failed).collect();
     let want = e.verdict.as_str();
-    if let Some(&h) = healthy.first() {
-        if matches!(want, "failed" | "waiting" | "never-healthy" | "waiting-or-failed") || e.not_before.is_some_and(|n| h < n) {
-            return Some(format!("early: healthy at {h}"));
-        }
+    let never = matches!(want, "failed" | "waiting" | "never-healthy" | "waiting-or-failed");
+    if let Some(&h) = healthy.first()
+        && (never || e.not_before.is_some_and(|n| h < n))
+    {
+        return Some(format!("early: healthy at {h}"));
     }
     let unsaid: Vec<_> = e
         .says
