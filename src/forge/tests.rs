@@ -110,11 +110,11 @@ impl Fake {
     }
 
     fn one(&self, n: &str) -> Response {
-        self.pulls.lock().unwrap().iter().find(|p| p["number"].to_string() == n).map_or_else(|| answer(404, &json!({"message": "Not Found"})), |p| answer(200, p))
+        self.pulls.lock().unwrap().iter().find(|p| p["number"].as_u64() == n.parse().ok()).map_or_else(|| answer(404, &json!({"message": "Not Found"})), |p| answer(200, p))
     }
 
     fn change(&self, n: &str, with: impl Fn(&mut Value)) -> Response {
-        for p in self.pulls.lock().unwrap().iter_mut().filter(|p| p["number"].to_string() == n) {
+        for p in self.pulls.lock().unwrap().iter_mut().filter(|p| p["number"].as_u64() == n.parse().ok()) {
             with(p);
         }
         self.one(n)
@@ -122,7 +122,7 @@ impl Fake {
 
     fn merge(&self, n: &str, sent: &Value) -> Response {
         let expected = if self.kind == ForgeKind::Github { &sent["sha"] } else { &sent["head_commit_id"] };
-        let now = self.pulls.lock().unwrap().iter().find(|p| p["number"].to_string() == n).cloned().unwrap();
+        let now = self.pulls.lock().unwrap().iter().find(|p| p["number"].as_u64() == n.parse().ok()).cloned().unwrap();
         if now["state"] != "open" || now["mergeable"] == false {
             return answer(405, &json!({"message": "Pull Request is not mergeable"}));
         }
@@ -276,7 +276,8 @@ async fn every_bad_answer_has_its_code_and_none_holds_the_token() {
         assert_eq!(read_code(&*forge).await.code, "forge.not_found");
         let wrong = client(fake.kind, &url, "wrong").unwrap();
         assert_eq!(read_code(&*wrong).await.code, "forge.auth");
-        let cases: [(u16, &[(&str, &str)], &str, &str, Retry); 9] = [
+        type Case = (u16, &'static [(&'static str, &'static str)], &'static str, &'static str, Retry);
+        let cases: [Case; 9] = [
             (429, &[("retry-after", "7")], "{}", "forge.rate_limited", Retry::Later),
             (403, &[("retry-after", "7")], "{\"message\":\"secondary\"}", "forge.rate_limited", Retry::Later),
             (403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1790000000")], "{}", "forge.rate_limited", Retry::Later),

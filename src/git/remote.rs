@@ -199,7 +199,7 @@ fn within(session: &Session<'_>, ticks: &Cell<u32>, caps: FetchCaps, progress: &
     ticks.set(tick.wrapping_add(1));
     // The counter of received bytes stays at zero on some transports, so the growing pack is measured too.
     let mut bytes = progress.received_bytes() as u64;
-    if tick % SIZE_CHECK_EVERY == 0 {
+    if tick.is_multiple_of(SIZE_CHECK_EVERY) {
         bytes = bytes.max(incoming_bytes(session.dir));
     }
     if progress.total_objects() > caps.objects || bytes > caps.bytes {

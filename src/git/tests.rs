@@ -336,7 +336,7 @@ async fn histories_are_read() {
         (second.clone(), vec!["b.yaml".to_owned()]),
         (made.clone(), vec!["apps/shop/deploy.yaml".to_owned()]),
     ]);
-    assert_eq!(range.commits[1].parents, [second.clone()]);
+    assert_eq!(range.commits[1].parents, std::slice::from_ref(&second));
     let short = repo.commits_between(&first, &made, 1).await.unwrap();
     assert!(short.truncated && short.commits.len() == 1 && short.commits[0].id == made);
     let found = repo.find_commit_by_trailer("main", "countersign-change", "01ABC", 50).await.unwrap().unwrap();

@@ -269,3 +269,56 @@ async fn a_fetch_beyond_its_caps_is_broken_off() {
     let repo = GitRepo::open_with("b", &url, Credentials::default(), &w.tmp.path().join("state/b"), limits).await.unwrap();
     assert_eq!(repo.fetch("main").await.unwrap_err().code, "git.too_large");
 }
+
+/// From the press to the pushed commit, against the warm work tree of the git program.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "slow: makes 100,000 files"]
+async fn a_change_in_100_000_files_takes_half_the_time_of_a_warm_work_tree() {
+    use std::io::Write as _;
+    let tmp = tempfile::tempdir().unwrap();
+    let w = World { tmp };
+    git(w.tmp.path(), &["init", "-q", "--bare", "-b", "main", "remote.git"]);
+    git(&w.remote(), &["config", "http.receivepack", "true"]);
+    let mut import = Command::new("git").args(["fast-import", "--quiet"]).current_dir(w.remote()).stdin(Stdio::piped()).spawn().unwrap();
+    {
+        let mut to = std::io::BufWriter::new(import.stdin.take().unwrap());
+        writeln!(to, "commit refs/heads/main\ncommitter T <t@t> 1790000000 +0000\ndata 1\nx").unwrap();
+        for n in 0..100_000 {
+            let text = format!("app: {n}\nreplicas: 1\n");
+            writeln!(to, "M 100644 inline apps/{:03}/{n}/deploy.yaml\ndata {}\n{text}", n / 200, text.len()).unwrap();
+        }
+    }
+    assert!(import.wait().unwrap().success());
+    let url = serve(Arc::new(Gateway { root: w.tmp.path().to_path_buf(), ..Gateway::default() })).await;
+    let repo = open(&w, &url, None).await;
+    repo.fetch("main").await.unwrap();
+    let (tree, u) = (w.tmp.path().join("warm"), url.clone());
+    let dir = w.tmp.path().to_path_buf();
+    tokio::task::spawn_blocking(move || git(&dir, &["clone", "-q", &u, "warm"])).await.unwrap();
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 0..5 {
+        let start = std::time::Instant::now();
+        let tip = repo.fetch("main").await.unwrap();
+        let path = format!("apps/007/{}/deploy.yaml", 1400 + round);
+        let file = repo.blob(&tip, &path).await.unwrap().unwrap();
+        let text = String::from_utf8(file.bytes().unwrap().to_vec()).unwrap().replace("replicas: 1", "replicas: 2");
+        let made = repo.build_commit(request(&tip, &path, Some(&text)), Some(&signer())).await.unwrap();
+        repo.push_unchecked(Some(&made), MAIN, Some(&tip)).await.unwrap();
+        ours.push(start.elapsed());
+        let tree = tree.clone();
+        let took = tokio::task::spawn_blocking(move || {
+            let start = std::time::Instant::now();
+            git(&tree, &["pull", "-q", "--ff-only"]);
+            let file = format!("apps/008/{}/deploy.yaml", 1600 + round);
+            std::fs::write(tree.join(&file), "app: 1\nreplicas: 2\n").unwrap();
+            git(&tree, &["commit", "-qm", "x", "--", &file]);
+            git(&tree, &["push", "-q", "origin", "main"]);
+            start.elapsed()
+        });
+        theirs.push(took.await.unwrap());
+    }
+    ours.sort();
+    theirs.sort();
+    eprintln!("ours {ours:?}\ntheirs {theirs:?}");
+    assert!(theirs[2] >= 2 * ours[2]);
+}
