@@ -25,7 +25,7 @@ fn flux(kind: &str, name: &str, ids: Option<&[&str]>) -> Value {
 fn index(crs: &[Value]) -> Index {
     let mut index = Index::new();
     for cr in crs {
-        index.apply(Listing::of(cr).unwrap());
+        index.apply(Listing::of(cr, &[]).unwrap());
     }
     index
 }
@@ -245,6 +245,15 @@ fn an_application_that_delivers_to_another_cluster_claims_nothing_here() {
     assert!(matches!(got, Ownership::Orphaned { mark, .. } if mark.contains("https://10.1.1.1")));
 }
 
+#[test]
+fn an_address_of_this_very_cluster_is_no_other_cluster() {
+    let mut here = app("argocd", "shop", &[DEPLOYMENT]);
+    here["spec"]["destination"] = json!({"server": "https://10.1.1.1:6443/", "namespace": "shop"});
+    let known = ["https://10.1.1.1:6443".to_owned()];
+    assert_eq!(Listing::of(&here, &known).unwrap().remote, None);
+    assert!(Listing::of(&here, &[]).unwrap().remote.is_some());
+}
+
 fn ks_labels(name: &str) -> Value {
     json!({"labels": {"kustomize.toolkit.fluxcd.io/name": name, "kustomize.toolkit.fluxcd.io/namespace": "flux-system"}})
 }
@@ -420,10 +429,10 @@ fn tracking_ids_of_every_shape() {
 fn the_index_touches_only_the_difference_and_forgets() {
     let service = ObjectKey::new("", "Service", "shop", "checkout");
     let mut index = index(&[app("argocd", "a", &[DEPLOYMENT, ("", "Service", "shop", "checkout")])]);
-    index.apply(Listing::of(&app("argocd", "b", &[DEPLOYMENT])).unwrap());
+    index.apply(Listing::of(&app("argocd", "b", &[DEPLOYMENT]), &[]).unwrap());
     assert_eq!(index.len(), 2);
     assert_eq!(index.listing(&deployment()).len(), 2);
-    index.apply(Listing::of(&app("argocd", "a", &[("", "Service", "shop", "checkout")])).unwrap());
+    index.apply(Listing::of(&app("argocd", "a", &[("", "Service", "shop", "checkout")]), &[]).unwrap());
     assert_eq!(index.listing(&deployment()), [&application("argocd", "b")]);
     assert_eq!(index.listing(&service), [&application("argocd", "a")]);
     index.remove(&application("argocd", "b"));
