@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use countersign_core::error::Problem;
-use countersign_core::model::{Engine, ObjectKey, OwnerRef, Source};
+use countersign_core::model::{Engine, ObjectKey, OwnerRef, SourceKind};
 use countersign_core::ownership::{
-    Follow, Index, Listing, Reach, SourceBasis, feeds, follow, reach, repo_key, source_object,
+    Feed, Follow, Index, Listing, Reach, SourceBasis, feeds, follow, reach, repo_key, source_object,
 };
 use serde_json::Value;
 use tokio::sync::watch;
@@ -18,9 +18,9 @@ use tokio::sync::watch;
 pub struct Feeder {
     /// The owner.
     pub owner: OwnerRef,
-    /// Its source that reaches the file.
-    pub source: Source,
-    /// How sure that is.
+    /// Its source that may reach the file; `countersign_core::ownership::reaches` decides it on the tree.
+    pub feed: Feed,
+    /// How sure that is by the paths alone.
     pub reach: Reach,
 }
 
@@ -100,7 +100,7 @@ impl Book {
             Some(owner) => {
                 source = source_object(owner, card);
                 let own = feeds(SourceBasis { owner, object: card, source: None });
-                repos.extend(own.iter().map(|s| repo_key(&s.url)));
+                repos.extend(own.iter().map(|f| repo_key(&f.source.url)));
             }
             None => repos.extend(card.pointer("/spec/url").and_then(Value::as_str).map(repo_key)),
         }
@@ -176,7 +176,7 @@ impl Book {
     }
 
     /// Owners that read a repository, with each of their sources there.
-    pub(super) fn readers(&self, url: &str) -> Vec<(OwnerRef, Source)> {
+    pub(super) fn readers(&self, url: &str) -> Vec<(OwnerRef, Feed)> {
         let wanted = repo_key(url);
         let mut found = Vec::new();
         let mut flux_sources: BTreeSet<ObjectKey> = BTreeSet::new();
@@ -195,7 +195,7 @@ impl Book {
                 }
             }
         }
-        found.sort_by(|a, b| (&a.0, a.1.index).cmp(&(&b.0, b.1.index)));
+        found.sort_by(|a, b| (&a.0, a.1.source.index).cmp(&(&b.0, b.1.source.index)));
         found.dedup();
         found
     }
@@ -226,20 +226,21 @@ impl Book {
         key: &ObjectKey,
         source: Option<&ObjectKey>,
         wanted: &str,
-        found: &mut Vec<(OwnerRef, Source)>,
+        found: &mut Vec<(OwnerRef, Feed)>,
     ) {
         let Some(object) = self.card(key) else { return };
         let through = source.and_then(|s| self.card(s));
-        for mut reads in feeds(SourceBasis { owner, object: &object, source: through.as_ref() }) {
-            if repo_key(&reads.url) != wanted {
+        for mut feed in feeds(SourceBasis { owner, object: &object, source: through.as_ref() }) {
+            if repo_key(&feed.source.url) != wanted {
                 if source.is_none() {
                     continue;
                 }
                 // Mounted from here into another repository's artifact: what it reads of it is unknown.
-                reads.kind = Some(countersign_core::model::SourceKind::Other);
-                reads.target_revision = String::new();
+                feed.source.kind = Some(SourceKind::Other);
+                feed.source.target_revision = String::new();
+                (feed.unclear, feed.lends) = (true, false);
             }
-            found.push((owner.clone(), reads));
+            found.push((owner.clone(), feed));
         }
     }
 
@@ -247,13 +248,19 @@ impl Book {
     /// One that follows the default branch always counts, because the name of that is not known here.
     pub(super) fn feeders(&self, url: &str, branch: &str, file: &str) -> Vec<Feeder> {
         let readers = self.readers(url).into_iter();
-        let fed = readers.filter(|(_, source)| match follow(source) {
+        let fed = readers.filter(|(_, feed)| match follow(&feed.source) {
             Ok(Follow::Default) => true,
             Ok(Follow::Branch(name) | Follow::BranchOrTag(name)) => name == branch,
             // A tag or a commit: no commit to a branch reaches it.
             Err(_) => false,
         });
-        fed.map(|(owner, source)| Feeder { reach: reach(&source, file), owner, source })
+        let by_path = |feed: &Feed| match reach(&feed.source, file) {
+            _ if feed.files.iter().any(|f| f == file) => Reach::Reads,
+            _ if feed.lends && !feed.unclear => Reach::Never,
+            Reach::Never if feed.unclear => Reach::Maybe,
+            reach => reach,
+        };
+        fed.map(|(owner, feed)| Feeder { reach: by_path(&feed), owner, feed })
             .filter(|f| f.reach != Reach::Never)
             .collect()
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use countersign_core::error::{Problem, Result};
 use countersign_core::model::{ClusterSpec, Engine, ObjectKey, OwnerRef, Ownership, ResourceRef};
 use countersign_core::ownership::{
-    ArgoPlane, Listing, Loaded, MAX_DEPTH, ObjectFacts, Planes, Step, Walk, source_object,
+    ArgoPlane, Feed, Listing, Loaded, MAX_DEPTH, ObjectFacts, Planes, Step, Walk, source_object,
 };
 use serde_json::Value;
 
@@ -288,7 +288,7 @@ impl Cluster {
     }
 
     /// Every owner that reads anything of a repository, with its sources there.
-    pub async fn readers(&self, url: &str) -> Result<Vec<(OwnerRef, countersign_core::model::Source)>> {
+    pub async fn readers(&self, url: &str) -> Result<Vec<(OwnerRef, Feed)>> {
         self.ready().await?;
         Ok(self.0.book.read().readers(url))
     }

@@ -625,3 +625,24 @@ fn what_cannot_be_resolved_counts_as_shared() {
     assert_eq!(reach(&source(None, "", true), "anything.yaml"), Reach::Reads);
     assert_eq!(reach(&source(None, "x", true), "y/a.yaml"), Reach::Maybe);
 }
+
+#[test]
+fn value_files_belong_to_the_source_that_they_come_from() {
+    let many = json!({"spec": {"sources": [
+        {"repoURL": "https://x/values.git", "ref": "values", "targetRevision": "main"},
+        {"repoURL": "https://x/app.git", "path": "charts/app", "helm": {"valueFiles": ["values-prod.yaml", "/common.yaml", "$values/prod/app.yaml", "https://y/z.yaml"]}},
+        {"repoURL": "https://x/more.git", "path": "c", "helm": {"valueFiles": ["env/*.yaml"]}}]}});
+    let got = feeds(SourceBasis { owner: &application("argocd", "shop"), object: &many, source: None });
+    assert_eq!((got[0].files.as_slice(), got[0].lends, got[0].unclear), (["prod/app.yaml".to_owned()].as_slice(), true, false));
+    assert_eq!(got[1].files, ["charts/app/values-prod.yaml", "common.yaml"]);
+    assert!(got[2].unclear && !got[1].unclear);
+}
+
+#[test]
+fn a_helm_release_reads_its_chart_and_value_files_from_its_source() {
+    let release = OwnerRef::new(Engine::Flux, "HelmRelease", "flux-system", "web");
+    let object = json!({"spec": {"chart": {"spec": {"chart": "./charts/web", "valuesFiles": ["./values/prod.yaml"], "sourceRef": {"kind": "GitRepository", "name": "fl"}}}}});
+    let source = json!({"spec": {"url": "https://x/y.git", "ref": {"branch": "main"}}});
+    let got = feeds(SourceBasis { owner: &release, object: &object, source: Some(&source) });
+    assert_eq!((got[0].source.path.as_str(), got[0].files.as_slice()), ("charts/web", ["values/prod.yaml".to_owned()].as_slice()));
+}
