@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use countersign_core::error::Problem;
-use countersign_core::model::{ObjectKey, OwnerRef, Source};
+use countersign_core::model::{Engine, ObjectKey, OwnerRef, SourceKind};
 use countersign_core::ownership::{
-    Follow, Index, Listing, Reach, SourceBasis, feeds, follow, reach, repo_key, source_object,
+    Feed, Follow, Index, Listing, Reach, SourceBasis, feeds, follow, reach, repo_key, source_object,
 };
 use serde_json::Value;
 use tokio::sync::watch;
@@ -18,9 +18,9 @@ use tokio::sync::watch;
 pub struct Feeder {
     /// The owner.
     pub owner: OwnerRef,
-    /// Its source that reaches the file.
-    pub source: Source,
-    /// How sure that is.
+    /// Its source that may reach the file; `countersign_core::ownership::reaches` decides it on the tree.
+    pub feed: Feed,
+    /// How sure that is by the paths alone.
     pub reach: Reach,
 }
 
@@ -35,6 +35,19 @@ pub struct OwnerLine {
     pub health: String,
     /// Its own words on what is wrong: untrusted, capped.
     pub message: String,
+    /// It is suspended, so that the rest may be old.
+    pub suspended: bool,
+}
+
+impl OwnerLine {
+    /// Whether the owner itself says that all is well.
+    pub fn well(&self) -> bool {
+        !self.suspended
+            && match self.owner.engine {
+                Engine::Argocd => self.sync == "Synced" && self.health == "Healthy",
+                Engine::Flux => self.sync == "True",
+            }
+    }
 }
 
 /// How far the watch of one kind is.
@@ -54,6 +67,7 @@ struct Card {
     owner: Option<OwnerRef>,
     repos: Vec<String>,
     source: Option<ObjectKey>,
+    plane: Option<String>,
 }
 
 /// Everything that the watches of one cluster know.
@@ -63,6 +77,8 @@ pub(super) struct Book {
     cards: BTreeMap<ObjectKey, Card>,
     by_repo: BTreeMap<String, BTreeSet<ObjectKey>>,
     by_source: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    /// How many Applications name each control plane (the empty name: none yet).
+    control_planes: BTreeMap<String, usize>,
 }
 
 impl Book {
@@ -70,6 +86,11 @@ impl Book {
     pub(super) fn put(&mut self, key: ObjectKey, card: &Value, listing: Option<Listing>) {
         self.unlink(&key);
         let owner = listing.as_ref().map(|l| l.owner.clone());
+        let argo = listing.as_ref().filter(|l| l.owner.engine == Engine::Argocd);
+        let plane = argo.map(|l| l.plane.clone().unwrap_or_default());
+        if let Some(plane) = &plane {
+            *self.control_planes.entry(plane.clone()).or_default() += 1;
+        }
         if let Some(listing) = listing {
             self.index.apply(listing);
         }
@@ -79,7 +100,7 @@ impl Book {
             Some(owner) => {
                 source = source_object(owner, card);
                 let own = feeds(SourceBasis { owner, object: card, source: None });
-                repos.extend(own.iter().map(|s| repo_key(&s.url)));
+                repos.extend(own.iter().map(|f| repo_key(&f.source.url)));
             }
             None => repos.extend(card.pointer("/spec/url").and_then(Value::as_str).map(repo_key)),
         }
@@ -91,7 +112,7 @@ impl Book {
         if let Some(source) = &source {
             self.by_source.entry(source.clone()).or_default().insert(key.clone());
         }
-        self.cards.insert(key, Card { json: card.to_string().into_boxed_str(), owner, repos, source });
+        self.cards.insert(key, Card { json: card.to_string().into_boxed_str(), owner, repos, source, plane });
     }
 
     /// Forgets an object that is gone.
@@ -117,6 +138,14 @@ impl Book {
 
     fn unlink(&mut self, key: &ObjectKey) {
         let Some(card) = self.cards.get(key) else { return };
+        if let Some(plane) = &card.plane
+            && let Some(count) = self.control_planes.get_mut(plane)
+        {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.control_planes.remove(plane);
+            }
+        }
         for repo in &card.repos {
             if let Some(set) = self.by_repo.get_mut(repo) {
                 set.remove(key);
@@ -140,14 +169,14 @@ impl Book {
         serde_json::from_str(&self.cards.get(key)?.json).ok()
     }
 
-    /// Control-plane namespaces that Applications name themselves.
-    pub(super) fn control_planes(&self) -> BTreeSet<String> {
-        let owners = self.index.owners();
-        owners.into_iter().filter_map(|o| self.index.known(o)?.plane.map(str::to_owned)).collect()
+    /// Control-plane namespaces that Applications name themselves; `None` without any Application.
+    pub(super) fn control_planes(&self) -> Option<BTreeSet<String>> {
+        let named = self.control_planes.keys().filter(|n| !n.is_empty()).cloned().collect();
+        (!self.control_planes.is_empty()).then_some(named)
     }
 
     /// Owners that read a repository, with each of their sources there.
-    pub(super) fn readers(&self, url: &str) -> Vec<(OwnerRef, Source)> {
+    pub(super) fn readers(&self, url: &str) -> Vec<(OwnerRef, Feed)> {
         let wanted = repo_key(url);
         let mut found = Vec::new();
         let mut flux_sources: BTreeSet<ObjectKey> = BTreeSet::new();
@@ -166,7 +195,7 @@ impl Book {
                 }
             }
         }
-        found.sort_by(|a, b| (&a.0, a.1.index).cmp(&(&b.0, b.1.index)));
+        found.sort_by(|a, b| (&a.0, a.1.source.index).cmp(&(&b.0, b.1.source.index)));
         found.dedup();
         found
     }
@@ -197,20 +226,21 @@ impl Book {
         key: &ObjectKey,
         source: Option<&ObjectKey>,
         wanted: &str,
-        found: &mut Vec<(OwnerRef, Source)>,
+        found: &mut Vec<(OwnerRef, Feed)>,
     ) {
         let Some(object) = self.card(key) else { return };
         let through = source.and_then(|s| self.card(s));
-        for mut reads in feeds(SourceBasis { owner, object: &object, source: through.as_ref() }) {
-            if repo_key(&reads.url) != wanted {
+        for mut feed in feeds(SourceBasis { owner, object: &object, source: through.as_ref() }) {
+            if repo_key(&feed.source.url) != wanted {
                 if source.is_none() {
                     continue;
                 }
                 // Mounted from here into another repository's artifact: what it reads of it is unknown.
-                reads.kind = Some(countersign_core::model::SourceKind::Other);
-                reads.target_revision = String::new();
+                feed.source.kind = Some(SourceKind::Other);
+                feed.source.target_revision = String::new();
+                (feed.unclear, feed.lends) = (true, false);
             }
-            found.push((owner.clone(), reads));
+            found.push((owner.clone(), feed));
         }
     }
 
@@ -218,13 +248,19 @@ impl Book {
     /// One that follows the default branch always counts, because the name of that is not known here.
     pub(super) fn feeders(&self, url: &str, branch: &str, file: &str) -> Vec<Feeder> {
         let readers = self.readers(url).into_iter();
-        let fed = readers.filter(|(_, source)| match follow(source) {
+        let fed = readers.filter(|(_, feed)| match follow(&feed.source) {
             Ok(Follow::Default) => true,
             Ok(Follow::Branch(name) | Follow::BranchOrTag(name)) => name == branch,
             // A tag or a commit: no commit to a branch reaches it.
             Err(_) => false,
         });
-        fed.map(|(owner, source)| Feeder { reach: reach(&source, file), owner, source })
+        let by_path = |feed: &Feed| match reach(&feed.source, file) {
+            _ if feed.files.iter().any(|f| f == file) => Reach::Reads,
+            _ if feed.lends && !feed.unclear => Reach::Never,
+            Reach::Never if feed.unclear => Reach::Maybe,
+            reach => reach,
+        };
+        fed.map(|(owner, feed)| Feeder { reach: by_path(&feed), owner, feed })
             .filter(|f| f.reach != Reach::Never)
             .collect()
     }
@@ -237,15 +273,17 @@ impl Book {
                 let card = self.card(key).unwrap_or(Value::Null);
                 let get = |p: &str| card.pointer(p).and_then(Value::as_str).unwrap_or("").to_owned();
                 let ready = ready(&card);
+                let suspended = card.pointer("/spec/suspend").and_then(Value::as_bool).unwrap_or(false)
+                    || get("/metadata/skip") == "true";
                 let word = |v: Option<&Value>, k: &str| {
                     v.and_then(|r| r.get(k)).and_then(Value::as_str).unwrap_or("").to_owned()
                 };
                 if owner.kind == "Application" {
                     let message = card.pointer("/status/conditions/0/message").and_then(Value::as_str);
                     let message = message.map_or_else(|| get("/status/operationState/message"), str::to_owned);
-                    OwnerLine { sync: get("/status/sync/status"), health: get("/status/health/status"), message, owner }
+                    OwnerLine { sync: get("/status/sync/status"), health: get("/status/health/status"), message, suspended, owner }
                 } else {
-                    OwnerLine { sync: word(ready, "status"), health: String::new(), message: word(ready, "message"), owner }
+                    OwnerLine { sync: word(ready, "status"), health: String::new(), message: word(ready, "message"), suspended, owner }
                 }
             })
             .collect()

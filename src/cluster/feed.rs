@@ -156,14 +156,7 @@ impl Progress {
         // Items of lists carry no kind of their own.
         value["apiVersion"] = json!(self.types.0);
         value["kind"] = json!(self.types.1);
-        prune(&mut value);
-        if self.types.1 == "Secret" {
-            for field in ["data", "stringData"] {
-                if let Some(map) = value.get_mut(field).and_then(Value::as_object_mut) {
-                    map.values_mut().for_each(|v| *v = json!("(not read)"));
-                }
-            }
-        }
+        prune(&mut value, &self.types.1);
         Some((uid, value))
     }
 }

@@ -43,6 +43,8 @@ struct Inner {
     name: String,
     spec: ClusterSpec,
     client: kube::Client,
+    /// Addresses under which Applications may name this very cluster.
+    here: Arc<[String]>,
     kinds: kinds::Kinds,
     book: Arc<book::Shared>,
     schemas: schema::Schemas,
@@ -62,14 +64,14 @@ impl Cluster {
     /// Fails only where the kubeconfig cannot be used (`cluster.config`): an API server that does
     /// not answer is `cluster.unreachable` of each call, and is tried again.
     pub async fn connect(name: &str, spec: ClusterSpec) -> Result<Self> {
-        let client = client(name, &spec).await?;
+        let (client, here) = client(name, &spec).await?;
         let kinds = kinds::Kinds::new(client.clone());
         let book = Arc::new(book::Shared::default());
-        let watches = watch::start(name, &client, &book);
+        let watches = watch::start(name, &client, &book, &here);
         let schemas = schema::Schemas::new(client.clone());
         let planes = owner::PlaneCache::default();
         let name = name.to_owned();
-        Ok(Self(Arc::new(Inner { name, spec, client, kinds, book, schemas, planes, _watches: watches })))
+        Ok(Self(Arc::new(Inner { name, spec, client, here, kinds, book, schemas, planes, _watches: watches })))
     }
 
     /// Its name in the configuration.
@@ -105,13 +107,14 @@ impl Cluster {
         self.read(&key).await
     }
 
-    /// One object by key, without `managedFields`; `None` where there is none, also where its kind is not served.
+    /// One object by key, without `managedFields` and without the values of Secrets; `None` where there is
+    /// none, also where its kind is not served.
     pub async fn read(&self, key: &ObjectKey) -> Result<Option<Value>> {
         let Some(kind) = self.0.kinds.find(&key.group, &key.kind).await? else { return Ok(None) };
         let Some(url) = kind.url(&key.namespace, &key.name) else { return Ok(None) };
         let found = requests::get_optional(&self.0.client, &url).await?;
         Ok(found.map(|mut object| {
-            prune(&mut object);
+            prune(&mut object, &key.kind);
             object
         }))
     }
@@ -140,13 +143,14 @@ impl Cluster {
         problem.with_all(nearest(&key.name, names.iter().map(String::as_str), 3))
     }
 
-    /// Objects of a kind in a namespace, at most 500, without `managedFields`; empty where the kind is not served.
+    /// Objects of a kind in a namespace, without `managedFields`; empty where the kind is not served.
+    /// `selector` is `labelSelector:…` or `fieldSelector:…`; more than 10,000 objects are `cluster.too_many`.
     pub async fn list(&self, group: &str, kind: &str, namespace: &str, selector: &str) -> Result<Vec<Value>> {
-        let Some(kind) = self.0.kinds.find(group, kind).await? else { return Ok(Vec::new()) };
-        let Some(url) = kind.collection(namespace) else { return Ok(Vec::new()) };
+        let Some(served) = self.0.kinds.find(group, kind).await? else { return Ok(Vec::new()) };
+        let Some(url) = served.collection(namespace) else { return Ok(Vec::new()) };
         let mut items = requests::list(&self.0.client, &url, selector).await?;
         for item in &mut items {
-            prune(item);
+            prune(item, kind);
         }
         Ok(items)
     }
@@ -163,8 +167,15 @@ impl Cluster {
     }
 }
 
-/// What no reader needs and what only costs memory.
-fn prune(object: &mut Value) {
+/// Takes out what no reader needs, and the values of Secrets, which nobody may see.
+fn prune(object: &mut Value, kind: &str) {
+    if kind == "Secret" {
+        for field in ["data", "stringData"] {
+            if let Some(map) = object.get_mut(field).and_then(Value::as_object_mut) {
+                map.values_mut().for_each(|v| *v = Value::from("(not read)"));
+            }
+        }
+    }
     if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         meta.remove("managedFields");
         if let Some(annotations) = meta.get_mut("annotations").and_then(Value::as_object_mut) {
@@ -174,7 +185,7 @@ fn prune(object: &mut Value) {
     }
 }
 
-async fn client(name: &str, spec: &ClusterSpec) -> Result<kube::Client> {
+async fn client(name: &str, spec: &ClusterSpec) -> Result<(kube::Client, Arc<[String]>)> {
     let bad = |why: String| {
         Problem::new(
             "cluster.config",
@@ -195,5 +206,7 @@ async fn client(name: &str, spec: &ClusterSpec) -> Result<kube::Client> {
     config.connect_timeout = Some(requests::CONNECT_TIMEOUT);
     // An engine that is away is told at once; the watches have their own back-off.
     config.default_retry = false;
-    kube::Client::try_from(config).map_err(|e| bad(errors::words(&e)))
+    let here: Arc<[String]> = Arc::from([config.cluster_url.to_string()]);
+    let client = kube::Client::try_from(config).map_err(|e| bad(errors::words(&e)))?;
+    Ok((client, here))
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use countersign_core::error::{Problem, Result};
 use countersign_core::model::{ClusterSpec, Engine, ObjectKey, OwnerRef, Ownership, ResourceRef};
 use countersign_core::ownership::{
-    ArgoPlane, Listing, Loaded, MAX_DEPTH, ObjectFacts, Planes, Step, Walk, source_object,
+    ArgoPlane, Feed, Listing, Loaded, MAX_DEPTH, ObjectFacts, Planes, Step, Walk, source_object,
 };
 use serde_json::Value;
 
@@ -15,6 +15,8 @@ use super::{Cluster, errors};
 
 /// Longest wait for the first read of the index.
 const READY: Duration = Duration::from_secs(15);
+/// How long it is waited for once something hinders it.
+const HINDERED: Duration = Duration::from_secs(2);
 /// How long the settings of the control planes are kept.
 const PLANES: Duration = Duration::from_secs(60);
 
@@ -46,20 +48,18 @@ impl Cluster {
                 _ => None,
             })
         };
-        let waited = tokio::time::timeout(READY, progress.wait_for(|p| all(p) || refused(p).is_some())).await;
-        if matches!(&waited, Ok(Ok(p)) if all(p)) {
+        let waited = tokio::time::timeout(READY, progress.wait_for(|p| all(p) || first_problem(p).is_some())).await;
+        drop(waited);
+        if refused(&progress.borrow()).is_none() && first_problem(&progress.borrow()).is_some() {
+            // Hindered, but it may pass.
+            let _ = tokio::time::timeout(HINDERED, progress.wait_for(all)).await;
+        }
+        let now = progress.borrow().clone();
+        if all(&now) {
             return Ok(());
         }
-        drop(waited);
-        let now = self.0.book.progress().borrow().clone();
-        if let Some(problem) = refused(&now) {
-            return Err(problem);
-        }
-        let first = now.into_values().find_map(|p| match p {
-            Progress::Starting(problem) => problem,
-            _ => None,
-        });
-        Err(first.unwrap_or_else(|| errors::unreachable("the owners have not been read yet".to_owned())))
+        let problem = refused(&now).or_else(|| first_problem(&now));
+        Err(problem.unwrap_or_else(|| errors::unreachable("the owners have not been read yet".to_owned())))
     }
 
     /// Who owns the target. The index answers, and at most a few objects on the way are read.
@@ -121,7 +121,7 @@ impl Cluster {
     /// Takes an owner that was just read into the index; says whether its claims changed.
     fn refresh(&self, owner: &OwnerRef, object: Option<&Value>) -> bool {
         let mut book = self.0.book.write();
-        match object.and_then(Listing::of) {
+        match object.and_then(|o| Listing::of(o, &self.0.here)) {
             Some(listing) => book.index.apply(listing),
             None => {
                 let was = book.index.known(owner).is_some();
@@ -180,13 +180,7 @@ impl Cluster {
 
     /// Argo CD's control planes: the configured namespaces, and those that Applications name.
     async fn planes(&self) -> Result<Planes> {
-        let (mut names, any) = {
-            let book = self.0.book.read();
-            (book.control_planes(), book.index.owners().iter().any(|o| o.engine == Engine::Argocd))
-        };
-        if !any {
-            return Ok(Planes::default());
-        }
+        let Some(mut names) = self.0.book.read().control_planes() else { return Ok(Planes::default()) };
         names.extend(argocd_namespaces(&self.0.spec));
         let mut cache = self.0.planes.lock().await;
         if let Some((at, of, planes)) = cache.as_ref()
@@ -228,7 +222,11 @@ impl Cluster {
         let mut seen = vec![owner.key()];
         let mut at = owner.key();
         for _ in 0..MAX_DEPTH {
-            let Ok(located) = self.locate_key(&at).await else { break };
+            let located = match self.locate_key(&at).await {
+                Ok(located) => located,
+                Err(problem) if problem.code == "cluster.not_found" => break,
+                Err(problem) => return Err(problem),
+            };
             for hop in applicationsets(located.object.as_ref(), &at) {
                 if !seen.contains(&hop)
                     && let Some(object) = self.read(&hop).await?
@@ -290,7 +288,7 @@ impl Cluster {
     }
 
     /// Every owner that reads anything of a repository, with its sources there.
-    pub async fn readers(&self, url: &str) -> Result<Vec<(OwnerRef, countersign_core::model::Source)>> {
+    pub async fn readers(&self, url: &str) -> Result<Vec<(OwnerRef, Feed)>> {
         self.ready().await?;
         Ok(self.0.book.read().readers(url))
     }
@@ -300,6 +298,13 @@ impl Cluster {
         self.ready().await?;
         Ok(self.0.book.read().lines())
     }
+}
+
+fn first_problem(progress: &BTreeMap<&'static str, Progress>) -> Option<Problem> {
+    progress.values().find_map(|p| match p {
+        Progress::Starting(problem) => problem.clone(),
+        _ => None,
+    })
 }
 
 fn argocd_namespaces(spec: &ClusterSpec) -> Vec<String> {

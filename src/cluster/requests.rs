@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use countersign_core::error::Result;
+use countersign_core::error::{Problem, Result};
 use http::Request;
 use serde_json::{Value, json};
 
@@ -12,8 +12,10 @@ use super::errors;
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for one answer.
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// Most objects that one listing returns.
+/// Objects in one page of a list.
 const LIMIT: u32 = 500;
+/// Most pages of a list.
+const PAGES: u32 = 20;
 
 /// What came of a hint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,21 +65,37 @@ pub(super) async fn get_optional(client: &kube::Client, url: &str) -> Result<Opt
     }
 }
 
-/// Items of a collection, at most [`LIMIT`]; a collection that is not served has none.
+/// Items of a collection, page by page; a collection that is not served has none. An incomplete list
+/// would be a wrong answer, so too many are a problem.
 pub(super) async fn list(client: &kube::Client, collection: &str, selector: &str) -> Result<Vec<Value>> {
-    let mut query = url::form_urlencoded::Serializer::new(String::new());
-    query.append_pair("limit", &LIMIT.to_string());
-    for part in selector.split('&').filter(|p| !p.is_empty()) {
-        if let Some((key, value)) = part.split_once(':') {
+    let mut items = Vec::new();
+    let mut token = String::new();
+    for _ in 0..PAGES {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("limit", &LIMIT.to_string());
+        if let Some((key, value)) = selector.split_once(':') {
             query.append_pair(key, value);
         }
+        if !token.is_empty() {
+            query.append_pair("continue", &token);
+        }
+        let Some(mut page) = get_optional(client, &format!("{collection}?{}", query.finish())).await? else { break };
+        if let Some(Value::Array(more)) = page.get_mut("items").map(Value::take) {
+            items.extend(more);
+        }
+        token = page.pointer("/metadata/continue").and_then(Value::as_str).unwrap_or("").to_owned();
+        if token.is_empty() {
+            return Ok(items);
+        }
     }
-    let answer = get_optional(client, &format!("{collection}?{}", query.finish())).await?;
-    let items = answer.and_then(|mut a| a.get_mut("items").map(Value::take));
-    Ok(match items {
-        Some(Value::Array(items)) => items,
-        _ => Vec::new(),
-    })
+    if token.is_empty() {
+        return Ok(items);
+    }
+    Err(Problem::new(
+        "cluster.too_many",
+        format!("{collection} holds more than {} objects.", PAGES * LIMIT),
+        "Name a namespace with fewer of them.",
+    ))
 }
 
 /// Names in a collection, metadata only.

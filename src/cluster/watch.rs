@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use countersign_core::model::{Engine, ObjectKey, OwnerRef};
 use countersign_core::ownership::{Listing, inventory_id};
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use kube::api::{Api, ApiResource, ObjectMeta};
 use kube::core::DynamicResourceScope;
-use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -34,6 +33,9 @@ const RECHECK: Duration = Duration::from_secs(30);
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Small pages: one page of large Applications is what a list costs in memory at its peak.
 const PAGE: u32 = 100;
+/// Seconds after which the server ends a watch and it is resumed: also how long a connection that died
+/// without a word goes unnoticed.
+const TURN: u32 = 60;
 /// Longer values in a card are replaced by `true`: that something is set matters, not what.
 const LONG: usize = 512;
 
@@ -66,6 +68,8 @@ struct SlimStatus {
     sync: Option<Sync>,
     #[serde(skip_serializing_if = "Option::is_none")]
     health: Option<Health>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operation_state: Option<Operation>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_applied_revision: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,6 +118,13 @@ struct Health {
 
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(default)]
+struct Operation {
+    phase: Option<String>,
+    message: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(default)]
 struct Condition {
     r#type: Option<String>,
     status: Option<String>,
@@ -149,43 +160,108 @@ impl kube::Resource for Slim {
 }
 
 /// Begins all watches of a cluster; dropping the handles ends them.
-pub(super) fn start(cluster: &str, client: &kube::Client, book: &Arc<Shared>) -> Vec<AbortOnDropHandle<()>> {
+pub(super) fn start(
+    cluster: &str,
+    client: &kube::Client,
+    book: &Arc<Shared>,
+    here: &Arc<[String]>,
+) -> Vec<AbortOnDropHandle<()>> {
     let tasks = WATCHED.iter().map(|(name, group, kind)| {
         book.set(name, Progress::Starting(None));
-        let task = follow(cluster.to_owned(), client.clone(), Arc::clone(book), name, group, kind);
-        AbortOnDropHandle::new(tokio::spawn(task))
+        let follow = Follow {
+            cluster: cluster.to_owned(),
+            client: client.clone(),
+            book: Arc::clone(book),
+            here: Arc::clone(here),
+            name,
+            group,
+            kind,
+        };
+        AbortOnDropHandle::new(tokio::spawn(follow.for_ever()))
     });
     tasks.collect()
 }
 
-async fn follow(
+/// The watch of one kind.
+struct Follow {
     cluster: String,
     client: kube::Client,
     book: Arc<Shared>,
+    here: Arc<[String]>,
     name: &'static str,
     group: &'static str,
     kind: &'static str,
-) {
-    let mut wait = RETRY.0;
-    loop {
-        match served(&client, group, kind).await {
-            Ok(None) => {
-                book.write().retain(group, kind, &BTreeSet::new());
-                book.set(name, Progress::Absent);
-                wait = RETRY.0;
-                tokio::time::sleep(RECHECK).await;
+}
+
+impl Follow {
+    async fn for_ever(self) {
+        let mut wait = RETRY.0;
+        loop {
+            match served(&self.client, self.group, self.kind).await {
+                Ok(None) => {
+                    self.book.write().retain(self.group, self.kind, &BTreeSet::new());
+                    self.book.set(self.name, Progress::Absent);
+                    wait = RETRY.0;
+                    tokio::time::sleep(RECHECK).await;
+                    continue;
+                }
+                Ok(Some(resource)) => {
+                    if self.run(&resource).await {
+                        wait = RETRY.0;
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(self.cluster, self.kind, error = errors::words(&error), "discovery failed");
+                    self.hindered(errors::problem(&error, self.kind));
+                }
             }
-            Ok(Some(resource)) => {
-                run(&cluster, &client, &book, name, &resource).await;
-                wait = RETRY.0;
-            }
-            Err(error) => {
-                tracing::debug!(cluster, kind, error = errors::words(&error), "discovery failed");
-                told(&book, name, errors::problem(&error, kind));
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(RETRY.1);
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(RETRY.1);
+        }
+    }
+
+    fn hindered(&self, problem: countersign_core::Problem) {
+        let ready = matches!(self.book.progress().borrow().get(self.name), Some(Progress::Ready(_)));
+        let progress = if ready { Progress::Ready(Some(problem)) } else { Progress::Starting(Some(problem)) };
+        self.book.set(self.name, progress);
+    }
+
+    /// Follows the kind until the first error, after which it is listed anew: a watch that resumes by
+    /// itself never says that it is back. Says whether a list was complete.
+    async fn run(&self, resource: &ApiResource) -> bool {
+        let api: Api<Slim> = Api::all_with(self.client.clone(), resource);
+        let config = watcher::Config::default().page_size(PAGE).timeout(TURN);
+        let mut events = watcher(api, config).boxed();
+        let mut listed: BTreeSet<ObjectKey> = BTreeSet::new();
+        let mut complete = false;
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Init) => listed.clear(),
+                Ok(Event::InitApply(object)) => listed.extend(put(&self.book, &self.here, resource, object)),
+                Ok(Event::InitDone) => {
+                    self.book.write().retain(&resource.group, &resource.kind, &listed);
+                    listed.clear();
+                    complete = true;
+                    self.book.set(self.name, Progress::Ready(None));
+                }
+                Ok(Event::Apply(object)) => {
+                    put(&self.book, &self.here, resource, object);
+                }
+                Ok(Event::Delete(object)) => {
+                    if let Some(key) = key(resource, &object.metadata) {
+                        self.book.write().drop_key(&key);
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(self.cluster, self.kind, error = errors::words(&error), "a watch is interrupted");
+                    if !gone(&error) {
+                        self.hindered(watch_problem(&error, self.kind));
+                    }
+                    break;
+                }
             }
         }
+        complete
     }
 }
 
@@ -210,48 +286,6 @@ async fn served(client: &kube::Client, group: &str, kind: &str) -> Result<Option
     Ok(None)
 }
 
-fn told(book: &Shared, name: &'static str, problem: countersign_core::Problem) {
-    let ready = matches!(book.progress().borrow().get(name), Some(Progress::Ready(_)));
-    book.set(name, if ready { Progress::Ready(Some(problem)) } else { Progress::Starting(Some(problem)) });
-}
-
-/// Follows one kind until it is no longer served.
-async fn run(cluster: &str, client: &kube::Client, book: &Shared, name: &'static str, resource: &ApiResource) {
-    let api: Api<Slim> = Api::all_with(client.clone(), resource);
-    let config = watcher::Config::default().page_size(PAGE);
-    let mut events = watcher(api, config).default_backoff().into_stream().boxed();
-    let mut listed: BTreeSet<ObjectKey> = BTreeSet::new();
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(Event::Init) => listed.clear(),
-            Ok(Event::InitApply(object)) => {
-                listed.extend(put(book, resource, object));
-            }
-            Ok(Event::InitDone) => {
-                book.write().retain(&resource.group, &resource.kind, &listed);
-                listed.clear();
-                book.set(name, Progress::Ready(None));
-            }
-            Ok(Event::Apply(object)) => {
-                put(book, resource, object);
-                book.set(name, Progress::Ready(None));
-            }
-            Ok(Event::Delete(object)) => {
-                if let Some(key) = key(resource, &object.metadata) {
-                    book.write().drop_key(&key);
-                }
-            }
-            Err(error) => {
-                tracing::debug!(cluster, kind = resource.kind, error = errors::words(&error), "a watch is interrupted");
-                if gone(&error) {
-                    return;
-                }
-                told(book, name, watch_problem(&error, &resource.kind));
-            }
-        }
-    }
-}
-
 /// The kind was removed, or its preferred version changed: look again.
 fn gone(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::InitialListFailed(e) | watcher::Error::WatchStartFailed(e) if errors::status(e) == Some(404))
@@ -271,25 +305,34 @@ fn key(resource: &ApiResource, meta: &ObjectMeta) -> Option<ObjectKey> {
     Some(ObjectKey::new(&resource.group, &resource.kind, meta.namespace.as_deref().unwrap_or(""), name))
 }
 
-fn put(book: &Shared, resource: &ApiResource, mut object: Slim) -> Option<ObjectKey> {
+fn put(book: &Shared, here: &[String], resource: &ApiResource, mut object: Slim) -> Option<ObjectKey> {
     let key = key(resource, &object.metadata)?;
-    let listing = listing(&key, &object);
+    let listing = listing(&key, &object, here);
     shorten(&mut object.spec, 0);
     if let Some(conditions) = object.status.as_mut().and_then(|s| s.conditions.as_mut()) {
         // Argo CD's conditions are there only while they hold; of Flux's, Ready says it.
         conditions.retain(|c| key.kind == "Application" || c.r#type.as_deref() == Some("Ready"));
         for condition in conditions {
-            condition.message = condition.message.take().map(|m| m.chars().take(300).collect());
+            condition.message = condition.message.take().map(capped);
         }
+    }
+    if let Some(operation) = object.status.as_mut().and_then(|s| s.operation_state.as_mut()) {
+        operation.message = operation.message.take().map(capped);
     }
     let mut card = serde_json::to_value(&object).unwrap_or(Value::Null);
     card["kind"] = json!(key.kind);
-    card["metadata"] = json!({"namespace": key.namespace, "name": key.name});
+    let skip = object.metadata.annotations.as_ref().and_then(|a| a.get("argocd.argoproj.io/skip-reconcile"));
+    card["metadata"] = json!({"namespace": key.namespace, "name": key.name, "skip": skip});
     book.write().put(key.clone(), &card, listing);
     Some(key)
 }
 
-fn listing(key: &ObjectKey, object: &Slim) -> Option<Listing> {
+/// The engines' own words in a card: one line, of a length that people read.
+fn capped(words: String) -> String {
+    words.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn listing(key: &ObjectKey, object: &Slim, here: &[String]) -> Option<Listing> {
     if key.kind == "GitRepository" {
         return None;
     }
@@ -301,7 +344,7 @@ fn listing(key: &ObjectKey, object: &Slim) -> Option<Listing> {
         "spec": {"destination": object.spec.get("destination"), "kubeConfig": object.spec.get("kubeConfig")},
         "status": {"controllerNamespace": status.and_then(|s| s.controller_namespace.as_deref())},
     });
-    let mut listing = Listing::of(&view)?;
+    let mut listing = Listing::of(&view, here)?;
     listing.objects = if key.kind == "Application" {
         let entries = status.and_then(|s| s.resources.as_deref()).unwrap_or_default();
         Some(entries.iter().filter(|e| e.hook != Some(true)).map(entry_key).collect())

@@ -146,8 +146,9 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// What an owner's own object says; `None` for kinds that own nothing.
-    pub fn of(object: &Value) -> Option<Self> {
+    /// What an owner's own object says; `None` for kinds that own nothing. `here` are further addresses
+    /// under which this cluster is known, besides the one that every pod knows.
+    pub fn of(object: &Value, here: &[String]) -> Option<Self> {
         let meta = object.get("metadata")?;
         let status = object.get("status").unwrap_or(&Value::Null);
         let spec = object.get("spec").unwrap_or(&Value::Null);
@@ -158,7 +159,7 @@ impl Listing {
             return Some(Self {
                 owner: OwnerRef::new(Engine::Argocd, kind, namespace, name),
                 objects: Some(argo_resources(status)),
-                remote: remote_destination(spec),
+                remote: remote_destination(spec, here),
                 plane: (!plane.is_empty()).then(|| plane.to_owned()),
             });
         }
@@ -191,10 +192,12 @@ fn argo_resources(status: &Value) -> Vec<ObjectKey> {
 
 /// The destination of an Application, when it is not the cluster that Argo CD runs in
 /// (argo-cd: common/common.go, KubernetesInternalAPIServerAddr; the built-in name is `in-cluster`).
-fn remote_destination(spec: &Value) -> Option<String> {
+fn remote_destination(spec: &Value, here: &[String]) -> Option<String> {
     let destination = spec.get("destination")?;
     let (server, name) = (text(destination, "server"), text(destination, "name"));
-    let local = matches!(server.trim_end_matches('/'), "https://kubernetes.default.svc")
+    let bare = server.trim_end_matches('/');
+    let local = bare == "https://kubernetes.default.svc"
+        || (!bare.is_empty() && here.iter().any(|h| h.trim_end_matches('/').eq_ignore_ascii_case(bare)))
         || (server.is_empty() && matches!(name, "" | "in-cluster"));
     (!local).then(|| if server.is_empty() { format!("cluster {name}") } else { server.to_owned() })
 }

@@ -7,6 +7,7 @@
 mod facts;
 mod ids;
 mod index;
+mod reads;
 mod source;
 mod walk;
 
@@ -16,8 +17,9 @@ mod tests;
 pub use facts::{ArgoPlane, Listing, ObjectFacts, ParentRef, Planes, Tracking};
 pub use ids::{TrackingId, instance_name, inventory_id, parse_instance, tracking_id};
 pub use index::{Index, Known};
+pub use reads::{Tree, reaches};
 pub use source::{
-    Follow, Reach, SourceBasis, argocd_override_files, canonical_path, destination_namespace, editable, feeds, follow,
+    Feed, Follow, Reach, SourceBasis, argocd_override_files, canonical_path, destination_namespace, editable, feeds, follow,
     full_hash, reach, repo_key, source_object, sources,
 };
 pub use walk::{Loaded, MAX_DEPTH, Step, Walk};

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::facts::text;
 use super::ids::instance_name;
+use super::reads::join;
 use crate::error::{Problem, Result};
 use crate::model::{Engine, ObjectKey, OwnerRef, Source, SourceKind};
 
@@ -66,37 +67,103 @@ pub fn sources(basis: SourceBasis<'_>) -> Result<Vec<Source>> {
     }
 }
 
+/// A source as far as it matters for who else reads a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feed {
+    /// The source.
+    pub source: Source,
+    /// Files outside its folder that it reads for certain (value files), from the repository's root.
+    pub files: Vec<String>,
+    /// It may read files that cannot be named (patterns, plugins, another repository's include).
+    pub unclear: bool,
+    /// It reads nothing but `files`: an Argo CD source that only lends files to others (`$ref/…`).
+    pub lends: bool,
+}
+
+impl Feed {
+    fn of(source: Source) -> Self {
+        let unclear = source.kind == Some(SourceKind::Other);
+        Self { source, files: Vec::new(), unclear, lends: false }
+    }
+}
+
 /// Everything that an owner may read, for finding who else a file feeds: like [`sources`], but what
 /// cannot be resolved (charts, hydrated and opaque sources) is kept as a source that may read anything.
-pub fn feeds(basis: SourceBasis<'_>) -> Vec<Source> {
+pub fn feeds(basis: SourceBasis<'_>) -> Vec<Feed> {
     if let Ok(found) = sources(basis) {
-        return found;
+        let mut feeds: Vec<Feed> = found.into_iter().map(Feed::of).collect();
+        if basis.owner.engine == Engine::Argocd {
+            lend(basis.object, &mut feeds);
+        }
+        return feeds;
     }
-    let unresolved = |url: &str, revision: String, path: &str, kind| Source {
-        url: url.to_owned(),
-        target_revision: revision,
-        path: canonical_path(path),
-        kind: Some(kind),
-        index: 0,
-        deployed: None,
-        recurse: true,
-        overrides: Vec::new(),
+    let unresolved = |url: &str, revision: String, path: &str, kind| {
+        Feed::of(Source {
+            url: url.to_owned(),
+            target_revision: revision,
+            path: canonical_path(path),
+            kind: Some(kind),
+            index: 0,
+            deployed: None,
+            recurse: true,
+            overrides: Vec::new(),
+        })
     };
     if let Some(hydrator) = basis.object.pointer("/spec/sourceHydrator") {
         let dry = hydrator.get("drySource").unwrap_or(&Value::Null);
-        return vec![unresolved(
-            text(dry, "repoURL"),
-            text(dry, "targetRevision").to_owned(),
-            text(dry, "path"),
-            SourceKind::Other,
-        )];
+        let revision = text(dry, "targetRevision").to_owned();
+        return vec![unresolved(text(dry, "repoURL"), revision, text(dry, "path"), SourceKind::Other)];
     }
-    let chart = basis.object.pointer("/spec/chart/spec/chart").and_then(Value::as_str).unwrap_or("");
+    let chart = basis.object.pointer("/spec/chart/spec").unwrap_or(&Value::Null);
     match basis.source.and_then(|s| s.get("spec")) {
         Some(spec) if !text(spec, "url").is_empty() => {
-            vec![unresolved(text(spec, "url"), flux_ref(spec), chart, SourceKind::Helm)]
+            let mut feed = unresolved(text(spec, "url"), flux_ref(spec), text(chart, "chart"), SourceKind::Helm);
+            // Relative to the source's root (source-controller: api/v1/helmchart_types.go).
+            let files = chart.get("valuesFiles").and_then(Value::as_array).into_iter().flatten();
+            feed.files = files.filter_map(Value::as_str).filter_map(|f| join("", f)).collect();
+            vec![feed]
         }
         _ => Vec::new(),
+    }
+}
+
+/// Gives each source the value files that its own or other sources' Helm settings name
+/// (argo-cd: docs/user-guide/multiple_sources.md).
+fn lend(object: &Value, feeds: &mut [Feed]) {
+    let many = object.pointer("/spec/sources").and_then(Value::as_array).filter(|s| !s.is_empty());
+    let list: Vec<&Value> = match many {
+        Some(list) => list.iter().collect(),
+        None => object.pointer("/spec/source").into_iter().collect(),
+    };
+    for (i, source) in list.iter().enumerate() {
+        let only_lends = !text(source, "ref").is_empty() && text(source, "path").is_empty() && text(source, "chart").is_empty();
+        if let Some(feed) = feeds.get_mut(i).filter(|_| only_lends) {
+            (feed.lends, feed.unclear) = (true, false);
+        }
+    }
+    for (i, source) in list.iter().enumerate() {
+        let values = source.pointer("/helm/valueFiles").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let parameters = source.pointer("/helm/fileParameters").and_then(Value::as_array).into_iter().flatten();
+        let files = values.chain(parameters.filter_map(|p| p.get("path")?.as_str()));
+        let files: Vec<&str> = files.filter(|f| !f.contains("://")).collect();
+        for file in files {
+            let (to, path) = match file.strip_prefix('$').and_then(|f| f.split_once('/')) {
+                Some((name, path)) => (list.iter().position(|s| text(s, "ref") == name), join("", path)),
+                None if file.starts_with('/') => (Some(i), join("", file)),
+                None => (Some(i), join(text(source, "path"), file)),
+            };
+            let Some(feed) = to.and_then(|to| feeds.get_mut(to)) else { continue };
+            match path.filter(|p| !p.contains(['*', '?', '['])) {
+                Some(path) => feed.files.push(path),
+                None => feed.unclear = true,
+            }
+        }
+        // Components may lie anywhere.
+        if source.pointer("/kustomize/components").and_then(Value::as_array).is_some_and(|c| !c.is_empty())
+            && let Some(feed) = feeds.get_mut(i)
+        {
+            feed.unclear = true;
+        }
     }
 }
 

@@ -25,7 +25,7 @@ fn flux(kind: &str, name: &str, ids: Option<&[&str]>) -> Value {
 fn index(crs: &[Value]) -> Index {
     let mut index = Index::new();
     for cr in crs {
-        index.apply(Listing::of(cr).unwrap());
+        index.apply(Listing::of(cr, &[]).unwrap());
     }
     index
 }
@@ -245,6 +245,15 @@ fn an_application_that_delivers_to_another_cluster_claims_nothing_here() {
     assert!(matches!(got, Ownership::Orphaned { mark, .. } if mark.contains("https://10.1.1.1")));
 }
 
+#[test]
+fn an_address_of_this_very_cluster_is_no_other_cluster() {
+    let mut here = app("argocd", "shop", &[DEPLOYMENT]);
+    here["spec"]["destination"] = json!({"server": "https://10.1.1.1:6443/", "namespace": "shop"});
+    let known = ["https://10.1.1.1:6443".to_owned()];
+    assert_eq!(Listing::of(&here, &known).unwrap().remote, None);
+    assert!(Listing::of(&here, &[]).unwrap().remote.is_some());
+}
+
 fn ks_labels(name: &str) -> Value {
     json!({"labels": {"kustomize.toolkit.fluxcd.io/name": name, "kustomize.toolkit.fluxcd.io/namespace": "flux-system"}})
 }
@@ -420,10 +429,10 @@ fn tracking_ids_of_every_shape() {
 fn the_index_touches_only_the_difference_and_forgets() {
     let service = ObjectKey::new("", "Service", "shop", "checkout");
     let mut index = index(&[app("argocd", "a", &[DEPLOYMENT, ("", "Service", "shop", "checkout")])]);
-    index.apply(Listing::of(&app("argocd", "b", &[DEPLOYMENT])).unwrap());
+    index.apply(Listing::of(&app("argocd", "b", &[DEPLOYMENT]), &[]).unwrap());
     assert_eq!(index.len(), 2);
     assert_eq!(index.listing(&deployment()).len(), 2);
-    index.apply(Listing::of(&app("argocd", "a", &[("", "Service", "shop", "checkout")])).unwrap());
+    index.apply(Listing::of(&app("argocd", "a", &[("", "Service", "shop", "checkout")]), &[]).unwrap());
     assert_eq!(index.listing(&deployment()), [&application("argocd", "b")]);
     assert_eq!(index.listing(&service), [&application("argocd", "a")]);
     index.remove(&application("argocd", "b"));
@@ -615,4 +624,25 @@ fn what_cannot_be_resolved_counts_as_shared() {
     assert_eq!(reach(&source(Some(SourceKind::Kustomize), "overlays/prod", false), "base/deploy.yaml"), Reach::Maybe);
     assert_eq!(reach(&source(None, "", true), "anything.yaml"), Reach::Reads);
     assert_eq!(reach(&source(None, "x", true), "y/a.yaml"), Reach::Maybe);
+}
+
+#[test]
+fn value_files_belong_to_the_source_that_they_come_from() {
+    let many = json!({"spec": {"sources": [
+        {"repoURL": "https://x/values.git", "ref": "values", "targetRevision": "main"},
+        {"repoURL": "https://x/app.git", "path": "charts/app", "helm": {"valueFiles": ["values-prod.yaml", "/common.yaml", "$values/prod/app.yaml", "https://y/z.yaml"]}},
+        {"repoURL": "https://x/more.git", "path": "c", "helm": {"valueFiles": ["env/*.yaml"]}}]}});
+    let got = feeds(SourceBasis { owner: &application("argocd", "shop"), object: &many, source: None });
+    assert_eq!((got[0].files.as_slice(), got[0].lends, got[0].unclear), (["prod/app.yaml".to_owned()].as_slice(), true, false));
+    assert_eq!(got[1].files, ["charts/app/values-prod.yaml", "common.yaml"]);
+    assert!(got[2].unclear && !got[1].unclear);
+}
+
+#[test]
+fn a_helm_release_reads_its_chart_and_value_files_from_its_source() {
+    let release = OwnerRef::new(Engine::Flux, "HelmRelease", "flux-system", "web");
+    let object = json!({"spec": {"chart": {"spec": {"chart": "./charts/web", "valuesFiles": ["./values/prod.yaml"], "sourceRef": {"kind": "GitRepository", "name": "fl"}}}}});
+    let source = json!({"spec": {"url": "https://x/y.git", "ref": {"branch": "main"}}});
+    let got = feeds(SourceBasis { owner: &release, object: &object, source: Some(&source) });
+    assert_eq!((got[0].source.path.as_str(), got[0].files.as_slice()), ("charts/web", ["values/prod.yaml".to_owned()].as_slice()));
 }
