@@ -1,1 +1,2 @@
 //! Small servers that speak the real protocols on loopback.
+pub mod cluster;
