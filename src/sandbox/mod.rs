@@ -2,6 +2,7 @@
 
 pub mod bot;
 pub mod clock;
+pub mod cluster;
 pub mod forge;
 mod gate;
 pub mod git;

@@ -1,0 +1,6 @@
+//! The sandbox against real clients, and against what the recordings show.
+
+mod api;
+mod argo;
+mod kubectl;
+mod world;
