@@ -56,8 +56,13 @@ pub async fn run(config: &Path, args: Serve) -> Result<ExitCode> {
     };
     let state = loaded.bootstrap.state_dir.clone();
     let start = || start_daemon(config, &state);
-    crate::server::bridge(&crate::server::socket_path(&state), &agent, start).await?;
-    Ok(ExitCode::SUCCESS)
+    let ended = crate::server::bridge(&state.join(crate::server::SOCKET), &agent, start).await;
+    if let Err(problem) = ended {
+        eprintln!("{problem}");
+        std::process::exit(2);
+    }
+    // Reading standard input may hold a thread: the process ends here.
+    std::process::exit(0)
 }
 
 /// Starts the daemon in a process group of its own, so that closing this client ends nothing.

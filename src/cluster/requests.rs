@@ -65,21 +65,25 @@ pub(super) async fn get_optional(client: &kube::Client, url: &str) -> Result<Opt
     }
 }
 
+fn page_url(collection: &str, selector: &str, token: &str) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.append_pair("limit", &LIMIT.to_string());
+    if let Some((key, value)) = selector.split_once(':') {
+        query.append_pair(key, value);
+    }
+    if !token.is_empty() {
+        query.append_pair("continue", token);
+    }
+    format!("{collection}?{}", query.finish())
+}
+
 /// Items of a collection, page by page; a collection that is not served has none. An incomplete list
 /// would be a wrong answer, so too many are a problem.
 pub(super) async fn list(client: &kube::Client, collection: &str, selector: &str) -> Result<Vec<Value>> {
     let mut items = Vec::new();
     let mut token = String::new();
     for _ in 0..PAGES {
-        let mut query = url::form_urlencoded::Serializer::new(String::new());
-        query.append_pair("limit", &LIMIT.to_string());
-        if let Some((key, value)) = selector.split_once(':') {
-            query.append_pair(key, value);
-        }
-        if !token.is_empty() {
-            query.append_pair("continue", &token);
-        }
-        let Some(mut page) = get_optional(client, &format!("{collection}?{}", query.finish())).await? else { break };
+        let Some(mut page) = get_optional(client, &page_url(collection, selector, &token)).await? else { break };
         if let Some(Value::Array(more)) = page.get_mut("items").map(Value::take) {
             items.extend(more);
         }

@@ -109,7 +109,7 @@ pub(crate) fn by_trailer(repo: &Repository, tip: &str, key: &str, value: &str, l
     Ok(None)
 }
 
-fn trailers(message: &str, key: &str) -> Vec<String> {
+pub(super) fn trailers(message: &str, key: &str) -> Vec<String> {
     let Ok(found) = git2::message_trailers_strs(message) else { return Vec::new() };
     found.iter().filter(|(k, _)| k.eq_ignore_ascii_case(key)).map(|(_, v)| v.trim().to_owned()).collect()
 }

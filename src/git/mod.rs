@@ -5,6 +5,7 @@
 //! blocking pool, one at a time per mirror and lane (`lane`).
 
 mod access;
+mod audit;
 mod commit;
 mod failure;
 mod history;
@@ -22,6 +23,7 @@ mod tests;
 mod url;
 
 pub use access::Credentials;
+pub use audit::audit_trailers;
 pub use commit::{CommitRequest, FileChange, Identity};
 pub use history::{CommitInfo, CommitRange};
 pub use objects::{DirEntry, EntryKind, FileContent, ReadLimits, TreeFile, blob_id, is_lfs_pointer};

@@ -165,7 +165,6 @@ impl Pipeline {
                 change: change.id.to_string(),
                 digest: change.digest.0.clone(),
                 requested_by: change.sealed.requester.clone(),
-                sponsor: change.sealed.sponsor.clone(),
                 approved_by: auth.by().to_vec(),
                 policy: format!("{}@{}", change.sealed.rules.join(","), change.sealed.policy_version),
                 audit: format!("{}/{}", head.seq, head.hash),

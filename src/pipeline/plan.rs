@@ -216,20 +216,20 @@ impl Pipeline {
                 if f.owner == place.owner {
                     continue;
                 }
-                let fed = match (f.reach, f.source.kind) {
+                let fed = match (f.reach, f.feed.source.kind) {
                     (Reach::Never, _) => false,
                     (Reach::Reads, _) => true,
                     (Reach::Maybe, Some(SourceKind::Plain | SourceKind::Kustomize) | None) => {
-                        let id = (f.source.path.clone(), true);
+                        let id = (f.feed.source.path.clone(), true);
                         if !closures.contains_key(&id) {
                             // A tree that cannot be read counts as shared.
-                            let read = self.snapshot(repo, &place.base, &f.source.path).await;
+                            let read = self.snapshot(repo, &place.base, &f.feed.source.path).await;
                             closures.insert(id.clone(), read.unwrap_or_else(|_| Files::from([((*path).to_owned(), Vec::new())])));
                         }
                         closures.get(&id).is_some_and(|files| files.contains_key(*path))
                     }
                     (Reach::Maybe, Some(SourceKind::Helm)) => {
-                        f.source.overrides.iter().any(|o| o.contains("..") || o.contains('$') || o.contains(*path))
+                        f.feed.source.overrides.iter().any(|o| o.contains("..") || o.contains('$') || o.contains(*path))
                     }
                     (Reach::Maybe, Some(SourceKind::Other)) => true,
                 };
