@@ -35,7 +35,8 @@ pub fn replay(files: &[PathBuf], out: &mut impl Write) -> Result<(), Problem> {
         let mut judge = Judge::new(JudgeConfig::default());
         let mut last = 0;
         for (n, line) in &lines {
-            let recorded: Recorded = serde_json::from_value(line.clone()).map_err(|e| malformed(&name, *n, &e.to_string()))?;
+            let recorded: Recorded =
+                serde_json::from_value(line.clone()).map_err(|e| malformed(&name, *n, &e.to_string()))?;
             last = last.max(recorded.t_ms());
             print(&name, &judge.feed(recorded.t_ms(), &recorded.line), out)?;
         }
@@ -47,7 +48,11 @@ pub fn replay(files: &[PathBuf], out: &mut impl Write) -> Result<(), Problem> {
 /// The lines of a recording with their numbers; `None` if it has no HEAD line.
 fn recording(file: &Path, name: &str) -> Result<Option<Vec<(usize, Value)>>, Problem> {
     let unreadable = |e: &std::io::Error| {
-        Problem::new("replay.unreadable", format!("{name} cannot be read: {e}."), "Name a recording that exists (JSON lines, HEAD first).")
+        Problem::new(
+            "replay.unreadable",
+            format!("{name} cannot be read: {e}."),
+            "Name a recording that exists (JSON lines, HEAD first).",
+        )
     };
     let reader = BufReader::new(File::open(file).map_err(|e| unreadable(&e))?);
     let mut lines = Vec::new();
@@ -99,7 +104,8 @@ fn malformed(file: &str, line: usize, why: &str) -> Problem {
 }
 
 fn output(e: &std::io::Error) -> Problem {
-    Problem::new("replay.output", format!("The result cannot be written: {e}."), "Look at where the output goes.").later()
+    Problem::new("replay.output", format!("The result cannot be written: {e}."), "Look at where the output goes.")
+        .later()
 }
 
 #[cfg(test)]
@@ -143,4 +149,3 @@ mod tests {
         assert!(p.message.starts_with("all.jsonl"), "{}", p.message);
     }
 }
-

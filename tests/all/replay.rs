@@ -8,7 +8,11 @@ use serde_json::Value;
 
 fn traces() -> Vec<PathBuf> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/traces");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "jsonl")).collect();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.extension().is_some_and(|e| e == "jsonl"))
+        .collect();
     files.sort();
     files
 }
@@ -23,8 +27,10 @@ fn run(files: &[PathBuf]) -> Vec<Value> {
 fn every_expected_commit_gets_lines_that_a_checker_can_read() {
     let files = traces();
     let lines = run(&files);
-    let told: BTreeSet<(String, String)> =
-        lines.iter().map(|l| (l["trace"].as_str().unwrap().to_owned(), l["commit"].as_str().unwrap().to_owned())).collect();
+    let told: BTreeSet<(String, String)> = lines
+        .iter()
+        .map(|l| (l["trace"].as_str().unwrap().to_owned(), l["commit"].as_str().unwrap().to_owned()))
+        .collect();
     let expected = files.iter().find(|f| f.ends_with("expected.jsonl")).unwrap();
     for line in std::fs::read_to_string(expected).unwrap().lines() {
         let e: Value = serde_json::from_str(line).unwrap();

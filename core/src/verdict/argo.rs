@@ -38,7 +38,8 @@ pub(super) fn follow(track: &mut Track, app: &Value, now: i64, first: bool) {
         (Some(start), _) => Some((start, now)),
         (None, _) => None,
     };
-    let idle = text(app, "/status/sync/status") == "OutOfSync" && automated(app) && operation(app).is_none_or(|o| !o.running);
+    let idle =
+        text(app, "/status/sync/status") == "OutOfSync" && automated(app) && operation(app).is_none_or(|o| !o.running);
     let revision = sync_revisions(app).join(",");
     track.idle = match track.idle.take() {
         _ if !idle => None,
@@ -91,7 +92,15 @@ fn operation(app: &Value) -> Option<Operation<'_>> {
     if let (Some(asked), false) = (asked, at_work) {
         // Posted and not begun: what is still in the status is the operation before.
         let revs = if asked.is_empty() { sync_revisions(app) } else { asked };
-        return Some(Operation { running: true, phase: "", revs, message: "", retries: 0, limit: None, failing: false });
+        return Some(Operation {
+            running: true,
+            phase: "",
+            revs,
+            message: "",
+            retries: 0,
+            limit: None,
+            failing: false,
+        });
     }
     let state = state?;
     let mut revs = own.unwrap_or_default();
@@ -116,7 +125,9 @@ fn operation(app: &Value) -> Option<Operation<'_>> {
 /// Whether the comparison in the status was made with the spec as it is now.
 fn compared_with_spec(app: &Value) -> bool {
     let same = |pointer: &str| {
-        let (Some(spec), Some(compared)) = (at(app, &format!("/spec/{pointer}")), at(app, &format!("/status/sync/comparedTo/{pointer}"))) else {
+        let (Some(spec), Some(compared)) =
+            (at(app, &format!("/spec/{pointer}")), at(app, &format!("/status/sync/comparedTo/{pointer}")))
+        else {
             return true;
         };
         let sources = |v: &Value| match v {
@@ -126,11 +137,17 @@ fn compared_with_spec(app: &Value) -> bool {
         let (spec, compared) = (sources(spec), sources(compared));
         spec.len() == compared.len()
             && spec.iter().zip(&compared).all(|(s, c)| {
-                ["repoURL", "path", "targetRevision", "chart"].iter().all(|f| text(s, &format!("/{f}")) == text(c, &format!("/{f}")))
+                ["repoURL", "path", "targetRevision", "chart"]
+                    .iter()
+                    .all(|f| text(s, &format!("/{f}")) == text(c, &format!("/{f}")))
             })
     };
     // Where `sources` is set, `source` is ignored (argo-cd: Application.Spec.GetSources).
-    if at(app, "/spec/sources").and_then(Value::as_array).is_some_and(|s| !s.is_empty()) { same("sources") } else { same("source") }
+    if at(app, "/spec/sources").and_then(Value::as_array).is_some_and(|s| !s.is_empty()) {
+        same("sources")
+    } else {
+        same("source")
+    }
 }
 
 /// What the Application says about the commit.
@@ -143,7 +160,10 @@ pub(super) fn view(ask: &Ask) -> View {
     let synced = text(app, "/status/sync/status") == "Synced";
     let noticed = ask.within(revs.iter().copied());
     let op = operation(app);
-    let mut view = View::waiting(Code::NotNoticed, format!("Argo CD has not compared {} yet; without a refresh it may take minutes.", short(ask.commit)));
+    let mut view = View::waiting(
+        Code::NotNoticed,
+        format!("Argo CD has not compared {} yet; without a refresh it may take minutes.", short(ask.commit)),
+    );
     view.applied = synced && noticed && compared_with_spec(app);
     view.applied_without = synced && ask.without(revs.iter().copied());
     if synced {
@@ -157,7 +177,8 @@ pub(super) fn view(ask: &Ask) -> View {
         view.begun |= ask.about(op.revs.iter().copied());
         view.busy = op.running && ask.about(op.revs.iter().copied());
     }
-    view.failure = failed_operation(ask, app, op.as_ref()).or_else(|| comparison_error(ask, &track, &mut view.deadline));
+    view.failure =
+        failed_operation(ask, app, op.as_ref()).or_else(|| comparison_error(ask, &track, &mut view.deadline));
     wait(ask, app, &track, op.as_ref(), noticed, &mut view);
     view
 }
@@ -180,13 +201,17 @@ fn failed_operation(ask: &Ask, app: &Value, op: Option<&Operation>) -> Option<Fa
         );
     }
     // Prune of everything is refused without an operation (argo-cd: controller/appcontroller.go autoSync).
-    let guard = conditions(app).find(|c| text(c, "/type") == "SyncError" && text(c, "/message").contains("wipe out"))?;
+    let guard =
+        conditions(app).find(|c| text(c, "/type") == "SyncError" && text(c, "/message").contains("wipe out"))?;
     (ask.about(sync_revisions(app)) && text(app, "/status/sync/status") == "OutOfSync")
         .then(|| fail(Code::SyncFailed, format!("Argo CD refuses to sync: \"{}\"", quote(text(guard, "/message")))))?
 }
 
 fn refused(message: &str) -> bool {
-    message.contains("not permitted in project") || message.contains("is not permitted") || message.contains("is forbidden:") || message.contains("(Forbidden)")
+    message.contains("not permitted in project")
+        || message.contains("is not permitted")
+        || message.contains("is forbidden:")
+        || message.contains("(Forbidden)")
 }
 
 /// A standing error of comparison, if there is reason to think that this commit was compared.
@@ -195,7 +220,9 @@ fn comparison_error(ask: &Ask, track: &Track, deadline: &mut Option<i64>) -> Opt
     // Where an earlier commit may be the cause, the error must come after the push.
     let slack = if ask.follows { 0 } else { TOLD_LATE_MS };
     let appeared = error.since > ask.since.saturating_sub(slack) && !error.at_first_sight;
-    let compared = track.answered.filter(|(asked, done)| *done > ask.since && *asked >= ask.since.saturating_sub(REFRESH_SLACK_MS));
+    let compared = track
+        .answered
+        .filter(|(asked, done)| *done > ask.since && *asked >= ask.since.saturating_sub(REFRESH_SLACK_MS));
     let outlived = error.since.max(ask.since).saturating_add(REVISION_CACHE_MS);
     let since = if appeared {
         error.since
@@ -224,16 +251,28 @@ fn wait(ask: &Ask, app: &Value, track: &Track, op: Option<&Operation>, noticed: 
     let c = short(ask.commit);
     let frozen = text(app, "/metadata/annotations/argocd.argoproj.io~1skip-reconcile") == "true";
     if frozen && !view.applied {
-        return view.wait(Code::Suspended, "The Application carries argocd.argoproj.io/skip-reconcile, so Argo CD does nothing about it.");
+        return view.wait(
+            Code::Suspended,
+            "The Application carries argocd.argoproj.io/skip-reconcile, so Argo CD does nothing about it.",
+        );
     }
     let running = op.filter(|o| o.running);
     if let Some(op) = running.filter(|o| o.message.contains("blocked by sync window")) {
-        return view.wait(Code::SyncWindow, format!("\"{}\"; it goes on by itself when the window ends.", quote(op.message)));
+        return view
+            .wait(Code::SyncWindow, format!("\"{}\"; it goes on by itself when the window ends.", quote(op.message)));
     }
     if let Some(op) = running.filter(|o| ask.about(o.revs.iter().copied())) {
         return if op.failing {
-            let limit = op.limit.map_or_else(String::new, |l| if l < 0 { " of any number".into() } else { format!(" of {l}") });
-            view.wait(Code::Retrying, format!("The sync of {c} failed and is tried again (retry {}{limit}): \"{}\"", op.retries, quote(op.message)))
+            let limit =
+                op.limit.map_or_else(String::new, |l| if l < 0 { " of any number".into() } else { format!(" of {l}") });
+            view.wait(
+                Code::Retrying,
+                format!(
+                    "The sync of {c} failed and is tried again (retry {}{limit}): \"{}\"",
+                    op.retries,
+                    quote(op.message)
+                ),
+            )
         } else {
             let words = if op.message.is_empty() { String::new() } else { format!(": \"{}\"", quote(op.message)) };
             view.wait(Code::Syncing, format!("Argo CD is syncing {c}{words}."))
@@ -241,7 +280,10 @@ fn wait(ask: &Ask, app: &Value, track: &Track, op: Option<&Operation>, noticed: 
     }
     if !noticed {
         if let Some(asked) = track.asked {
-            let say = format!("The refresh that was asked for {} s ago is unanswered: the application controller seems to be down.", ask.now.saturating_sub(asked) / 1000);
+            let say = format!(
+                "The refresh that was asked for {} s ago is unanswered: the application controller seems to be down.",
+                ask.now.saturating_sub(asked) / 1000
+            );
             view.wait_longer(Some(asked.max(ask.since)), SILENT_MS, ask.now, (Code::EngineDown, say));
         }
         return;
@@ -274,7 +316,9 @@ fn out_of_sync(ask: &Ask, app: &Value, track: &Track, op: Option<&Operation>, vi
     if text(app, "/status/sync/status") == "OutOfSync" {
         let done = op.is_some_and(|o| o.phase == "Succeeded" && ask.within(o.revs.iter().copied()));
         if !automated(app) {
-            let say = format!("Argo CD has compared {c} and does not sync this Application by itself: a person has to start the sync.");
+            let say = format!(
+                "Argo CD has compared {c} and does not sync this Application by itself: a person has to start the sync."
+            );
             if !done {
                 return view.wait(Code::ManualSync, say);
             }
@@ -288,7 +332,10 @@ fn out_of_sync(ask: &Ask, app: &Value, track: &Track, op: Option<&Operation>, vi
             .unwrap_or_default();
         let prune = |r: &&Value| r.get("requiresPruning").and_then(Value::as_bool) == Some(true);
         if done && !waiting.is_empty() && waiting.iter().all(prune) {
-            return view.wait(Code::ManualSync, format!("{c} is applied but for what it deletes: pruning is off, a person has to prune."));
+            return view.wait(
+                Code::ManualSync,
+                format!("{c} is applied but for what it deletes: pruning is off, a person has to prune."),
+            );
         }
         view.wait(Code::Syncing, format!("Argo CD has compared {c} and is about to sync it."));
         if !done && let Some((say, after)) = window(ask, app) {
@@ -315,6 +362,10 @@ fn window(ask: &Ask, app: &Value) -> Option<(String, i64)> {
         .take(5)
         .map(|w| quote(&format!("{} \"{}\" for {}", text(w, "/kind"), text(w, "/schedule"), text(w, "/duration"))))
         .collect();
-    let say = format!("The automated sync does not start; the project {} has sync windows: {}.", quote(name), words.join(", "));
+    let say = format!(
+        "The automated sync does not start; the project {} has sync windows: {}.",
+        quote(name),
+        words.join(", ")
+    );
     Some((say, WINDOW_MS))
 }

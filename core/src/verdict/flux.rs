@@ -42,8 +42,11 @@ pub(super) fn follow(track: &mut Track, ks: &Value, now: i64) {
     match text(ready, "/status") {
         "True" => track.ks = None,
         "False" => {
-            track.ks = failure_code(text(ready, "/reason"), text(ready, "/message"))
-                .map(|code| KsFailure { rev, code, words: quote(text(ready, "/message")) });
+            track.ks = failure_code(text(ready, "/reason"), text(ready, "/message")).map(|code| KsFailure {
+                rev,
+                code,
+                words: quote(text(ready, "/message")),
+            });
         }
         _ => {}
     }
@@ -145,7 +148,12 @@ impl<'a> Kustomization<'a> {
 
     /// Revisions in force and at work.
     pub(super) fn taken(&self) -> Vec<String> {
-        in_force(self.ks).into_iter().chain([attempting(self.ks)]).filter(|r| !r.is_empty()).map(|r| hash(r).to_owned()).collect()
+        in_force(self.ks)
+            .into_iter()
+            .chain([attempting(self.ks)])
+            .filter(|r| !r.is_empty())
+            .map(|r| hash(r).to_owned())
+            .collect()
     }
 
     /// The failure of the commit, if there is one.
@@ -155,13 +163,19 @@ impl<'a> Kustomization<'a> {
                 "" => text(self.ks, "/spec/interval"),
                 r => r,
             };
-            let again = if again.is_empty() { String::new() } else { format!(" Flux tries again every {}.", quote(again)) };
+            let again =
+                if again.is_empty() { String::new() } else { format!(" Flux tries again every {}.", quote(again)) };
             let settle_ms = if f.code == Code::SourceFailed { FETCH_SETTLE_MS } else { SETTLE_MS };
             let say = format!("{} failed on {} ({}): \"{}\".{again}", self.name, short(ask.commit), f.code, f.words);
             return Some(Failure { code: f.code, say, settle_ms, hard: false });
         }
         let fetch = self.source_track.fetch.as_ref().filter(|_| !self.fetched && !self.attempted)?;
-        let say = format!("{} cannot be fetched, so {} cannot arrive: \"{}\"", self.source_name, short(ask.commit), fetch.words);
+        let say = format!(
+            "{} cannot be fetched, so {} cannot arrive: \"{}\"",
+            self.source_name,
+            short(ask.commit),
+            fetch.words
+        );
         Some(Failure { code: Code::SourceFailed, say, settle_ms: FETCH_SETTLE_MS, hard: false })
     }
 
@@ -170,20 +184,32 @@ impl<'a> Kustomization<'a> {
         let c = short(ask.commit);
         let on = |o: &Value| at(o, "/spec/suspend").and_then(Value::as_bool) == Some(true);
         if on(self.ks) {
-            return view.wait(Code::Suspended, format!("{} is suspended (and may still say Ready): {c} waits until somebody resumes it.", self.name));
+            return view.wait(
+                Code::Suspended,
+                format!("{} is suspended (and may still say Ready): {c} waits until somebody resumes it.", self.name),
+            );
         }
         if !self.fetched && !self.attempted {
             if self.source.is_some_and(on) {
-                return view.wait(Code::Suspended, format!("{} is suspended: {c} waits until somebody resumes it.", self.source_name));
+                return view.wait(
+                    Code::Suspended,
+                    format!("{} is suspended: {c} waits until somebody resumes it.", self.source_name),
+                );
             }
             view.wait(Code::NotNoticed, format!("{} has not fetched {c} yet.", self.source_name));
             let asked = self.source_track.asked.map(|t| t.max(ask.since));
-            let silent = format!("{} leaves the request to fetch unanswered: source-controller seems to be down.", self.source_name);
+            let silent = format!(
+                "{} leaves the request to fetch unanswered: source-controller seems to be down.",
+                self.source_name
+            );
             return view.wait_longer(asked, SILENT_MS, ask.now, (Code::EngineDown, silent));
         }
         let ready = condition(self.ks, "Ready");
         if let Some(r) = ready.filter(|r| text(r, "/reason") == "DependencyNotReady") {
-            return view.wait(Code::Dependency, format!("{} waits for another one: \"{}\"", self.name, quote(text(r, "/message"))));
+            return view.wait(
+                Code::Dependency,
+                format!("{} waits for another one: \"{}\"", self.name, quote(text(r, "/message"))),
+            );
         }
         if self.sent {
             let health = if self.applied { "" } else { " and has yet to finish (health checks, where asked for)" };
@@ -203,7 +229,13 @@ impl<'a> Kustomization<'a> {
         if is_true(self.ks, "Reconciling") {
             let words = condition(self.ks, "Reconciling").map(|r| quote(text(r, "/message"))).unwrap_or_default();
             return if self.track.ks.is_some() || sick(ask, self.ks) {
-                view.wait(Code::HeldBack, format!("{} is busy with {other}, which fails, and comes to {c} when that attempt ends: \"{words}\"", self.name))
+                view.wait(
+                    Code::HeldBack,
+                    format!(
+                        "{} is busy with {other}, which fails, and comes to {c} when that attempt ends: \"{words}\"",
+                        self.name
+                    ),
+                )
             } else {
                 view.wait(Code::Syncing, format!("{} finishes {other} first; {c} is next: \"{words}\"", self.name))
             };
@@ -211,7 +243,10 @@ impl<'a> Kustomization<'a> {
         let words = ready.map(|r| quote(text(r, "/message"))).unwrap_or_default();
         view.wait(Code::Syncing, format!("{} has not begun on {c} yet (\"{words}\").", self.name));
         let since = self.source_track.artifact.as_ref().map(|(_, t)| (*t).max(ask.since));
-        let silent = format!("{} does not begin on {c}, which its source has: kustomize-controller seems to be down.", self.name);
+        let silent = format!(
+            "{} does not begin on {c}, which its source has: kustomize-controller seems to be down.",
+            self.name
+        );
         view.wait_longer(since, SILENT_MS, ask.now, (Code::EngineDown, silent));
     }
 }
@@ -237,7 +272,11 @@ pub(super) fn inventory(o: &Value) -> impl Iterator<Item = (&str, &str, &str, &s
 
 /// Revisions that a Kustomization has in force; of an OCI source the one that it was made from.
 fn in_force(ks: &Value) -> Vec<&str> {
-    ["/status/lastAppliedRevision", "/status/lastAppliedOriginRevision"].iter().map(|p| text(ks, p)).filter(|r| !r.is_empty()).collect()
+    ["/status/lastAppliedRevision", "/status/lastAppliedOriginRevision"]
+        .iter()
+        .map(|p| text(ks, p))
+        .filter(|r| !r.is_empty())
+        .collect()
 }
 
 fn artifact_revisions(source: &Value) -> Vec<&str> {

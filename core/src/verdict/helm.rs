@@ -35,8 +35,15 @@ pub(super) fn follow(track: &mut Track, hr: &Value) {
             // A rollback's success is the end of the same failure; the first words say what went wrong.
             let first = track.hr.take().map(|f| f.words).filter(|w| !words.contains(w.as_str()));
             let words = match first {
-                Some(first) if text(ready, "/reason").starts_with("Rollback") || text(ready, "/reason").starts_with("Uninstall") => {
-                    if first.contains(&words) { first } else { quote(&format!("{first}; {words}")) }
+                Some(first)
+                    if text(ready, "/reason").starts_with("Rollback")
+                        || text(ready, "/reason").starts_with("Uninstall") =>
+                {
+                    if first.contains(&words) {
+                        first
+                    } else {
+                        quote(&format!("{first}; {words}"))
+                    }
                 }
                 _ => words,
             };
@@ -50,7 +57,8 @@ pub(super) fn follow(track: &mut Track, hr: &Value) {
 /// Keeps from which source revision each version of the chart was built. The version is written last, so a pair
 /// counts only once the chart's own words name it (source-controller: internal/controller/helmchart_controller.go).
 pub(super) fn follow_chart(track: &mut Track, chart: &Value) {
-    let (version, rev) = (text(chart, "/status/artifact/revision"), text(chart, "/status/observedSourceArtifactRevision"));
+    let (version, rev) =
+        (text(chart, "/status/artifact/revision"), text(chart, "/status/observedSourceArtifactRevision"));
     let named = condition(chart, "Ready")
         .is_some_and(|c| text(c, "/status") == "True" && text(c, "/message").contains(&format!("'{version}'")));
     let pair = (version.to_owned(), rev.to_owned());
@@ -91,11 +99,15 @@ fn failing(reason: &str) -> bool {
 fn parent<'a>(ask: &Ask<'a>, hr: Option<&Value>) -> Option<&'a Value> {
     let listed = ask.world.all("Kustomization").find(|ks| {
         inventory(ks).any(|(ns, name, group, kind)| {
-            kind == "HelmRelease" && group == "helm.toolkit.fluxcd.io" && ns == ask.owner.namespace && name == ask.owner.name
+            kind == "HelmRelease"
+                && group == "helm.toolkit.fluxcd.io"
+                && ns == ask.owner.namespace
+                && name == ask.owner.name
         })
     });
     listed.or_else(|| {
-        let label = |l: &str| text(hr?, &format!("/metadata/labels/kustomize.toolkit.fluxcd.io~1{l}")).to_owned().into();
+        let label =
+            |l: &str| text(hr?, &format!("/metadata/labels/kustomize.toolkit.fluxcd.io~1{l}")).to_owned().into();
         let (name, namespace): (Option<String>, Option<String>) = (label("name"), label("namespace"));
         ask.world.get("kustomize.toolkit.fluxcd.io", "Kustomization", &namespace?, &name.filter(|n| !n.is_empty())?)
     })
@@ -116,7 +128,8 @@ fn current(ask: &Ask, hr: &Value) -> bool {
         let track = ask.world.track("HelmChart", text(c, "/metadata/namespace"), text(c, "/metadata/name"));
         let built: Vec<&str> = track.charts.iter().filter(|(v, _)| v == attempted).map(|(_, r)| r.as_str()).collect();
         if built.is_empty() {
-            text(c, "/status/artifact/revision") == attempted && ask.within([text(c, "/status/observedSourceArtifactRevision")])
+            text(c, "/status/artifact/revision") == attempted
+                && ask.within([text(c, "/status/observedSourceArtifactRevision")])
         } else {
             ask.within(built)
         }
@@ -170,10 +183,19 @@ pub(super) fn view(ask: &Ask) -> View {
 /// The chart cannot be built from the commit (source-controller: BuildFailed, FetchFailed of a HelmChart).
 fn unpackable(ask: &Ask, hr: &Value) -> Option<Failure> {
     let c = chart(ask, hr)?;
-    let (kind, code) = if is_true(c, "BuildFailed") { ("BuildFailed", Code::BuildFailed) } else { ("FetchFailed", Code::SourceFailed) };
+    let (kind, code) = if is_true(c, "BuildFailed") {
+        ("BuildFailed", Code::BuildFailed)
+    } else {
+        ("FetchFailed", Code::SourceFailed)
+    };
     let words = condition(c, kind).filter(|c| text(c, "/status") == "True").map(|c| quote(text(c, "/message")))?;
     let say = format!("The chart cannot be built from {}: \"{words}\"", short(ask.commit));
-    ask.about([text(c, "/status/observedSourceArtifactRevision")]).then_some(Failure { code, say, settle_ms: SETTLE_MS, hard: true })
+    ask.about([text(c, "/status/observedSourceArtifactRevision")]).then_some(Failure {
+        code,
+        say,
+        settle_ms: SETTLE_MS,
+        hard: true,
+    })
 }
 
 /// Nothing is known of a Kustomization: what the chart is made from is the only link to the commit.
@@ -206,7 +228,10 @@ fn release(ask: &Ask, hr: &Value, about: bool, view: &mut View) {
     }
     let ready = condition(hr, "Ready");
     if let Some(r) = ready.filter(|r| text(r, "/reason") == "DependencyNotReady") {
-        return view.wait(Code::Dependency, format!("{} waits for another one: \"{}\"", ask.owner, quote(text(r, "/message"))));
+        return view.wait(
+            Code::Dependency,
+            format!("{} waits for another one: \"{}\"", ask.owner, quote(text(r, "/message"))),
+        );
     }
     let words = condition(hr, "Reconciling").or(ready).map(|r| quote(text(r, "/message"))).unwrap_or_default();
     let failure = track.hr.as_ref().filter(|f| f.attempt == attempt(hr));
@@ -219,7 +244,10 @@ fn release(ask: &Ask, hr: &Value, about: bool, view: &mut View) {
         }
         Some(f) if !current => view.wait(
             Code::HeldBack,
-            format!("{} is busy with an older release, which fails (\"{}\"), and comes to {c} after it.", ask.owner, f.words),
+            format!(
+                "{} is busy with an older release, which fails (\"{}\"), and comes to {c} after it.",
+                ask.owner, f.words
+            ),
         ),
         _ if int(hr, "/status/upgradeFailures").or(int(hr, "/status/installFailures")).unwrap_or(0) > 0 && current => {
             view.wait(Code::Retrying, format!("{} tries {c} again: \"{words}\"", ask.owner));

@@ -82,7 +82,14 @@ struct Field {
 impl Judge {
     /// A judge that knows nothing yet.
     pub fn new(config: JudgeConfig) -> Self {
-        Self { config, now: i64::MIN, world: World::default(), ancestry: Ancestry::default(), cases: BTreeMap::new(), order: Vec::new() }
+        Self {
+            config,
+            now: i64::MIN,
+            world: World::default(),
+            ancestry: Ancestry::default(),
+            cases: BTreeMap::new(),
+            order: Vec::new(),
+        }
     }
 
     /// Takes in one line at `t_ms`. Time does not run backwards: an earlier time counts as now.
@@ -181,7 +188,10 @@ impl Judge {
                 "Application" => argo::view(&ask),
                 "Kustomization" => flux::view(&ask),
                 "HelmRelease" => helm::view(&ask),
-                other => View::waiting(Code::NotNoticed, format!("A {} is not something that can be watched for a commit.", super::words::quote(other))),
+                other => View::waiting(
+                    Code::NotNoticed,
+                    format!("A {} is not something that can be watched for a commit.", super::words::quote(other)),
+                ),
             };
             self.decide(&ask, &mut case, &view, out);
             case.deadline = case.deadline.filter(|d| *d > now);
@@ -199,7 +209,8 @@ impl Judge {
             namespace: text(o, "/metadata/namespace").into(),
             name: text(o, "/metadata/name").into(),
         };
-        let mut applications = self.world.all("Application").map(application).filter(|a| a.namespace == owner.namespace);
+        let mut applications =
+            self.world.all("Application").map(application).filter(|a| a.namespace == owner.namespace);
         let wants = want.unwrap_or_default();
         applications.find(|a| wants.iter().any(|w| self.listed(a, w))).unwrap_or(owner)
     }
@@ -245,9 +256,16 @@ impl Judge {
         }
         // The live object may be seen to change a moment before the owner is seen to move on.
         let broken = case.broken_at.is_some_and(|t| ask.now.saturating_sub(t) <= TOLD_LATE_MS);
-        if broken && !hard && let Some(taker) = &taker {
+        if broken
+            && !hard
+            && let Some(taker) = &taker
+        {
             case.broken_at = None;
-            let say = format!("{} was live with its rollout finished until {} took its place.", short(ask.commit), short(taker));
+            let say = format!(
+                "{} was live with its rollout finished until {} took its place.",
+                short(ask.commit),
+                short(taker)
+            );
             tell(ask, case, (Verdict::Healthy, Code::Healthy, say), out);
         }
         if let Some(taker) = self.superseder(ask, case, &want, &field, view) {
@@ -271,7 +289,10 @@ impl Judge {
         let since = *case.agreed_since.get_or_insert(ask.now);
         let due = since.saturating_add(self.config.stable_ms.max(0));
         if case.healthy || ask.now >= due {
-            let say = format!("{} is applied, the live objects are as wanted, and the rollout is finished.", short(ask.commit));
+            let say = format!(
+                "{} is applied, the live objects are as wanted, and the rollout is finished.",
+                short(ask.commit)
+            );
             return tell(ask, case, (Verdict::Healthy, Code::Healthy, say), out);
         }
         case.deadline = Some(case.deadline.map_or(due, |d| d.min(due)));
@@ -283,7 +304,15 @@ impl Judge {
         tell(ask, case, (Verdict::Waiting, Code::Progressing, say), out);
     }
 
-    fn fail(&self, ask: &Ask, case: &mut Case, view: &View, field: &Field, failure: Failure, out: &mut Vec<VerdictChange>) {
+    fn fail(
+        &self,
+        ask: &Ask,
+        case: &mut Case,
+        view: &View,
+        field: &Field,
+        failure: Failure,
+        out: &mut Vec<VerdictChange>,
+    ) {
         let since = match case.failing {
             Some((_, since)) => since,
             None => ask.now,
@@ -345,7 +374,10 @@ impl Judge {
         if view.failure.as_ref().is_some_and(|f| f.hard || !matches!(f.code, Code::HealthCheckFailed)) {
             return view.failure.clone();
         }
-        if view.begun && (field.live || want.is_empty()) && let Some(words) = &field.degraded {
+        if view.begun
+            && (field.live || want.is_empty())
+            && let Some(words) = &field.degraded
+        {
             return Some(degraded(words));
         }
         view.failure.clone()
@@ -419,14 +451,19 @@ impl Judge {
         let Some(o) = self.world.owner(owner) else { return Vec::new() };
         let listed = at(o, "/status/resources").and_then(Value::as_array).into_iter().flatten();
         let field = |r: &Value, f: &str| text(r, f).to_owned();
-        let of_argo = listed.map(|r| (field(r, "/group"), field(r, "/kind"), field(r, "/namespace"), field(r, "/name")));
-        let of_flux = flux::inventory(o).map(|(ns, name, group, kind)| (group.to_owned(), kind.to_owned(), ns.to_owned(), name.to_owned()));
+        let of_argo =
+            listed.map(|r| (field(r, "/group"), field(r, "/kind"), field(r, "/namespace"), field(r, "/name")));
+        let of_flux = flux::inventory(o)
+            .map(|(ns, name, group, kind)| (group.to_owned(), kind.to_owned(), ns.to_owned(), name.to_owned()));
         of_argo.chain(of_flux).collect()
     }
 
     fn listed(&self, owner: &Deliverer, want: &Want) -> bool {
         self.owned(owner).iter().any(|(group, kind, namespace, name)| {
-            *kind == want.kind && *name == want.name && *namespace == want.namespace && (want.group.is_empty() || *group == want.group)
+            *kind == want.kind
+                && *name == want.name
+                && *namespace == want.namespace
+                && (want.group.is_empty() || *group == want.group)
         })
     }
 
@@ -437,11 +474,13 @@ impl Judge {
 
     fn takers<'a>(&'a self, ask: &'a Ask<'a>, view: &'a View) -> impl Iterator<Item = (&'a String, &'a Case)> {
         let moved = view.taken.iter().any(|r| r != ask.commit && self.ancestry.contains(ask.commit, r));
-        self.order.iter().filter(move |_| moved).filter_map(|id| Some((id, self.cases.get(id)?))).filter(move |(id, _)| {
-            id.as_str() != ask.commit
-                && self.ancestry.contains(ask.commit, id)
-                && view.taken.iter().any(|r| self.ancestry.contains(id, r))
-        })
+        self.order.iter().filter(move |_| moved).filter_map(|id| Some((id, self.cases.get(id)?))).filter(
+            move |(id, _)| {
+                id.as_str() != ask.commit
+                    && self.ancestry.contains(ask.commit, id)
+                    && view.taken.iter().any(|r| self.ancestry.contains(id, r))
+            },
+        )
     }
 
     /// The later commit that took this one's place.

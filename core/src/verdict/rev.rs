@@ -74,7 +74,13 @@ mod tests {
     #[test]
     fn revisions_of_both_engines_name_their_commit() {
         let h = "0123456789abcdef0123456789abcdef01234567";
-        for r in [h.to_owned(), format!("main@sha1:{h}"), format!("sha1:{h}"), format!("feature/a/{h}"), format!("feature/x@sha1:{h}")] {
+        for r in [
+            h.to_owned(),
+            format!("main@sha1:{h}"),
+            format!("sha1:{h}"),
+            format!("feature/a/{h}"),
+            format!("feature/x@sha1:{h}"),
+        ] {
             assert_eq!(hash(&r), h, "{r}");
         }
         assert_eq!(hash("main"), "main");
@@ -100,7 +106,10 @@ mod tests {
 
     #[test]
     fn a_message_names_its_revision() {
-        assert_eq!(in_message("Building manifests for revision main@sha1:abc with a timeout of 30s"), Some("main@sha1:abc"));
+        assert_eq!(
+            in_message("Building manifests for revision main@sha1:abc with a timeout of 30s"),
+            Some("main@sha1:abc")
+        );
         assert_eq!(in_message("Applied revision: main@sha1:abc"), Some("main@sha1:abc"));
         assert_eq!(in_message("Reconciliation in progress"), None);
     }

@@ -92,7 +92,18 @@ fn is_default(v: &Value) -> bool {
 /// Only where Kubernetes itself reads quantities may `1000m` equal `1`; an image tag `1.0` is not `1`.
 fn quantities(path: &str) -> bool {
     path.split('/').any(|s| {
-        matches!(s, "resources" | "limits" | "requests" | "capacity" | "hard" | "sizeLimit" | "averageValue" | "storage" | "overhead")
+        matches!(
+            s,
+            "resources"
+                | "limits"
+                | "requests"
+                | "capacity"
+                | "hard"
+                | "sizeLimit"
+                | "averageValue"
+                | "storage"
+                | "overhead"
+        )
     })
 }
 
@@ -106,7 +117,10 @@ fn same(want: &Value, live: &Value, quantity: bool) -> bool {
         (Value::Array(w), Value::Array(l)) => w.len() == l.len() && w.iter().zip(l).all(|(a, b)| same(a, b, quantity)),
         (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
         _ if want == live => true,
-        _ => quantity && matches!((number(want), number(live)), (Some(a), Some(b)) if (a - b).abs() <= 1e-9 * a.abs().max(b.abs())),
+        _ => {
+            quantity
+                && matches!((number(want), number(live)), (Some(a), Some(b)) if (a - b).abs() <= 1e-9 * a.abs().max(b.abs()))
+        }
     }
 }
 
@@ -158,16 +172,28 @@ mod tests {
 
     #[test]
     fn quantities_are_equal_by_amount_and_only_where_they_are_quantities() {
-        assert!(same(&json!("1000m"), &json!("1"), quantities("/spec/template/spec/containers/0/resources/limits/cpu")));
+        assert!(same(
+            &json!("1000m"),
+            &json!("1"),
+            quantities("/spec/template/spec/containers/0/resources/limits/cpu")
+        ));
         assert!(same(&json!("1Gi"), &json!("1024Mi"), true));
-        assert!(same(&json!({"limits": {"memory": "1Gi"}}), &json!({"limits": {"memory": "1024Mi"}, "requests": {}}), quantities("/x/resources")));
+        assert!(same(
+            &json!({"limits": {"memory": "1Gi"}}),
+            &json!({"limits": {"memory": "1024Mi"}, "requests": {}}),
+            quantities("/x/resources")
+        ));
         assert!(!same(&json!("1.0"), &json!("1"), quantities("/data/version")));
         assert!(!same(&json!("1k"), &json!("1Ki"), true));
     }
 
     #[test]
     fn defaults_that_the_server_fills_in_do_not_count() {
-        assert!(same(&json!({"name": "web", "image": "a"}), &json!({"name": "web", "image": "a", "imagePullPolicy": "Always"}), false));
+        assert!(same(
+            &json!({"name": "web", "image": "a"}),
+            &json!({"name": "web", "image": "a", "imagePullPolicy": "Always"}),
+            false
+        ));
         assert!(!same(&json!([1, 2]), &json!([1]), false));
         assert!(is_default(&json!("")) && !is_default(&json!(1)));
     }

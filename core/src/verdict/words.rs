@@ -115,7 +115,10 @@ pub fn quote(text: &str) -> String {
     let mut n = 0usize;
     for c in text.chars() {
         // Bidirectional overrides could make a person read something else than what is there.
-        if c.is_control() || c.is_whitespace() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}') {
+        if c.is_control()
+            || c.is_whitespace()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        {
             space = !out.is_empty();
             continue;
         }

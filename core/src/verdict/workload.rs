@@ -54,7 +54,8 @@ fn deployment(o: &Value) -> Rollout {
         return Rollout::Paused("the Deployment is paused (spec.paused)".into());
     }
     let desired = int(o, "/spec/replicas").unwrap_or(1);
-    let (replicas, updated, available) = (status(o, "replicas"), status(o, "updatedReplicas"), status(o, "availableReplicas"));
+    let (replicas, updated, available) =
+        (status(o, "replicas"), status(o, "updatedReplicas"), status(o, "availableReplicas"));
     if updated < desired {
         return Rollout::Progressing(format!("{updated} of {desired} replicas are new"));
     }
@@ -76,7 +77,8 @@ fn stateful_set(o: &Value) -> Rollout {
     }
     let desired = int(o, "/spec/replicas").unwrap_or(1);
     let on_delete = text(o, "/spec/updateStrategy/type") == "OnDelete";
-    let partition = if on_delete { 0 } else { int(o, "/spec/updateStrategy/rollingUpdate/partition").unwrap_or(0).max(0) };
+    let partition =
+        if on_delete { 0 } else { int(o, "/spec/updateStrategy/rollingUpdate/partition").unwrap_or(0).max(0) };
     let (current, update) = (text(o, "/status/currentRevision"), text(o, "/status/updateRevision"));
     let updated = status(o, "updatedReplicas");
     let need = (desired - partition).max(0);
@@ -109,7 +111,11 @@ fn daemon_set(o: &Value) -> Rollout {
     let desired = status(o, "desiredNumberScheduled");
     let updated = status(o, "updatedNumberScheduled");
     if updated < desired {
-        let how = if text(o, "/spec/updateStrategy/type") == "OnDelete" { "; with OnDelete a pod is new only after somebody deletes the old one" } else { "" };
+        let how = if text(o, "/spec/updateStrategy/type") == "OnDelete" {
+            "; with OnDelete a pod is new only after somebody deletes the old one"
+        } else {
+            ""
+        };
         return Rollout::Progressing(format!("{updated} of {desired} pods are new{how}"));
     }
     let available = status(o, "numberAvailable");
@@ -147,7 +153,8 @@ fn job(o: &Value) -> Rollout {
 
 /// argo-rollouts writes `observedGeneration` as a string.
 fn argo_rollout(o: &Value) -> Rollout {
-    let observed = at(o, "/status/observedGeneration").and_then(|v| v.as_i64().or_else(|| v.as_str()?.parse().ok())).unwrap_or(0);
+    let observed =
+        at(o, "/status/observedGeneration").and_then(|v| v.as_i64().or_else(|| v.as_str()?.parse().ok())).unwrap_or(0);
     if observed < int(o, "/metadata/generation").unwrap_or(0) {
         return Rollout::Progressing("its controller has not seen the new spec".into());
     }

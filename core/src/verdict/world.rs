@@ -114,7 +114,16 @@ impl World {
     }
 
     fn track_for(&mut self, name: &Name) -> Option<Track> {
-        let kinds = ["Application", "Kustomization", "HelmRelease", "HelmChart", "GitRepository", "OCIRepository", "Bucket", "ExternalArtifact"];
+        let kinds = [
+            "Application",
+            "Kustomization",
+            "HelmRelease",
+            "HelmChart",
+            "GitRepository",
+            "OCIRepository",
+            "Bucket",
+            "ExternalArtifact",
+        ];
         kinds.contains(&name.0.as_str()).then(|| self.tracks.remove(name).unwrap_or_default())
     }
 

@@ -128,7 +128,10 @@ fn a_person_has_to_sync_where_automation_is_absent_or_off() {
 fn a_prune_that_is_switched_off_waits_for_a_person() {
     let mut b = begun();
     let mut more = operation("Succeeded", &id('b'), 0, "");
-    merge(&mut more, json!({"status": {"resources": [{"kind": "ConfigMap", "name": "c", "status": "OutOfSync", "requiresPruning": true}, {"kind": "Service", "name": "s", "status": "Synced"}]}}));
+    merge(
+        &mut more,
+        json!({"status": {"resources": [{"kind": "ConfigMap", "name": "c", "status": "OutOfSync", "requiresPruning": true}, {"kind": "Service", "name": "s", "status": "Synced"}]}}),
+    );
     b.see(2.0, app(&id('b'), "OutOfSync", more));
     assert_eq!(b.now('b'), (Verdict::Waiting, Code::ManualSync));
     assert!(b.say('b').contains("prune"));
@@ -137,7 +140,10 @@ fn a_prune_that_is_switched_off_waits_for_a_person() {
 #[test]
 fn skip_reconcile_is_suspended() {
     let mut b = begun();
-    b.see(2.0, app(&id('a'), "Synced", json!({"metadata": {"annotations": {"argocd.argoproj.io/skip-reconcile": "true"}}})));
+    b.see(
+        2.0,
+        app(&id('a'), "Synced", json!({"metadata": {"annotations": {"argocd.argoproj.io/skip-reconcile": "true"}}})),
+    );
     assert_eq!(b.now('b'), (Verdict::Waiting, Code::Suspended));
 }
 
@@ -156,7 +162,10 @@ fn a_refresh_that_nobody_answers_is_an_engine_that_is_down() {
 #[test]
 fn a_fix_that_renders_what_is_live_does_not_wait_for_the_retries_of_the_failing_one() {
     let mut b = begun();
-    b.see(2.0, app(&id('b'), "OutOfSync", operation("Running", &id('b'), 1, "refused. Retrying attempt #1 at 8:00AM.")));
+    b.see(
+        2.0,
+        app(&id('b'), "OutOfSync", operation("Running", &id('b'), 1, "refused. Retrying attempt #1 at 8:00AM.")),
+    );
     assert_eq!(b.now('b'), (Verdict::Waiting, Code::Retrying));
     b.push(5.0, 'c', 'b', want_image("old"));
     b.see(6.0, app(&id('c'), "Synced", operation("Running", &id('b'), 2, "refused. Retrying attempt #2 at 8:01AM.")));
@@ -190,7 +199,10 @@ fn a_fix_that_changes_something_is_held_back_and_then_goes_through() {
 fn a_failed_hook_fails_a_commit_that_is_live() {
     let mut b = begun();
     b.see(2.0, deployment("new", 2, 2, 2));
-    b.see(2.0, app(&id('b'), "Synced", operation("Running", &id('b'), 0, "waiting for completion of hook batch/Job/smoke")));
+    b.see(
+        2.0,
+        app(&id('b'), "Synced", operation("Running", &id('b'), 0, "waiting for completion of hook batch/Job/smoke")),
+    );
     b.wait(40.0);
     assert_eq!(b.now('b').0, Verdict::Waiting);
     b.see(41.0, app(&id('b'), "Synced", operation("Failed", &id('b'), 0, "hook failed")));
@@ -202,7 +214,11 @@ fn a_failed_hook_fails_a_commit_that_is_live() {
 #[test]
 fn an_error_of_comparison_from_before_the_push_is_not_about_the_commit() {
     let broken = |refresh: bool| {
-        let mut a = app("main", "Unknown", json!({"status": {"conditions": [{"type": "ComparisonError", "message": "app path does not exist"}]}}));
+        let mut a = app(
+            "main",
+            "Unknown",
+            json!({"status": {"conditions": [{"type": "ComparisonError", "message": "app path does not exist"}]}}),
+        );
         if refresh {
             a["metadata"]["annotations"] = json!({"argocd.argoproj.io/refresh": "normal"});
         }
@@ -235,7 +251,10 @@ fn an_error_of_comparison_from_before_the_push_is_not_about_the_commit() {
 fn an_error_that_outlives_the_cache_is_about_the_newest_commit() {
     let mut b = Bench::new("Application");
     b.push(0.0, 'b', 'a', want_image("new"));
-    b.see(1.0, app("main", "Unknown", json!({"status": {"conditions": [{"type": "ComparisonError", "message": "no"}]}})));
+    b.see(
+        1.0,
+        app("main", "Unknown", json!({"status": {"conditions": [{"type": "ComparisonError", "message": "no"}]}})),
+    );
     b.wait(190.0);
     assert_eq!(b.now('b').0, Verdict::Waiting, "it was there at first sight");
     b.wait(210.0);
@@ -341,7 +360,8 @@ fn one_of_several_sources_is_enough() {
 #[test]
 fn a_deletion_counts_once_the_object_is_gone_or_no_longer_listed() {
     let want = json!([{"kind": "ConfigMap", "namespace": "x", "name": "c", "path": "", "exists": false}]);
-    let listed = json!({"status": {"resources": [{"kind": "ConfigMap", "namespace": "x", "name": "c", "status": "Synced"}]}});
+    let listed =
+        json!({"status": {"resources": [{"kind": "ConfigMap", "namespace": "x", "name": "c", "status": "Synced"}]}});
     let mut b = Bench::new("Application");
     b.push(1.0, 'b', 'a', want);
     b.see(2.0, app(&id('b'), "Synced", listed));
@@ -414,7 +434,11 @@ fn a_closed_commit_is_silent_and_still_supersedes() {
 #[test]
 fn an_application_set_is_judged_by_the_application_that_has_the_object() {
     let mut b = Bench::new("ApplicationSet");
-    let mut a = app(&id('b'), "Synced", json!({"status": {"resources": [{"group": "apps", "kind": "Deployment", "namespace": "x", "name": "web"}]}}));
+    let mut a = app(
+        &id('b'),
+        "Synced",
+        json!({"status": {"resources": [{"group": "apps", "kind": "Deployment", "namespace": "x", "name": "web"}]}}),
+    );
     a["metadata"]["namespace"] = json!("flux-system");
     a["metadata"]["name"] = json!("generated");
     b.see(0.0, deployment("new", 2, 2, 2));
@@ -427,7 +451,8 @@ fn an_application_set_is_judged_by_the_application_that_has_the_object() {
 
 #[test]
 fn a_push_that_is_told_of_late_owns_the_error_unless_an_earlier_one_may() {
-    let broken = || app("main", "Unknown", json!({"status": {"conditions": [{"type": "ComparisonError", "message": "no"}]}}));
+    let broken =
+        || app("main", "Unknown", json!({"status": {"conditions": [{"type": "ComparisonError", "message": "no"}]}}));
     let mut b = Bench::new("Application");
     b.see(0.0, app(&id('a'), "Synced", json!({})));
     b.see(1.0, broken());

@@ -27,7 +27,12 @@ fn ready(c: char) -> Value {
 }
 
 fn step(applied: char, c: char, what: &str) -> Value {
-    ks(applied, applied, ("Unknown", "Progressing", "Reconciliation in progress"), Some(&format!("{what} for revision {} with a timeout of 30s", rev(c))))
+    ks(
+        applied,
+        applied,
+        ("Unknown", "Progressing", "Reconciliation in progress"),
+        Some(&format!("{what} for revision {} with a timeout of 30s", rev(c))),
+    )
 }
 
 fn begun() -> Bench {
@@ -40,14 +45,22 @@ fn begun() -> Bench {
 }
 
 fn failed(applied: char, attempted: char, at: char, reason: &str, message: &str) -> Value {
-    ks(applied, attempted, ("False", reason, message), Some(&format!("Fetching manifests for revision {} with a timeout of 30s", rev(at))))
+    ks(
+        applied,
+        attempted,
+        ("False", reason, message),
+        Some(&format!("Fetching manifests for revision {} with a timeout of 30s", rev(at))),
+    )
 }
 
 #[test]
 fn a_missing_path_is_told_although_the_attempted_revision_stays_old() {
     let mut b = begun();
     b.see(2.0, source('b'));
-    b.see(2.1, failed('a', 'a', 'b', "ArtifactFailed", "kustomization path not found: stat /tmp/x: no such file or directory"));
+    b.see(
+        2.1,
+        failed('a', 'a', 'b', "ArtifactFailed", "kustomization path not found: stat /tmp/x: no such file or directory"),
+    );
     b.wait(3.1);
     assert_eq!(b.now('b'), (Verdict::Failed, Code::PathMissing));
     assert!(b.say('b').contains("every 2m"), "{}", b.say('b'));
@@ -74,7 +87,10 @@ fn a_failure_stands_while_the_same_revision_is_tried_again_and_goes_with_the_nex
 #[test]
 fn the_failure_of_an_older_revision_is_not_the_commits() {
     let mut b = begun();
-    b.see(1.5, failed('0', 'a', 'a', "HealthCheckFailed", "timeout waiting for: [Deployment/x/web status: 'InProgress']"));
+    b.see(
+        1.5,
+        failed('0', 'a', 'a', "HealthCheckFailed", "timeout waiting for: [Deployment/x/web status: 'InProgress']"),
+    );
     b.see(2.0, source('b'));
     b.wait(10.0);
     assert_eq!(b.now('b').1, Code::HeldBack);
@@ -170,7 +186,15 @@ fn a_health_check_that_gave_up_is_taken_back_when_the_next_attempt_passes() {
     let mut b = begun();
     b.see(2.0, source('b'));
     b.see(2.1, deployment("new", 2, 2, 1));
-    b.see(10.0, ks('a', 'b', ("False", "HealthCheckFailed", "timeout waiting for: [Deployment/x/web status: 'InProgress']"), Some(&format!("Running health checks for revision {}", rev('b')))));
+    b.see(
+        10.0,
+        ks(
+            'a',
+            'b',
+            ("False", "HealthCheckFailed", "timeout waiting for: [Deployment/x/web status: 'InProgress']"),
+            Some(&format!("Running health checks for revision {}", rev('b'))),
+        ),
+    );
     b.wait(12.0);
     assert_eq!(b.now('b'), (Verdict::Failed, Code::HealthCheckFailed));
     b.see(20.0, deployment("new", 2, 2, 2));

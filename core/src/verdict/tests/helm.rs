@@ -7,8 +7,10 @@ use super::flux::{ks, source};
 use crate::verdict::{Code, Verdict};
 
 fn brings(applied: char) -> Value {
-    let mut k = ks(applied, applied, ("True", "ReconciliationSucceeded", &format!("Applied revision: {}", rev(applied))), None);
-    k["status"]["inventory"] = json!({"entries": [{"id": "flux-system_a_helm.toolkit.fluxcd.io_HelmRelease", "v": "v2"}]});
+    let mut k =
+        ks(applied, applied, ("True", "ReconciliationSucceeded", &format!("Applied revision: {}", rev(applied))), None);
+    k["status"]["inventory"] =
+        json!({"entries": [{"id": "flux-system_a_helm.toolkit.fluxcd.io_HelmRelease", "v": "v2"}]});
     k
 }
 
@@ -50,7 +52,16 @@ fn a_release_that_is_ready_for_the_old_generation_is_not_the_commits() {
 #[test]
 fn a_stuck_rollout_is_the_actions_to_judge_while_it_runs_and_the_deployments_after() {
     let mut b = begun();
-    b.see(3.0, hr(2, 2, 1, ("Unknown", "Progressing", "Running 'upgrade' action"), Some("Running 'upgrade' action with timeout of 5m0s")));
+    b.see(
+        3.0,
+        hr(
+            2,
+            2,
+            1,
+            ("Unknown", "Progressing", "Running 'upgrade' action"),
+            Some("Running 'upgrade' action with timeout of 5m0s"),
+        ),
+    );
     b.see(3.0, brings('b'));
     b.see(3.0, stuck("new", 2));
     b.wait(20.0);
@@ -67,7 +78,10 @@ fn a_rolled_back_release_is_failed_although_its_pods_are_fine() {
     b.see(3.0, brings('b'));
     b.see(3.0, hr(2, 2, 1, ("False", "UpgradeFailed", "Helm upgrade failed: template: no"), None));
     let mut back = hr(2, 2, 2, ("False", "RollbackSucceeded", "Helm rollback succeeded"), None);
-    back["status"]["conditions"].as_array_mut().unwrap().push(json!({"type": "Remediated", "status": "True", "reason": "RollbackSucceeded", "message": "ok"}));
+    back["status"]["conditions"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"type": "Remediated", "status": "True", "reason": "RollbackSucceeded", "message": "ok"}));
     b.see(3.5, back);
     b.wait(60.0);
     assert_eq!(b.now('b'), (Verdict::Failed, Code::ReleaseFailed));
@@ -88,8 +102,22 @@ fn the_failure_of_the_release_before_is_not_the_commits() {
 #[test]
 fn the_kustomizations_health_check_is_not_the_releases() {
     let mut b = begun();
-    b.see(3.0, hr(2, 2, 1, ("Unknown", "Progressing", "Running 'upgrade' action"), Some("Running 'upgrade' action with timeout of 5m0s")));
-    let mut k = ks('a', 'b', ("False", "HealthCheckFailed", "timeout waiting for: [HelmRelease/flux-system/a status: 'InProgress']"), Some(&format!("Running health checks for revision {}", rev('b'))));
+    b.see(
+        3.0,
+        hr(
+            2,
+            2,
+            1,
+            ("Unknown", "Progressing", "Running 'upgrade' action"),
+            Some("Running 'upgrade' action with timeout of 5m0s"),
+        ),
+    );
+    let mut k = ks(
+        'a',
+        'b',
+        ("False", "HealthCheckFailed", "timeout waiting for: [HelmRelease/flux-system/a status: 'InProgress']"),
+        Some(&format!("Running health checks for revision {}", rev('b'))),
+    );
     k["status"]["inventory"] = brings('a')["status"]["inventory"].clone();
     b.see(40.0, k.clone());
     b.wait(60.0);

@@ -20,13 +20,39 @@ fn json_value() -> impl Strategy<Value = Value> {
     ];
     leaf.prop_recursive(5, 48, 6, |inner| {
         let key = prop::sample::select(vec![
-            "kind", "metadata", "name", "namespace", "status", "spec", "conditions", "type", "message", "reason", "sync", "revision", "revisions",
-            "operationState", "phase", "operation", "generation", "observedGeneration", "lastAppliedRevision", "inventory", "entries", "id",
-            "resources", "annotations", "replicas", "updatedReplicas", "history", "x",
+            "kind",
+            "metadata",
+            "name",
+            "namespace",
+            "status",
+            "spec",
+            "conditions",
+            "type",
+            "message",
+            "reason",
+            "sync",
+            "revision",
+            "revisions",
+            "operationState",
+            "phase",
+            "operation",
+            "generation",
+            "observedGeneration",
+            "lastAppliedRevision",
+            "inventory",
+            "entries",
+            "id",
+            "resources",
+            "annotations",
+            "replicas",
+            "updatedReplicas",
+            "history",
+            "x",
         ]);
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::vec((key, inner), 0..6).prop_map(|kv| Value::Object(kv.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())),
+            prop::collection::vec((key, inner), 0..6)
+                .prop_map(|kv| Value::Object(kv.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())),
         ]
     })
 }
@@ -34,8 +60,19 @@ fn json_value() -> impl Strategy<Value = Value> {
 /// An object of a kind that matters, with nonsense inside.
 fn object() -> impl Strategy<Value = Value> {
     let kind = prop::sample::select(vec![
-        "Application", "Kustomization", "HelmRelease", "HelmChart", "GitRepository", "Deployment", "StatefulSet", "DaemonSet", "Job", "Rollout", "Pod",
-        "AppProject", "ReplicaSet",
+        "Application",
+        "Kustomization",
+        "HelmRelease",
+        "HelmChart",
+        "GitRepository",
+        "Deployment",
+        "StatefulSet",
+        "DaemonSet",
+        "Job",
+        "Rollout",
+        "Pod",
+        "AppProject",
+        "ReplicaSet",
     ]);
     (kind, json_value(), json_value(), any::<i64>()).prop_map(|(kind, spec, status, generation)| {
         json!({"kind": kind, "metadata": {"namespace": "n", "name": "a", "generation": generation}, "spec": spec, "status": status})
@@ -43,15 +80,21 @@ fn object() -> impl Strategy<Value = Value> {
 }
 
 fn line() -> impl Strategy<Value = Line> {
-    let push = (prop::sample::select(vec!['a', 'b', 'c']), prop::sample::select(vec!['a', 'b', 'c']), prop::sample::select(vec!["Application", "Kustomization", "HelmRelease", "ApplicationSet", "?"]), any::<bool>()).prop_map(|(c, p, kind, absent)| {
-        Line::Act(Act {
-            commit: Some(id(c)),
-            parent: Some(id(p)),
-            owner: Some(Deliverer { kind: kind.into(), namespace: "n".into(), name: "a".into() }),
-            want: (!absent).then(Vec::new),
-            ..Act::default()
-        })
-    });
+    let push = (
+        prop::sample::select(vec!['a', 'b', 'c']),
+        prop::sample::select(vec!['a', 'b', 'c']),
+        prop::sample::select(vec!["Application", "Kustomization", "HelmRelease", "ApplicationSet", "?"]),
+        any::<bool>(),
+    )
+        .prop_map(|(c, p, kind, absent)| {
+            Line::Act(Act {
+                commit: Some(id(c)),
+                parent: Some(id(p)),
+                owner: Some(Deliverer { kind: kind.into(), namespace: "n".into(), name: "a".into() }),
+                want: (!absent).then(Vec::new),
+                ..Act::default()
+            })
+        });
     prop_oneof![
         4 => object().prop_map(|object| Line::Modified { object }),
         1 => object().prop_map(|object| Line::Deleted { object }),

@@ -85,12 +85,18 @@ fn complaint(e: &Expected, got: &[&VerdictChange]) -> Option<String> {
             None => Some("never failed".into()),
             Some(f) if seconds(f.t) < e.failed_from.unwrap() => Some(format!("early: failed at {}", f.t)),
             Some(f) if seconds(f.t) > e.failed_by.unwrap() => Some(format!("late: failed at {}", f.t)),
-            Some(f) if e.codes.as_ref().is_some_and(|c| !c.iter().any(|c| c == f.code.as_str())) => Some(format!("failed as {}", f.code)),
+            Some(f) if e.codes.as_ref().is_some_and(|c| !c.iter().any(|c| c == f.code.as_str())) => {
+                Some(format!("failed as {}", f.code))
+            }
             _ => None,
         },
         "waiting" if last != Verdict::Waiting => Some(format!("ends {last:?}")),
-        "healthy-or-superseded" if !matches!(last, Verdict::Healthy | Verdict::Superseded) => Some(format!("ends {last:?}")),
-        "waiting-or-failed" if got.iter().any(|g| !matches!(g.verdict, Verdict::Waiting | Verdict::Failed)) => Some(format!("ends {last:?}")),
+        "healthy-or-superseded" if !matches!(last, Verdict::Healthy | Verdict::Superseded) => {
+            Some(format!("ends {last:?}"))
+        }
+        "waiting-or-failed" if got.iter().any(|g| !matches!(g.verdict, Verdict::Waiting | Verdict::Failed)) => {
+            Some(format!("ends {last:?}"))
+        }
         _ => None,
     };
     wrong.or_else(|| (!unsaid.is_empty()).then(|| format!("does not say {unsaid:?}")))
@@ -156,7 +162,8 @@ fn a_watch_that_begins_anew_changes_no_verdict() {
         let mut judge = Judge::new(JudgeConfig::default());
         let mut there: BTreeMap<String, serde_json::Value> = BTreeMap::new();
         let mut out = Vec::new();
-        let key = |o: &serde_json::Value| format!("{} {} {}", o["kind"], o["metadata"]["namespace"], o["metadata"]["name"]);
+        let key =
+            |o: &serde_json::Value| format!("{} {} {}", o["kind"], o["metadata"]["namespace"], o["metadata"]["name"]);
         for (i, l) in lines.iter().enumerate() {
             match &l.line {
                 Line::Added { object } | Line::Modified { object } => {
