@@ -1,4 +1,4 @@
-//! Small servers that speak the real protocols on loopback.
+//! Small servers that speak the real protocols on loopback, and a world made of them.
 
 pub mod bot;
 pub mod clock;
@@ -7,3 +7,4 @@ pub mod forge;
 mod gate;
 pub mod git;
 pub mod host;
+pub mod world;
