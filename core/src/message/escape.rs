@@ -33,7 +33,7 @@ pub fn escape_name(s: &str) -> String {
 
 /// The same for text of several lines: line breaks stay.
 pub(crate) fn escape_lines(s: &str) -> String {
-    s.split('\n').map(|l| escape_visible(l)).collect::<Vec<_>>().join("\n")
+    s.split('\n').map(escape_visible).collect::<Vec<_>>().join("\n")
 }
 
 /// At most `max` characters of `s`, with an ellipsis where something is missing.

@@ -370,7 +370,7 @@ fn any_leaf() -> impl Strategy<Value = LeafChange> {
 fn any_card() -> impl Strategy<Value = CardFacts> {
     let lists = (prop::collection::vec(nasty(), 0..6), prop::collection::vec(nasty(), 0..6), prop::collection::vec(nasty(), 0..4), prop::collection::vec(nasty(), 0..4));
     let files = prop::collection::vec((nasty(), 0u32..9999, 0u32..60, 0u32..60), 0..9);
-    (prop::collection::vec(any_leaf(), 0..16), lists, files, nasty(), nasty(), nasty(), prop::option::of(nasty())).prop_map(
+    (prop::collection::vec(any_leaf(), 0..9), lists, files, nasty(), nasty(), nasty(), prop::option::of(nasty())).prop_map(
         |(fields, (approvers, rules, feeds, notes), files, a, b, diff, now)| {
             let mut f = facts();
             f.fields = fields;
