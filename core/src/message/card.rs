@@ -17,6 +17,8 @@ const MAX_FILES: usize = 20;
 const MAX_OBJECTS: usize = 50;
 /// Characters of the agent's reason.
 const REASON: usize = 300;
+/// Characters of it once escaped.
+const QUOTE: usize = 420;
 
 /// One changed file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,8 +122,9 @@ pub fn card(f: &CardFacts) -> Card {
     let head = head(f);
     let tail = tail(f);
     let incomplete = too_much(f);
-    // The widest "shown" line, so that the budget holds whichever of them is needed.
-    let reserve = head.len() + tail.len() + 320;
+    // Room for the widest "shown" line and the longest quote, whether they are needed or not: what
+    // an agent writes must not decide how many facts are shown.
+    let reserve = head.len() + tail.len() + 320 + QUOTE + 40;
     let (fields, shown) = fields(f, AIM.saturating_sub(reserve).max(100));
     let all_shown = shown == f.fields.len() && !f.fields.is_empty() && f.files.len() <= FILES_SHOWN && f.files.iter().all(|x| file_line(x).chars().count() <= PATH);
     let document = (!all_shown).then(|| document(f));
@@ -135,6 +138,10 @@ pub fn card(f: &CardFacts) -> Card {
         text.line(&format!("⛔ Not decidable here: {why}"));
     }
     text.append(&tail);
+    let reason = quote(&f.reason);
+    if !reason.is_empty() {
+        text.styled(EntityKind::Blockquote, &format!("Agent says (unverified): \"{reason}\""));
+    }
     debug_assert!(text.len() <= LIMIT, "card of {} units", text.len());
     Card { text: text.trimmed(), complete: incomplete.is_none(), incomplete, document }
 }
@@ -270,10 +277,6 @@ fn tail(f: &CardFacts) -> Text {
         Some(d) => t.push("Digest ").styled(EntityKind::Code, &name(d)).line(&format!(" · {rules}")),
         None => t.line(&format!("P{}", rules.trim_start_matches('p'))),
     };
-    let reason = quote(&f.reason);
-    if !reason.is_empty() {
-        t.styled(EntityKind::Blockquote, &format!("Agent says (unverified): \"{reason}\""));
-    }
     t
 }
 
@@ -285,7 +288,7 @@ pub(crate) fn quote(reason: &str) -> String {
         Some(b) => (b, "…"),
         None => (reason.as_str(), ""),
     };
-    let shown = shorten(&escape_visible(body), 420);
+    let shown = shorten(&escape_visible(body), QUOTE);
     // A quotation mark inside would seem to end the quote.
     format!("{}{cut}", shown.replace('"', "'"))
 }

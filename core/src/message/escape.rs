@@ -1,8 +1,9 @@
 //! Makes what cannot be seen, or looks like something else, visible.
 
-/// Letters of Cyrillic and Greek that look like Latin ones (after Unicode's confusables.txt, the
-/// entries whose prototype is one ASCII letter). Words of nothing but these are escaped whole.
-const LOOK_ALIKE: &str = "аеорсухіјѕһԁԛԝӏвгкмнтпиьѵАВЕКМНОРСТУХЅІЈԌЗЬҮαβγινορυκτχηωΑΒΕΖΗΙΚΜΝΟΡΤΥΧϲϳ";
+/// Letters of Cyrillic and Greek that look like Latin ones, and Chinese and Japanese ones that look
+/// like letters or punctuation (after Unicode's confusables.txt, the entries whose prototype is one
+/// ASCII character). Words of nothing but these are escaped whole.
+const LOOK_ALIKE: &str = "аеорсухіјѕһԁԛԝӏѵАВЕКМНОРСТУХЅІЈԌҮαικνορυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧϲϳ一丨丶丿ノニエロ口工二卜トーへヘ";
 
 /// Text for one line: letters of scripts that cannot be mistaken stay, everything that is
 /// invisible, reorders its neighbours, or looks like another character becomes `\u{…}`.
@@ -32,7 +33,7 @@ pub fn escape_name(s: &str) -> String {
 
 /// The same for text of several lines: line breaks stay.
 pub(crate) fn escape_lines(s: &str) -> String {
-    s.split('\n').map(|l| escape_visible(l)).collect::<Vec<_>>().join("\n")
+    s.split('\n').map(escape_visible).collect::<Vec<_>>().join("\n")
 }
 
 /// At most `max` characters of `s`, with an ellipsis where something is missing.
@@ -69,7 +70,7 @@ fn escape_word(word: &str, out: &mut String) {
             ' '..='~' => true,
             c if accented_latin(c) => true,
             c if is_cyrillic(c) || is_greek(c) => !mixed && !alike,
-            c => is_cjk(c) && !mixed,
+            c => is_cjk(c) && !mixed && !alike,
         };
         push(c, keep, out);
     }
@@ -89,9 +90,7 @@ fn is_greek(c: char) -> bool {
 }
 
 fn is_cjk(c: char) -> bool {
-    // Without 一 丨 丶 丿 ー ノ ニ エ ロ, which pass for punctuation or letters.
-    matches!(c, '\u{3041}'..='\u{3096}' | '\u{30a1}'..='\u{30fa}' | '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}')
-        && !matches!(c, '一' | '丨' | '丶' | '丿' | 'ノ' | 'ニ' | 'エ' | 'ロ' | '口' | '工' | '二' | '卜' | 'ト')
+    matches!(c, '\u{3041}'..='\u{3096}' | '\u{30a1}'..='\u{30fa}' | '\u{30fc}' | '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}')
 }
 
 /// Whether a token looks like a host, a path, an image or an address: one of `. / : @` between

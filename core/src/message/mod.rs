@@ -12,6 +12,8 @@ mod field;
 mod rich;
 mod say;
 mod settle;
+#[cfg(test)]
+mod tests;
 
 pub use card::{Card, CardFacts, Document, FileFact, card, document};
 pub use commit::{Trailers, commit_message, pull_request_body, pull_request_title, with_trailers};

@@ -82,5 +82,6 @@ impl Text {
 }
 
 pub(crate) fn utf16(s: &str) -> usize {
-    s.encode_utf16().count()
+    // One unit for each first byte of a character, a second one where it needs a surrogate pair.
+    s.as_bytes().iter().map(|b| usize::from(b & 0xc0 != 0x80) + usize::from(*b >= 0xf0)).sum()
 }

@@ -406,7 +406,7 @@ fn any_facts() -> impl Strategy<Value = Facts> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Where rules already decided, one more can only tighten. (Where none did, a rule replaces the
     /// default: that is what rules are for.)

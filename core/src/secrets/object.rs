@@ -230,11 +230,11 @@ impl Walk {
             }
         }
         let one_line = !s.trim_end().contains('\n');
-        if one_line && by_name(key, s) {
+        let named = if one_line { by_name(key, s) } else { hint(key) == Hint::Strong && !key.contains('.') && plausible(s) };
+        let hash = names_hash(key) && shapes::known(s).is_empty();
+        if named {
             self.found(at.to_owned(), "a secret's name", true);
-        } else if !one_line && hint(key) == Hint::Strong && !key.contains('.') && plausible(s) {
-            self.found(at.to_owned(), "a secret's name", true);
-        } else if !(names_hash(key) && shapes::known(s).is_empty()) && !scan_text(s).is_empty() {
+        } else if !hash && !scan_text(s).is_empty() {
             self.found(at.to_owned(), "a secret inside the text", false);
         }
     }
