@@ -253,6 +253,15 @@ async fn gitea_speaks_its_own_dialect() {
 }
 
 #[tokio::test]
+async fn a_pull_request_has_a_page_with_its_diff() {
+    let s = setup().await;
+    let page = reqwest::get(s.open().await["html_url"].as_str().unwrap()).await.unwrap().text().await.unwrap();
+    assert!(page.contains("Scale web  #1  (open)") && page.contains("+replicas: 2"), "{page}");
+    let commit = format!("{}/acme/platform/commit/{}", s.forge.url(), s.head("change"));
+    assert!(reqwest::get(commit).await.unwrap().text().await.unwrap().contains("feat: two"));
+}
+
+#[tokio::test]
 async fn octocrab_reads_what_it_opened() {
     // The client library needs a process-wide TLS provider even for plain http.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -271,4 +280,14 @@ async fn octocrab_reads_what_it_opened() {
     assert_eq!(merged.sha.unwrap(), s.head("main"));
     let after = client.pulls("acme", "platform").get(1).await.unwrap();
     assert_eq!(after.merge_commit_sha.unwrap(), s.head("main"));
+}
+
+/// Not a test: stays up for `tests/clients/*` while one works on them, and says where.
+#[tokio::test]
+#[ignore = "serves until it is killed"]
+async fn serve_for_clients() {
+    let s = setup().await;
+    let bot = crate::sandbox::bot::start(crate::sandbox::bot::BotOptions::default()).await.unwrap();
+    println!("forge {} bot {} token {} control {}", s.forge.url(), bot.url(), bot.token(), bot.control_url());
+    tokio::time::sleep(std::time::Duration::from_secs(600)).await;
 }
