@@ -20,7 +20,7 @@ use axum::{Json, Router};
 use chrono::SecondsFormat;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -181,18 +181,30 @@ impl Host {
         &self.clock
     }
 
-    /// Refuses connections and cuts the open ones, until [`Host::up`].
-    pub fn down(&self) {
+    /// Refuses connections and cuts the open ones, until [`Host::up`]. Returns when it is so.
+    pub async fn down(&self) {
         self.listening.send_replace(false);
         self.cut_lines();
+        self.until_connecting(false).await;
     }
 
-    /// Ends an outage: listens again, forgets all faults, cuts connections that hang.
-    pub fn up(&self) {
+    /// Ends an outage: listens again, forgets all faults, cuts connections that hang. Returns when it is so.
+    pub async fn up(&self) {
         let faults = std::mem::take(&mut *lock(&self.faults));
         let was_up = self.listening.send_replace(true);
         if was_up && faults.iter().any(|f| f.mishap == Mishap::Hang) {
             self.cut_lines();
+        }
+        self.until_connecting(true).await;
+    }
+
+    /// The listener belongs to a task of its own, which follows a moment later.
+    async fn until_connecting(&self, wanted: bool) {
+        for _ in 0..400 {
+            if TcpStream::connect(self.address).await.is_ok() == wanted {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
@@ -338,11 +350,11 @@ struct Since {
 fn host_control(host: Arc<Host>) -> Router {
     Router::new()
         .route("/down", post(|State(host): State<Arc<Host>>| async move {
-            host.down();
+            host.down().await;
             Json(json!({"down": true}))
         }))
         .route("/up", post(|State(host): State<Arc<Host>>| async move {
-            host.up();
+            host.up().await;
             Json(json!({"down": false}))
         }))
         .route("/faults", post(|State(host): State<Arc<Host>>, Json(fault): Json<Fault>| async move {

@@ -239,13 +239,11 @@ async fn outages_are_problems_without_the_token() {
     api.fault(Fault { matching: Some("GetUpdates".into()), times: Some(1), mishap });
     let odd = telegram.poll(0, Duration::ZERO).await.unwrap_err();
     assert_eq!(odd.code, "telegram.no_answer");
-    api.down();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    api.down().await;
     let down = telegram.poll(0, Duration::ZERO).await.unwrap_err();
     assert_eq!((down.code.as_ref(), down.retry), ("telegram.unreachable", Retry::Later));
     let wrong = Telegram::new(&SecretString::from("1:wrong"), Some(&api.url())).unwrap();
-    api.up();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    api.up().await;
     let refused = wrong.check().await.unwrap_err();
     assert_eq!(refused.code, "telegram.unauthorized");
     let secret = api.token().split_once(':').unwrap().1;

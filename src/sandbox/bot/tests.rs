@@ -209,19 +209,13 @@ async fn a_document_keeps_its_bytes() {
 async fn down_refuses_connections_and_keeps_what_is_queued() {
     let bot = bot().await;
     bot.say(ANNA, ANNA, "before").unwrap();
-    bot.down();
+    bot.down().await;
     let url = format!("{}/bot{}/getMe", bot.url(), bot.token());
     let client = reqwest::Client::new();
     let error = client.get(&url).send().await.unwrap_err();
     assert!(error.is_connect(), "{error:?}");
     let control = format!("{}/sandbox/up", bot.control_url());
     assert_eq!(client.post(control).send().await.unwrap().status(), 200);
-    for _ in 0..50 {
-        if client.get(&url).send().await.is_ok() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
     assert_eq!(ok(&bot, "getUpdates", json!({})).await.as_array().unwrap().len(), 1);
 }
 
@@ -269,4 +263,49 @@ async fn a_script_can_be_a_person_over_http() {
     let answer: Value = client.get(url).send().await.unwrap().json().await.unwrap();
     assert_eq!(answer["text"], "Done");
     assert_eq!(post("press", json!({"chat_id": 5, "button": "None"})).await.unwrap().status(), 422);
+}
+
+#[tokio::test]
+async fn an_outage_cuts_a_waiting_poll_and_stopping_ends_everything() {
+    let bot = bot().await;
+    let url = format!("{}/bot{}/getUpdates?timeout=40", bot.url(), bot.token());
+    let waiting = tokio::spawn(reqwest::get(url.clone()));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    bot.down().await;
+    let cut = tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap();
+    assert!(cut.is_err());
+    bot.up().await;
+    let waiting = tokio::spawn(reqwest::get(url.clone()));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::timeout(Duration::from_secs(5), bot.stop()).await.unwrap();
+    assert!(waiting.await.unwrap().is_err());
+    assert!(reqwest::get(url).await.is_err());
+}
+
+#[tokio::test]
+async fn a_hanging_server_answers_nobody_until_it_is_healed() {
+    let bot = bot().await;
+    bot.fault(Fault { matching: None, times: None, mishap: Mishap::Hang });
+    let url = format!("{}/bot{}/getMe", bot.url(), bot.token());
+    let client = reqwest::Client::builder().timeout(Duration::from_millis(200)).build().unwrap();
+    assert!(client.get(&url).send().await.unwrap_err().is_timeout());
+    bot.up().await;
+    assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn the_log_file_holds_every_call_and_no_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bot.jsonl");
+    let bot = bot_with(BotOptions { log: Some(path.clone()), ..BotOptions::default() }).await;
+    bot.fault(Fault { matching: Some("sendMessage".into()), times: Some(1), mishap: Mishap::LoseAnswer });
+    let url = format!("{}/bot{}/sendMessage", bot.url(), bot.token());
+    assert!(reqwest::Client::new().post(&url).json(&card(ANNA)).send().await.is_err());
+    let text = std::fs::read_to_string(path).unwrap();
+    let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines, bot.log());
+    let call = lines.iter().find(|l| l["what"] == "call").unwrap();
+    assert_eq!((call["method"].as_str(), call["status"].as_u64()), (Some("sendMessage"), Some(200)));
+    assert_eq!(call["result"]["text"], "Ship it?", "the effect is known although its answer was lost");
+    assert!(!text.contains(bot.token()));
 }

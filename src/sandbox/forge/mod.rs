@@ -209,13 +209,13 @@ impl Forge {
     }
 
     /// Refuses connections until [`Forge::up`].
-    pub fn down(&self) {
-        self.shared.host.down();
+    pub async fn down(&self) {
+        self.shared.host.down().await;
     }
 
     /// Ends outages and faults.
-    pub fn up(&self) {
-        self.shared.host.up();
+    pub async fn up(&self) {
+        self.shared.host.up().await;
     }
 
     /// Adds a fault (`matching: "PUT "` strikes merges only).

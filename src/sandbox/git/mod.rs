@@ -155,13 +155,13 @@ impl GitServer {
     }
 
     /// Refuses connections until [`GitServer::up`].
-    pub fn down(&self) {
-        self.shared.host.down();
+    pub async fn down(&self) {
+        self.shared.host.down().await;
     }
 
     /// Ends outages and faults.
-    pub fn up(&self) {
-        self.shared.host.up();
+    pub async fn up(&self) {
+        self.shared.host.up().await;
     }
 
     /// Adds a fault (`matching: "git-receive-pack"` strikes pushes only).

@@ -142,10 +142,9 @@ async fn an_outage_fails_a_fetch_and_ends() {
     let dir = tempfile::tempdir().unwrap();
     clone_with_commit(&server, dir.path()).await;
     let work = dir.path().join("work");
-    server.down();
+    server.down().await;
     assert!(!git(&work, &["fetch"]).await.status.success());
-    server.up();
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    server.up().await;
     done(&work, &["fetch"]).await;
 }
 
