@@ -75,15 +75,19 @@ async fn text_is_counted_in_code_points_and_entities_in_utf16_units() {
     let bold = |offset: u32, length: u32| json!([{"type": "bold", "offset": offset, "length": length}]);
     ok(&bot, "sendMessage", send("🦀ab".into(), bold(2, 2))).await;
     assert!(refused(&bot, "sendMessage", send("🦀ab".into(), bold(2, 3))).await.1.contains("ends after the end"));
-    assert!(refused(&bot, "sendMessage", send("🦀ab".into(), bold(1, 2))).await.1.contains("middle of a UTF-16 symbol"));
+    assert!(
+        refused(&bot, "sendMessage", send("🦀ab".into(), bold(1, 2))).await.1.contains("middle of a UTF-16 symbol")
+    );
     assert!(refused(&bot, "sendMessage", send("  \n".into(), json!([]))).await.1.contains("text is empty"));
 }
 
 #[tokio::test]
 async fn callback_data_has_at_most_64_bytes() {
     let bot = bot().await;
-    let with = |data: &str| json!({"chat_id": ANNA, "text": "x", "reply_markup":
-        {"inline_keyboard": [[{"text": "b", "callback_data": data}]]}});
+    let with = |data: &str| {
+        json!({"chat_id": ANNA, "text": "x", "reply_markup":
+        {"inline_keyboard": [[{"text": "b", "callback_data": data}]]}})
+    };
     ok(&bot, "sendMessage", with(&"ä".repeat(32))).await;
     assert_eq!(refused(&bot, "sendMessage", with(&"ä".repeat(33))).await.1, "Bad Request: BUTTON_DATA_INVALID");
 }
@@ -196,7 +200,10 @@ async fn a_flood_is_told_when_to_come_back() {
 async fn a_document_keeps_its_bytes() {
     let bot = bot().await;
     let part = reqwest::multipart::Part::bytes(b"--- a\n+++ b\n".to_vec()).file_name("change.diff");
-    let form = reqwest::multipart::Form::new().text("chat_id", ANNA.to_string()).text("caption", "all of it").part("document", part);
+    let form = reqwest::multipart::Form::new()
+        .text("chat_id", ANNA.to_string())
+        .text("caption", "all of it")
+        .part("document", part);
     let url = format!("{}/bot{}/sendDocument", bot.url(), bot.token());
     let sent: Value = reqwest::Client::new().post(url).multipart(form).send().await.unwrap().json().await.unwrap();
     let document = &bot.chat(ANNA)[0].document.clone().unwrap();

@@ -63,7 +63,10 @@ impl Shared {
         let git = self.repository(repo)?;
         let parent = info.parents.first().map(|p| Oid::from_str(p)).transpose()?;
         let patch = patch(&git, parent, Oid::from_str(&info.id)?)?;
-        Ok(format!("commit {}\nAuthor: {} <{}>\n\n{}\n\n{patch}", info.id, info.author.name, info.author.email, info.message))
+        Ok(format!(
+            "commit {}\nAuthor: {} <{}>\n\n{}\n\n{patch}",
+            info.id, info.author.name, info.author.email, info.message
+        ))
     }
 }
 

@@ -23,10 +23,7 @@ use crate::sandbox::host::lock;
 const PUSH_LIMIT: usize = 512 * 1024 * 1024;
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .fallback(serve)
-        .layer(axum::extract::DefaultBodyLimit::max(PUSH_LIMIT))
-        .with_state(shared)
+    Router::new().fallback(serve).layer(axum::extract::DefaultBodyLimit::max(PUSH_LIMIT)).with_state(shared)
 }
 
 /// What a request asks of which repository.
@@ -62,7 +59,9 @@ async fn serve(State(shared): State<Arc<Shared>>, req: Request) -> Response {
     let answer = match refusal(&shared, asked.as_ref(), user.as_ref(), &parts.headers) {
         Some(refusal) => refusal,
         None => match asked.as_ref() {
-            Some(asked) if asked.rest == "git-receive-pack" => receive(&shared, asked, user.as_ref(), &parts, body).await,
+            Some(asked) if asked.rest == "git-receive-pack" => {
+                receive(&shared, asked, user.as_ref(), &parts, body).await
+            }
             Some(asked) => backend(&shared, asked, user.as_ref(), &parts, body).await,
             None => StatusCode::NOT_FOUND.into_response(),
         },

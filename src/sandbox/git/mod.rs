@@ -145,7 +145,14 @@ impl GitServer {
     ///
     /// # Errors
     /// No such repository or branch.
-    pub fn commit_file(&self, repo: &str, branch: &str, path: &str, content: &[u8], author: &Author) -> Result<String, git2::Error> {
+    pub fn commit_file(
+        &self,
+        repo: &str,
+        branch: &str,
+        path: &str,
+        content: &[u8],
+        author: &Author,
+    ) -> Result<String, git2::Error> {
         self.shared.commit_file(repo, branch, path, content, author)
     }
 
@@ -188,10 +195,20 @@ impl GitServer {
 }
 
 impl Shared {
-    pub(crate) fn commit_file(&self, repo: &str, branch: &str, path: &str, content: &[u8], author: &Author) -> Result<String, git2::Error> {
+    pub(crate) fn commit_file(
+        &self,
+        repo: &str,
+        branch: &str,
+        path: &str,
+        content: &[u8],
+        author: &Author,
+    ) -> Result<String, git2::Error> {
         let message = format!("chore: update {path}\n");
         let id = self.repos.commit(repo, branch, &[FileChange::write(path, content)], author, &message)?;
-        self.host.log("foreign_commit", json!({"repo": repo, "branch": branch, "path": path, "commit": id, "author": author.name}));
+        self.host.log(
+            "foreign_commit",
+            json!({"repo": repo, "branch": branch, "path": path, "commit": id, "author": author.name}),
+        );
         Ok(id)
     }
 }
