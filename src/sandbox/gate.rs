@@ -52,7 +52,13 @@ impl Listener for Gate {
                 biased;
                 _ = listening.changed() => {}
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, from)) => return (Wire::new(stream, self.host.new_line()), from),
+                    Ok((stream, from)) => {
+                        let line = self.host.new_line();
+                        // Taken down in this very moment: its token may be one that nobody cuts any more.
+                        if *listening.borrow() {
+                            return (Wire::new(stream, line), from);
+                        }
+                    }
                     Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
                 },
             }

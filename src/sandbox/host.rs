@@ -20,7 +20,7 @@ use axum::{Json, Router};
 use chrono::SecondsFormat;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -152,8 +152,8 @@ impl Host {
         let public = axum::serve(gate, public.into_make_service_with_connect_info::<Line>())
             .with_graceful_shutdown(async move { stopping.cancelled().await });
         let stopping = self.stopping.clone();
-        let control = axum::serve(sockets.control, control)
-            .with_graceful_shutdown(async move { stopping.cancelled().await });
+        let control =
+            axum::serve(sockets.control, control).with_graceful_shutdown(async move { stopping.cancelled().await });
         let mut tasks = lock(&self.tasks);
         tasks.push(tokio::spawn(async move { drop(public.await) }));
         tasks.push(tokio::spawn(async move { drop(control.await) }));
@@ -181,18 +181,30 @@ impl Host {
         &self.clock
     }
 
-    /// Refuses connections and cuts the open ones, until [`Host::up`].
-    pub fn down(&self) {
+    /// Refuses connections and cuts the open ones, until [`Host::up`]. Returns when it is so.
+    pub async fn down(&self) {
         self.listening.send_replace(false);
         self.cut_lines();
+        self.until_connecting(false).await;
     }
 
-    /// Ends an outage: listens again, forgets all faults, cuts connections that hang.
-    pub fn up(&self) {
+    /// Ends an outage: listens again, forgets all faults, cuts connections that hang. Returns when it is so.
+    pub async fn up(&self) {
         let faults = std::mem::take(&mut *lock(&self.faults));
         let was_up = self.listening.send_replace(true);
         if was_up && faults.iter().any(|f| f.mishap == Mishap::Hang) {
             self.cut_lines();
+        }
+        self.until_connecting(true).await;
+    }
+
+    /// The listener belongs to a task of its own, which follows a moment later.
+    async fn until_connecting(&self, wanted: bool) {
+        for _ in 0..400 {
+            if TcpStream::connect(self.address).await.is_ok() == wanted {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
@@ -281,7 +293,12 @@ fn hide_token(path: &str) -> String {
     }
 }
 
-async fn strike(State(host): State<Arc<Host>>, ConnectInfo(line): ConnectInfo<Line>, req: Request, next: Next) -> Response {
+async fn strike(
+    State(host): State<Arc<Host>>,
+    ConnectInfo(line): ConnectInfo<Line>,
+    req: Request,
+    next: Next,
+) -> Response {
     let call = format!("{} {}", req.method(), req.uri());
     let Some(mishap) = host.next_fault(&call) else {
         return next.run(req).await;
@@ -337,26 +354,41 @@ struct Since {
 /// `POST down`, `POST up`, `POST faults`, `POST clock`, `GET log?since=SEQ`.
 fn host_control(host: Arc<Host>) -> Router {
     Router::new()
-        .route("/down", post(|State(host): State<Arc<Host>>| async move {
-            host.down();
-            Json(json!({"down": true}))
-        }))
-        .route("/up", post(|State(host): State<Arc<Host>>| async move {
-            host.up();
-            Json(json!({"down": false}))
-        }))
-        .route("/faults", post(|State(host): State<Arc<Host>>, Json(fault): Json<Fault>| async move {
-            host.fault(fault);
-            Json(json!({"ok": true}))
-        }))
-        .route("/clock", post(|State(host): State<Arc<Host>>, Json(a): Json<Advance>| async move {
-            host.clock.advance(Duration::from_secs(a.advance_s));
-            Json(json!({"now": host.clock.now()}))
-        }))
-        .route("/log", get(|State(host): State<Arc<Host>>, Query(q): Query<Since>| async move {
-            let lines = host.log_lines();
-            let from = usize::try_from(q.since).unwrap_or(usize::MAX).min(lines.len());
-            Json(lines.into_iter().skip(from).collect::<Vec<_>>())
-        }))
+        .route(
+            "/down",
+            post(|State(host): State<Arc<Host>>| async move {
+                host.down().await;
+                Json(json!({"down": true}))
+            }),
+        )
+        .route(
+            "/up",
+            post(|State(host): State<Arc<Host>>| async move {
+                host.up().await;
+                Json(json!({"down": false}))
+            }),
+        )
+        .route(
+            "/faults",
+            post(|State(host): State<Arc<Host>>, Json(fault): Json<Fault>| async move {
+                host.fault(fault);
+                Json(json!({"ok": true}))
+            }),
+        )
+        .route(
+            "/clock",
+            post(|State(host): State<Arc<Host>>, Json(a): Json<Advance>| async move {
+                host.clock.advance(Duration::from_secs(a.advance_s));
+                Json(json!({"now": host.clock.now()}))
+            }),
+        )
+        .route(
+            "/log",
+            get(|State(host): State<Arc<Host>>, Query(q): Query<Since>| async move {
+                let lines = host.log_lines();
+                let from = usize::try_from(q.since).unwrap_or(usize::MAX).min(lines.len());
+                Json(lines.into_iter().skip(from).collect::<Vec<_>>())
+            }),
+        )
         .with_state(host)
 }

@@ -246,8 +246,12 @@ fn client(timeout: Duration) -> Result<reqwest::Client> {
         .timeout(timeout)
         .build();
     built.map_err(|e| {
-        Problem::new("telegram.client", "The HTTP client for Telegram cannot be made.", "Check the system's root certificates.")
-            .with(e.without_url().to_string())
+        Problem::new(
+            "telegram.client",
+            "The HTTP client for Telegram cannot be made.",
+            "Check the system's root certificates.",
+        )
+        .with(e.without_url().to_string())
     })
 }
 

@@ -3,8 +3,8 @@
 use countersign_core::error::{Problem, Result};
 use teloxide_core::payloads::{EditMessageText, SendDocument, SendMessage};
 use teloxide_core::types::{
-    InlineKeyboardButton, InlineKeyboardMarkup, InputFile, LinkPreviewOptions, MessageEntity, MessageEntityKind, MessageId,
-    ReplyMarkup, ReplyParameters,
+    InlineKeyboardButton, InlineKeyboardMarkup, InputFile, LinkPreviewOptions, MessageEntity, MessageEntityKind,
+    MessageId, ReplyMarkup, ReplyParameters,
 };
 
 use super::chat;
@@ -121,7 +121,10 @@ fn check_entities(card: &Card) -> Result<()> {
         Problem::new("telegram.bad_entity", why, "Report it: formatting is computed by Countersign itself.").never()
     };
     if card.entities.len() > ENTITY_LIMIT {
-        return Err(bad(format!("The card has {} formatted parts; Telegram keeps {ENTITY_LIMIT}.", card.entities.len())));
+        return Err(bad(format!(
+            "The card has {} formatted parts; Telegram keeps {ENTITY_LIMIT}.",
+            card.entities.len()
+        )));
     }
     let mut starts: Vec<usize> = Vec::with_capacity(card.text.len() + 1);
     let mut at = 0;
@@ -145,7 +148,9 @@ fn check_buttons(card: &Card) -> Result<()> {
     if card.buttons.iter().flatten().all(fits) && card.buttons.iter().flatten().count() <= BUTTON_LIMIT {
         return Ok(());
     }
-    let message = format!("A button has no label, or no data or more than {CALLBACK_DATA_LIMIT} bytes of it, or there are too many.");
+    let message = format!(
+        "A button has no label, or no data or more than {CALLBACK_DATA_LIMIT} bytes of it, or there are too many."
+    );
     Err(Problem::new("telegram.bad_button", message, "Report it: buttons are made by Countersign itself.").never())
 }
 

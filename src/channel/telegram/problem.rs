@@ -72,7 +72,8 @@ pub(super) fn from_request(e: &RequestError, token: &str) -> Problem {
             .with(start)
         }
         RequestError::Io(_) => {
-            Problem::new("telegram.no_answer", "A document could not be read while it was sent.", "It is tried again.").later()
+            Problem::new("telegram.no_answer", "A document could not be read while it was sent.", "It is tried again.")
+                .later()
         }
     }
 }
@@ -85,7 +86,11 @@ fn network(e: &reqwest::Error, token: &str) -> Problem {
     }
     let said = if std::ptr::eq(cause, e as &dyn Error) { String::new() } else { clean(&cause.to_string(), token) };
     let problem = if e.is_connect() {
-        Problem::new("telegram.unreachable", "Telegram cannot be reached.", "Check the network and the channel's `api_url`; it is tried again.")
+        Problem::new(
+            "telegram.unreachable",
+            "Telegram cannot be reached.",
+            "Check the network and the channel's `api_url`; it is tried again.",
+        )
     } else {
         let message = "Telegram did not answer; the call may or may not have taken effect.";
         Problem::new("telegram.no_answer", message, "Nothing: it is tried again.")
@@ -106,7 +111,11 @@ fn from_words(said: &str) -> Problem {
     } else if has("webhook is active") || has("terminated by setwebhook") {
         webhook_set()
     } else if has("invalid bot token") || lower == "unauthorized" || lower == "not found" {
-        Problem::new("telegram.unauthorized", "Telegram does not accept the bot token.", "Put a valid token into the channel's secret.")
+        Problem::new(
+            "telegram.unauthorized",
+            "Telegram does not accept the bot token.",
+            "Put a valid token into the channel's secret.",
+        )
     } else if has("message to edit not found") || has("message can't be edited") || has("message_id_invalid") {
         message_gone()
     } else if has("chat not found") || has("user not found") || has("peer_id_invalid") {
@@ -115,14 +124,23 @@ fn from_words(said: &str) -> Problem {
             "Telegram does not know the person or chat.",
             "Check the number; the person has to write /start to the bot once.",
         )
-    } else if has("forbidden:") || has("bot was blocked") || has("can't initiate conversation") || has("bot was kicked") || has("user is deactivated") {
+    } else if has("forbidden:")
+        || has("bot was blocked")
+        || has("can't initiate conversation")
+        || has("bot was kicked")
+        || has("user is deactivated")
+    {
         Problem::new(
             "telegram.cannot_write",
             "The bot may not write to this person or chat.",
             "The person has to write /start to the bot, or unblock it.",
         )
     } else {
-        Problem::new("telegram.refused", "Telegram refused the call.", "See its words; report it if they concern the message itself.")
+        Problem::new(
+            "telegram.refused",
+            "Telegram refused the call.",
+            "See its words; report it if they concern the message itself.",
+        )
     };
     problem.with(format!("Telegram: {said}"))
 }

@@ -81,7 +81,8 @@ impl Args {
                     self.uploads.insert(name, Upload { name: file, mime, bytes });
                 }
                 None => {
-                    let text = String::from_utf8(bytes.to_vec()).map_err(|_| Refusal::bad("strings must be encoded in UTF-8"))?;
+                    let text = String::from_utf8(bytes.to_vec())
+                        .map_err(|_| Refusal::bad("strings must be encoded in UTF-8"))?;
                     self.values.insert(name, Value::String(text));
                 }
             }

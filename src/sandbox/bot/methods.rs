@@ -44,7 +44,11 @@ async fn download(Extract(shared): Extract<Arc<Shared>>, Path((bot, file)): Path
     }
 }
 
-async fn call(Extract(shared): Extract<Arc<Shared>>, Path((bot, method)): Path<(String, String)>, req: Request) -> Response {
+async fn call(
+    Extract(shared): Extract<Arc<Shared>>,
+    Path((bot, method)): Path<(String, String)>,
+    req: Request,
+) -> Response {
     let Some(token) = bot.strip_prefix("bot") else { return refuse(&Refusal::new(404, "Not Found")) };
     if token != shared.options.token {
         shared.host.log("call", json!({"method": method, "status": 401}));

@@ -27,8 +27,8 @@ use super::host::{Fault, Guard, Host, HostOptions, lock};
 
 pub use limits::Limits;
 pub use people::{Press, Pressed};
-pub use state::{ChatKind, SentDocument, ShownButton, ShownEntity, ShownMessage};
 use state::State;
+pub use state::{ChatKind, SentDocument, ShownButton, ShownEntity, ShownMessage};
 
 /// How the server is started.
 #[derive(Debug, Clone)]
@@ -167,7 +167,12 @@ impl BotApi {
     }
 
     /// Waits until a message of the chat satisfies `wanted`, and returns it.
-    pub async fn wait_for(&self, chat: i64, timeout: Duration, wanted: impl Fn(&ShownMessage) -> bool) -> Option<ShownMessage> {
+    pub async fn wait_for(
+        &self,
+        chat: i64,
+        timeout: Duration,
+        wanted: impl Fn(&ShownMessage) -> bool,
+    ) -> Option<ShownMessage> {
         self.shared.wait_for(chat, timeout, wanted).await
     }
 
@@ -216,13 +221,13 @@ impl BotApi {
     }
 
     /// Refuses connections until [`BotApi::up`].
-    pub fn down(&self) {
-        self.shared.host.down();
+    pub async fn down(&self) {
+        self.shared.host.down().await;
     }
 
     /// Ends outages and faults.
-    pub fn up(&self) {
-        self.shared.host.up();
+    pub async fn up(&self) {
+        self.shared.host.up().await;
     }
 
     /// Adds a fault.

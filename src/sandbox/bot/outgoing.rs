@@ -18,9 +18,26 @@ const ENTITY_LIMIT: usize = 100;
 const BUTTON_LIMIT: usize = 100;
 
 const ENTITY_KINDS: [&str; 20] = [
-    "mention", "hashtag", "cashtag", "bot_command", "url", "email", "phone_number", "bold", "italic", "underline",
-    "strikethrough", "spoiler", "blockquote", "expandable_blockquote", "code", "pre", "text_link", "text_mention",
-    "custom_emoji", "date_time",
+    "mention",
+    "hashtag",
+    "cashtag",
+    "bot_command",
+    "url",
+    "email",
+    "phone_number",
+    "bold",
+    "italic",
+    "underline",
+    "strikethrough",
+    "spoiler",
+    "blockquote",
+    "expandable_blockquote",
+    "code",
+    "pre",
+    "text_link",
+    "text_mention",
+    "custom_emoji",
+    "date_time",
 ];
 
 #[derive(Deserialize)]
@@ -29,7 +46,12 @@ struct Keyboard {
 }
 
 /// Text with its entities, after the server's own clean-up (white space at the end goes).
-pub(crate) fn text(args: &Args, name: &str, entities: &str, limit: usize) -> Result<(String, Vec<ShownEntity>), Refusal> {
+pub(crate) fn text(
+    args: &Args,
+    name: &str,
+    entities: &str,
+    limit: usize,
+) -> Result<(String, Vec<ShownEntity>), Refusal> {
     if args.text("parse_mode").is_some_and(|mode| !mode.is_empty()) {
         return Err(Refusal::bad("the sandbox reads entities, not parse_mode"));
     }
@@ -43,7 +65,11 @@ pub(crate) fn text(args: &Args, name: &str, entities: &str, limit: usize) -> Res
     }
     let text = text.trim_end().to_owned();
     if text.chars().count() > limit {
-        return Err(Refusal::bad(if limit == CAPTION_LIMIT { "message caption is too long" } else { "message is too long" }));
+        return Err(Refusal::bad(if limit == CAPTION_LIMIT {
+            "message caption is too long"
+        } else {
+            "message is too long"
+        }));
     }
     Ok((text.clone(), clip(&text, entities)))
 }
@@ -66,7 +92,9 @@ fn check_entity(text: &str, entity: &ShownEntity) -> Result<(), Refusal> {
     }
     for (edge, word) in [(entity.offset, "begins"), (end, "ends")] {
         if !is_boundary(text, edge) {
-            return Err(Refusal::bad(format_args!("entity {word} in a middle of a UTF-16 symbol at UTF-16 offset {edge}")));
+            return Err(Refusal::bad(format_args!(
+                "entity {word} in a middle of a UTF-16 symbol at UTF-16 offset {edge}"
+            )));
         }
     }
     Ok(())
@@ -109,9 +137,15 @@ pub(crate) fn buttons(args: &Args) -> Result<Vec<Vec<ShownButton>>, Refusal> {
             return Err(Refusal::bad("can't parse inline keyboard button: Text must be non-empty"));
         }
         match (&button.callback_data, &button.url) {
-            (Some(data), None) if data.is_empty() || data.len() > DATA_LIMIT => return Err(Refusal::bad("BUTTON_DATA_INVALID")),
+            (Some(data), None) if data.is_empty() || data.len() > DATA_LIMIT => {
+                return Err(Refusal::bad("BUTTON_DATA_INVALID"));
+            }
             (Some(_), None) | (None, Some(_)) => {}
-            _ => return Err(Refusal::bad("can't parse inline keyboard button: Text buttons are unallowed in the inline keyboard")),
+            _ => {
+                return Err(Refusal::bad(
+                    "can't parse inline keyboard button: Text buttons are unallowed in the inline keyboard",
+                ));
+            }
         }
     }
     if rows.iter().flatten().count() > BUTTON_LIMIT {

@@ -83,8 +83,11 @@ impl Shared {
         });
         let update_id = state.queue.push("callback_query", query, now + delta(self.options.press_lifetime));
         drop(state);
-        self.host.log("press", json!({"press": press, "by": presser.id, "message_id": message_id, "data": data,
-            "callback_query_id": id, "update_id": update_id}));
+        self.host.log(
+            "press",
+            json!({"press": press, "by": presser.id, "message_id": message_id, "data": data,
+            "callback_query_id": id, "update_id": update_id}),
+        );
         self.news.notify_waiters();
         Ok(Pressed { callback_query_id: id, update_id, data })
     }

@@ -33,11 +33,8 @@ pub(crate) struct Queue {
 impl Queue {
     /// Queues an update; `None` when the bot has not allowed this kind.
     pub(crate) fn push(&mut self, kind: &str, body: Value, expires: DateTime<Utc>) -> Option<i64> {
-        let wanted = if self.allowed.is_empty() {
-            !ON_REQUEST.contains(&kind)
-        } else {
-            self.allowed.iter().any(|k| k == kind)
-        };
+        let wanted =
+            if self.allowed.is_empty() { !ON_REQUEST.contains(&kind) } else { self.allowed.iter().any(|k| k == kind) };
         if !wanted {
             return None;
         }

@@ -75,15 +75,19 @@ async fn text_is_counted_in_code_points_and_entities_in_utf16_units() {
     let bold = |offset: u32, length: u32| json!([{"type": "bold", "offset": offset, "length": length}]);
     ok(&bot, "sendMessage", send("🦀ab".into(), bold(2, 2))).await;
     assert!(refused(&bot, "sendMessage", send("🦀ab".into(), bold(2, 3))).await.1.contains("ends after the end"));
-    assert!(refused(&bot, "sendMessage", send("🦀ab".into(), bold(1, 2))).await.1.contains("middle of a UTF-16 symbol"));
+    assert!(
+        refused(&bot, "sendMessage", send("🦀ab".into(), bold(1, 2))).await.1.contains("middle of a UTF-16 symbol")
+    );
     assert!(refused(&bot, "sendMessage", send("  \n".into(), json!([]))).await.1.contains("text is empty"));
 }
 
 #[tokio::test]
 async fn callback_data_has_at_most_64_bytes() {
     let bot = bot().await;
-    let with = |data: &str| json!({"chat_id": ANNA, "text": "x", "reply_markup":
-        {"inline_keyboard": [[{"text": "b", "callback_data": data}]]}});
+    let with = |data: &str| {
+        json!({"chat_id": ANNA, "text": "x", "reply_markup":
+        {"inline_keyboard": [[{"text": "b", "callback_data": data}]]}})
+    };
     ok(&bot, "sendMessage", with(&"ä".repeat(32))).await;
     assert_eq!(refused(&bot, "sendMessage", with(&"ä".repeat(33))).await.1, "Bad Request: BUTTON_DATA_INVALID");
 }
@@ -196,7 +200,10 @@ async fn a_flood_is_told_when_to_come_back() {
 async fn a_document_keeps_its_bytes() {
     let bot = bot().await;
     let part = reqwest::multipart::Part::bytes(b"--- a\n+++ b\n".to_vec()).file_name("change.diff");
-    let form = reqwest::multipart::Form::new().text("chat_id", ANNA.to_string()).text("caption", "all of it").part("document", part);
+    let form = reqwest::multipart::Form::new()
+        .text("chat_id", ANNA.to_string())
+        .text("caption", "all of it")
+        .part("document", part);
     let url = format!("{}/bot{}/sendDocument", bot.url(), bot.token());
     let sent: Value = reqwest::Client::new().post(url).multipart(form).send().await.unwrap().json().await.unwrap();
     let document = &bot.chat(ANNA)[0].document.clone().unwrap();
@@ -209,19 +216,13 @@ async fn a_document_keeps_its_bytes() {
 async fn down_refuses_connections_and_keeps_what_is_queued() {
     let bot = bot().await;
     bot.say(ANNA, ANNA, "before").unwrap();
-    bot.down();
+    bot.down().await;
     let url = format!("{}/bot{}/getMe", bot.url(), bot.token());
     let client = reqwest::Client::new();
     let error = client.get(&url).send().await.unwrap_err();
     assert!(error.is_connect(), "{error:?}");
     let control = format!("{}/sandbox/up", bot.control_url());
     assert_eq!(client.post(control).send().await.unwrap().status(), 200);
-    for _ in 0..50 {
-        if client.get(&url).send().await.is_ok() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
     assert_eq!(ok(&bot, "getUpdates", json!({})).await.as_array().unwrap().len(), 1);
 }
 
@@ -269,4 +270,49 @@ async fn a_script_can_be_a_person_over_http() {
     let answer: Value = client.get(url).send().await.unwrap().json().await.unwrap();
     assert_eq!(answer["text"], "Done");
     assert_eq!(post("press", json!({"chat_id": 5, "button": "None"})).await.unwrap().status(), 422);
+}
+
+#[tokio::test]
+async fn an_outage_cuts_a_waiting_poll_and_stopping_ends_everything() {
+    let bot = bot().await;
+    let url = format!("{}/bot{}/getUpdates?timeout=40", bot.url(), bot.token());
+    let waiting = tokio::spawn(reqwest::get(url.clone()));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    bot.down().await;
+    let cut = tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap();
+    assert!(cut.is_err());
+    bot.up().await;
+    let waiting = tokio::spawn(reqwest::get(url.clone()));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::timeout(Duration::from_secs(5), bot.stop()).await.unwrap();
+    assert!(waiting.await.unwrap().is_err());
+    assert!(reqwest::get(url).await.is_err());
+}
+
+#[tokio::test]
+async fn a_hanging_server_answers_nobody_until_it_is_healed() {
+    let bot = bot().await;
+    bot.fault(Fault { matching: None, times: None, mishap: Mishap::Hang });
+    let url = format!("{}/bot{}/getMe", bot.url(), bot.token());
+    let client = reqwest::Client::builder().timeout(Duration::from_millis(200)).build().unwrap();
+    assert!(client.get(&url).send().await.unwrap_err().is_timeout());
+    bot.up().await;
+    assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn the_log_file_holds_every_call_and_no_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bot.jsonl");
+    let bot = bot_with(BotOptions { log: Some(path.clone()), ..BotOptions::default() }).await;
+    bot.fault(Fault { matching: Some("sendMessage".into()), times: Some(1), mishap: Mishap::LoseAnswer });
+    let url = format!("{}/bot{}/sendMessage", bot.url(), bot.token());
+    assert!(reqwest::Client::new().post(&url).json(&card(ANNA)).send().await.is_err());
+    let text = std::fs::read_to_string(path).unwrap();
+    let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines, bot.log());
+    let call = lines.iter().find(|l| l["what"] == "call").unwrap();
+    assert_eq!((call["method"].as_str(), call["status"].as_u64()), (Some("sendMessage"), Some(200)));
+    assert_eq!(call["result"]["text"], "Ship it?", "the effect is known although its answer was lost");
+    assert!(!text.contains(bot.token()));
 }

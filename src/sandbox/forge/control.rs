@@ -15,10 +15,10 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::Shared;
 use super::merge::Method;
 use super::pulls::{MergeAsk, Refused};
 use super::state::{ForgeUser, Protection, PullState, Verdict};
-use super::Shared;
 use crate::sandbox::git::{Author, FileChange};
 use crate::sandbox::host::lock;
 

@@ -11,12 +11,12 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::Shared;
 use super::github::{caller, logged, parse};
 use super::github_shape::wanted;
 use super::merge::Method;
 use super::pulls::{MergeAsk, NewPull, Refused};
 use super::state::{ForgeUser, PullState};
-use super::Shared;
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
@@ -156,7 +156,11 @@ async fn pull(State(shared): Server, _: Caller, Path((owner, name, number)): Pul
     ok(shared.tea_pull(&repo, &pull, &shared.look(&repo, &pull)?))
 }
 
-async fn by_branches(State(shared): Server, _: Caller, Path((owner, name, base, head)): Path<(String, String, String, String)>) -> Answer {
+async fn by_branches(
+    State(shared): Server,
+    _: Caller,
+    Path((owner, name, base, head)): Path<(String, String, String, String)>,
+) -> Answer {
     let repo = format!("{owner}/{name}");
     let found = shared.pulls(&repo).into_iter().rev().find(|p| p.base == base && p.head == head);
     let pull = found.ok_or(Refused::NotFound)?;
@@ -170,7 +174,12 @@ struct Edit {
     state: Option<PullState>,
 }
 
-async fn edit(State(shared): Server, Caller(user): Caller, Path((owner, name, number)): PullPath, body: Bytes) -> Answer {
+async fn edit(
+    State(shared): Server,
+    Caller(user): Caller,
+    Path((owner, name, number)): PullPath,
+    body: Bytes,
+) -> Answer {
     let repo = format!("{owner}/{name}");
     let ask: Edit = parse(&body)?;
     if let Some(state) = ask.state {
@@ -196,7 +205,12 @@ struct MergeBody {
     delete_branch_after_merge: bool,
 }
 
-async fn merge(State(shared): Server, Caller(user): Caller, Path((owner, name, number)): PullPath, body: Bytes) -> Answer {
+async fn merge(
+    State(shared): Server,
+    Caller(user): Caller,
+    Path((owner, name, number)): PullPath,
+    body: Bytes,
+) -> Answer {
     let ask: MergeBody = parse(&body)?;
     let method = match ask.style.as_str() {
         "merge" => Method::Merge,
@@ -239,7 +253,12 @@ struct CommentBody {
     body: String,
 }
 
-async fn comment(State(shared): Server, Caller(user): Caller, Path((owner, name, number)): PullPath, body: Bytes) -> Answer {
+async fn comment(
+    State(shared): Server,
+    Caller(user): Caller,
+    Path((owner, name, number)): PullPath,
+    body: Bytes,
+) -> Answer {
     let repo = format!("{owner}/{name}");
     let ask: CommentBody = parse(&body)?;
     created(shared.tea_comment(&repo, &shared.comment(&repo, number, &user, &ask.body)?))

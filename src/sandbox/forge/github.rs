@@ -14,11 +14,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::Shared;
 use super::github_shape::wanted;
 use super::merge::Method;
 use super::pulls::{MergeAsk, NewPull, Refused};
 use super::state::{ForgeUser, PullState, Verdict};
-use super::Shared;
 use crate::sandbox::host::lock;
 
 const DOCS: &str = "https://docs.github.com/rest";
@@ -67,7 +67,9 @@ impl IntoResponse for Gh {
             Refused::Unauthorized => (401, json!({"message": "Bad credentials"})),
             Refused::Forbidden => (403, json!({"message": "Resource not accessible by personal access token"})),
             Refused::Invalid("", words) if words == "Reference does not exist" => (422, json!({"message": words})),
-            Refused::Invalid("", words) => invalid(json!({"resource": "PullRequest", "code": "custom", "message": words})),
+            Refused::Invalid("", words) => {
+                invalid(json!({"resource": "PullRequest", "code": "custom", "message": words}))
+            }
             Refused::Invalid(field, code) if code.contains(' ') => {
                 invalid(json!({"resource": "PullRequest", "field": field, "code": "custom", "message": code}))
             }
@@ -76,7 +78,9 @@ impl IntoResponse for Gh {
                 let words = format!("A pull request already exists for this branch (#{number}).");
                 invalid(json!({"resource": "PullRequest", "code": "custom", "message": words}))
             }
-            Refused::HeadMoved => (409, json!({"message": "Head branch was modified. Review and try the merge again."})),
+            Refused::HeadMoved => {
+                (409, json!({"message": "Head branch was modified. Review and try the merge again."}))
+            }
             Refused::NotMergeable(words) => (405, json!({"message": words})),
             Refused::Git(words) => (500, json!({"message": words})),
         };
@@ -93,7 +97,8 @@ pub(crate) fn caller(shared: &Shared, headers: &HeaderMap) -> Result<ForgeUser, 
     let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).ok_or(Refused::Unauthorized)?;
     let (scheme, rest) = given.split_once(' ').ok_or(Refused::Unauthorized)?;
     let token = if scheme.eq_ignore_ascii_case("basic") {
-        let decoded = base64::engine::general_purpose::STANDARD.decode(rest.trim()).map_err(|_| Refused::Unauthorized)?;
+        let decoded =
+            base64::engine::general_purpose::STANDARD.decode(rest.trim()).map_err(|_| Refused::Unauthorized)?;
         let decoded = String::from_utf8(decoded).map_err(|_| Refused::Unauthorized)?;
         decoded.split_once(':').map(|(_, p)| p.to_owned()).ok_or(Refused::Unauthorized)?
     } else {
@@ -194,10 +199,17 @@ async fn matching(State(shared): Server, _: Caller, Path((owner, name, reference
     let repo = format!("{owner}/{name}");
     let found = shared.repos.branches(&repo).map_err(|_| Refused::NotFound)?;
     let refs = found.iter().map(|(branch, sha)| (format!("heads/{branch}"), sha));
-    ok(refs.filter(|(full, _)| full.starts_with(&reference)).map(|(full, sha)| shared.gh_ref(&repo, &full, sha)).collect())
+    ok(refs
+        .filter(|(full, _)| full.starts_with(&reference))
+        .map(|(full, sha)| shared.gh_ref(&repo, &full, sha))
+        .collect())
 }
 
-async fn delete_reference(State(shared): Server, Caller(user): Caller, Path((owner, name, reference)): NamePath) -> Answer {
+async fn delete_reference(
+    State(shared): Server,
+    Caller(user): Caller,
+    Path((owner, name, reference)): NamePath,
+) -> Answer {
     let branch = reference.strip_prefix("heads/").ok_or(Refused::NotFound)?;
     shared.delete_ref(&format!("{owner}/{name}"), &user, branch)?;
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -236,7 +248,11 @@ async fn list(State(shared): Server, _: Caller, Path((owner, name)): RepoPath, Q
     let mut response = Json(shown.iter().map(|p| shared.gh_simple_pull(&repo, p)).collect::<Vec<_>>()).into_response();
     if more {
         let state = filter.state.as_deref().unwrap_or("open");
-        let next = format!("<{}/repos/{repo}/pulls?state={state}&per_page={per_page}&page={}>; rel=\"next\"", shared.host.url(), page + 1);
+        let next = format!(
+            "<{}/repos/{repo}/pulls?state={state}&per_page={per_page}&page={}>; rel=\"next\"",
+            shared.host.url(),
+            page + 1
+        );
         if let Ok(value) = HeaderValue::try_from(next) {
             response.headers_mut().insert(header::LINK, value);
         }
@@ -276,7 +292,12 @@ struct Edit {
     state: Option<PullState>,
 }
 
-async fn edit(State(shared): Server, Caller(user): Caller, Path((owner, name, number)): PullPath, body: Bytes) -> Answer {
+async fn edit(
+    State(shared): Server,
+    Caller(user): Caller,
+    Path((owner, name, number)): PullPath,
+    body: Bytes,
+) -> Answer {
     let repo = format!("{owner}/{name}");
     let ask: Edit = parse(&body)?;
     if let Some(state) = ask.state {
@@ -298,7 +319,12 @@ struct MergeBody {
     commit_message: Option<String>,
 }
 
-async fn merge(State(shared): Server, Caller(user): Caller, Path((owner, name, number)): PullPath, body: Bytes) -> Answer {
+async fn merge(
+    State(shared): Server,
+    Caller(user): Caller,
+    Path((owner, name, number)): PullPath,
+    body: Bytes,
+) -> Answer {
     let ask: MergeBody = parse(&body)?;
     let ask = MergeAsk {
         method: ask.merge_method,
@@ -330,7 +356,12 @@ struct ReviewBody {
     body: String,
 }
 
-async fn review(State(shared): Server, Caller(user): Caller, Path((owner, name, number)): PullPath, body: Bytes) -> Answer {
+async fn review(
+    State(shared): Server,
+    Caller(user): Caller,
+    Path((owner, name, number)): PullPath,
+    body: Bytes,
+) -> Answer {
     let repo = format!("{owner}/{name}");
     let ask: ReviewBody = parse(&body)?;
     let verdict = match ask.event.as_str() {
@@ -377,7 +408,12 @@ struct CommentBody {
     body: String,
 }
 
-async fn comment(State(shared): Server, Caller(user): Caller, Path((owner, name, number)): PullPath, body: Bytes) -> Answer {
+async fn comment(
+    State(shared): Server,
+    Caller(user): Caller,
+    Path((owner, name, number)): PullPath,
+    body: Bytes,
+) -> Answer {
     let repo = format!("{owner}/{name}");
     let ask: CommentBody = parse(&body)?;
     created(shared.gh_comment(&repo, &shared.comment(&repo, number, &user, &ask.body)?))

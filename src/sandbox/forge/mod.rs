@@ -12,6 +12,7 @@ mod gitea_shape;
 mod github;
 mod github_shape;
 mod merge;
+mod pages;
 mod pulls;
 mod state;
 
@@ -95,7 +96,8 @@ pub async fn start(options: ForgeOptions) -> std::io::Result<Forge> {
     let api = axum::Router::new()
         .nest("/api/v1", gitea::router(shared.clone()))
         .nest("/api/v3", github::router(shared.clone()))
-        .merge(github::router(shared.clone()));
+        .merge(github::router(shared.clone()))
+        .merge(pages::router(shared.clone()));
     host.serve(sockets, api, control::router(shared.clone()));
     Ok(Forge { shared, _guard: Arc::new(Guard(host)) })
 }
@@ -207,13 +209,13 @@ impl Forge {
     }
 
     /// Refuses connections until [`Forge::up`].
-    pub fn down(&self) {
-        self.shared.host.down();
+    pub async fn down(&self) {
+        self.shared.host.down().await;
     }
 
     /// Ends outages and faults.
-    pub fn up(&self) {
-        self.shared.host.up();
+    pub async fn up(&self) {
+        self.shared.host.up().await;
     }
 
     /// Adds a fault (`matching: "PUT "` strikes merges only).

@@ -3,9 +3,9 @@
 use git2::{Oid, Repository};
 use serde_json::json;
 
+use super::Shared;
 use super::merge::{Figures, Merge, Method, figures, merged_tree};
 use super::state::{Comment, ForgeUser, Merged, Protection, Pull, PullState, Review, State, UserKind, Verdict};
-use super::Shared;
 use crate::sandbox::git::Author;
 use crate::sandbox::host::lock;
 
@@ -147,7 +147,8 @@ impl Shared {
         for pull in project.pulls.values_mut().filter(|p| p.state == PullState::Open) {
             let Ok(base) = tip(&git, &pull.base) else { continue };
             let head = tip(&git, &pull.head);
-            let moved = head.as_ref().map_or(true, |h| h.to_string() != pull.head_sha) || base.to_string() != pull.base_sha;
+            let moved =
+                head.as_ref().map_or(true, |h| h.to_string() != pull.head_sha) || base.to_string() != pull.base_sha;
             if !moved {
                 continue;
             }
@@ -162,7 +163,10 @@ impl Shared {
             if pull.merged.is_some() || head.is_err() {
                 pull.state = PullState::Closed;
                 pull.closed_at = Some(now);
-                self.host.log("pull_closed", json!({"repo": repo, "number": pull.number, "merged": pull.merged.is_some(), "by": null}));
+                self.host.log(
+                    "pull_closed",
+                    json!({"repo": repo, "number": pull.number, "merged": pull.merged.is_some(), "by": null}),
+                );
             }
             if tip.to_string() == pull.head_sha {
                 continue;
@@ -214,8 +218,11 @@ impl Shared {
             looks: 0,
         };
         project.pulls.insert(number, pull.clone());
-        self.host.log("pull_opened", json!({"repo": repo, "number": number, "by": user.login, "head": pull.head,
-            "head_sha": pull.head_sha, "base": pull.base}));
+        self.host.log(
+            "pull_opened",
+            json!({"repo": repo, "number": number, "by": user.login, "head": pull.head,
+            "head_sha": pull.head_sha, "base": pull.base}),
+        );
         Ok(pull)
     }
 
@@ -229,7 +236,13 @@ impl Shared {
         Ok(pull.clone())
     }
 
-    pub(crate) fn set_state(&self, repo: &str, number: u64, user: &ForgeUser, wanted: PullState) -> Result<Pull, Refused> {
+    pub(crate) fn set_state(
+        &self,
+        repo: &str,
+        number: u64,
+        user: &ForgeUser,
+        wanted: PullState,
+    ) -> Result<Pull, Refused> {
         let pull = self.find(repo, number)?;
         if pull.state == wanted {
             return Ok(pull);
@@ -266,7 +279,14 @@ impl Shared {
         Ok(comment)
     }
 
-    pub(crate) fn review(&self, repo: &str, number: u64, user: &ForgeUser, verdict: Verdict, body: &str) -> Result<Review, Refused> {
+    pub(crate) fn review(
+        &self,
+        repo: &str,
+        number: u64,
+        user: &ForgeUser,
+        verdict: Verdict,
+        body: &str,
+    ) -> Result<Review, Refused> {
         let pull = self.find(repo, number)?;
         if verdict != Verdict::Commented && pull.author == user.login {
             return Err(Refused::Invalid("", "Can not approve your own pull request".into()));
@@ -297,7 +317,8 @@ impl Shared {
         }
         let logins: Vec<_> = latest.into_iter().filter(|(_, v)| *v == Verdict::Approved).map(|(l, _)| l).collect();
         let counted = logins.iter().filter(|l| state.by_login(l).is_some_and(|u| u.can_write)).count();
-        (counted < needed).then(|| format!("At least {needed} approving review is required by reviewers with write access."))
+        (counted < needed)
+            .then(|| format!("At least {needed} approving review is required by reviewers with write access."))
     }
 
     /// What a look at one shows; counts the look, because mergeability comes late.
@@ -324,7 +345,13 @@ impl Shared {
         Ok(look)
     }
 
-    pub(crate) fn merge_pull(&self, repo: &str, number: u64, user: &ForgeUser, ask: &MergeAsk) -> Result<String, Refused> {
+    pub(crate) fn merge_pull(
+        &self,
+        repo: &str,
+        number: u64,
+        user: &ForgeUser,
+        ask: &MergeAsk,
+    ) -> Result<String, Refused> {
         let pull = self.find(repo, number)?;
         if !user.can_write {
             return Err(Refused::Forbidden);
@@ -342,8 +369,11 @@ impl Shared {
         let now = self.host.clock().now();
         // Named before the branch goes: a deleted head must not look like a rejection.
         self.edit_merged(repo, number, Merged { by: Some(user.login.clone()), commit: commit.clone(), at: now });
-        self.host.log("pull_merged", json!({"repo": repo, "number": number, "by": user.login, "commit": commit,
-            "method": ask.method, "head_sha": pull.head_sha}));
+        self.host.log(
+            "pull_merged",
+            json!({"repo": repo, "number": number, "by": user.login, "commit": commit,
+            "method": ask.method, "head_sha": pull.head_sha}),
+        );
         if ask.delete_branch {
             self.repos.delete_branch(repo, &pull.head)?;
         }

@@ -24,9 +24,22 @@ async fn setup_with(slow_mergeable: u32) -> Setup {
     let files = [FileChange::write("web.yaml", b"replicas: 1\n"), FileChange::write("other.yaml", b"a: 1\n")];
     let first = repos.create(REPO, "main", &files, &anna()).unwrap();
     repos.set_branch(REPO, "change", &first).unwrap();
-    repos.commit(REPO, "change", &[FileChange::write("web.yaml", b"replicas: 2\n")], &anna(), "feat: two\n\nTrailer: x\n").unwrap();
-    let users = vec![ForgeUser::bot("countersign", "t-bot"), ForgeUser::person("anna", "t-anna"), ForgeUser::person("bert", "t-bert")];
-    let options = ForgeOptions { slow_mergeable, ..ForgeOptions::new(repos.clone(), "http://git.invalid".into(), users) };
+    repos
+        .commit(
+            REPO,
+            "change",
+            &[FileChange::write("web.yaml", b"replicas: 2\n")],
+            &anna(),
+            "feat: two\n\nTrailer: x\n",
+        )
+        .unwrap();
+    let users = vec![
+        ForgeUser::bot("countersign", "t-bot"),
+        ForgeUser::person("anna", "t-anna"),
+        ForgeUser::person("bert", "t-bert"),
+    ];
+    let options =
+        ForgeOptions { slow_mergeable, ..ForgeOptions::new(repos.clone(), "http://git.invalid".into(), users) };
     Setup { forge: start(options).await.unwrap(), repos, _dir: dir }
 }
 
@@ -71,7 +84,10 @@ fn new_pull() -> Value {
 async fn a_pull_request_is_opened_once() {
     let s = setup().await;
     let pull = s.open().await;
-    assert_eq!((pull["number"].as_u64(), pull["mergeable"].as_bool(), pull["merged"].as_bool()), (Some(1), Some(true), Some(false)));
+    assert_eq!(
+        (pull["number"].as_u64(), pull["mergeable"].as_bool(), pull["merged"].as_bool()),
+        (Some(1), Some(true), Some(false))
+    );
     assert_eq!(pull["head"]["sha"], s.head("change"));
     assert_eq!((pull["user"]["type"].as_str(), pull["changed_files"].as_u64()), (Some("Bot"), Some(1)));
     let (status, again) = s.call("POST", "/repos/acme/platform/pulls", new_pull()).await;
@@ -164,7 +180,9 @@ async fn approvals_are_counted_by_the_branch_protection() {
     assert!(words["message"].as_str().unwrap().contains("approving review"));
     assert!(s.forge.review(REPO, 1, "countersign", Verdict::Approved, "").is_err(), "its own");
     s.forge.review(REPO, 1, "anna", Verdict::Approved, "fine").unwrap();
-    s.repos.commit(REPO, "change", &[FileChange::write("web.yaml", b"replicas: 66\n")], &anna(), "feat: more\n").unwrap();
+    s.repos
+        .commit(REPO, "change", &[FileChange::write("web.yaml", b"replicas: 66\n")], &anna(), "feat: more\n")
+        .unwrap();
     assert_eq!(s.merge(json!({})).await.0, 405, "a push takes the approval back");
     let (_, reviews) = s.call("GET", "/repos/acme/platform/pulls/1/reviews", Value::Null).await;
     assert_eq!(reviews[0]["state"], "DISMISSED");
@@ -215,7 +233,8 @@ async fn mergeability_may_come_late() {
 async fn a_secondary_rate_limit_is_403_with_retry_after() {
     let s = setup().await;
     s.forge.rate_limit(1, 60);
-    let response = reqwest::Client::new().get(format!("{}/user", s.forge.url())).bearer_auth("t-bot").send().await.unwrap();
+    let response =
+        reqwest::Client::new().get(format!("{}/user", s.forge.url())).bearer_auth("t-bot").send().await.unwrap();
     assert_eq!((response.status().as_u16(), response.headers()["retry-after"].to_str().unwrap()), (403, "60"));
     assert_eq!(s.call("GET", "/user", Value::Null).await.0, 200);
 }
@@ -228,7 +247,10 @@ async fn comments_and_edits_are_kept() {
     assert_eq!(status, 201);
     assert_eq!(s.forge.comments(REPO, 1)[0].body, "hello");
     let (_, pull) = s.call("PATCH", "/repos/acme/platform/pulls/1", json!({"state": "closed", "title": "New"})).await;
-    assert_eq!((pull["state"].as_str(), pull["title"].as_str(), pull["body"].as_str()), (Some("closed"), Some("New"), Some("because")));
+    assert_eq!(
+        (pull["state"].as_str(), pull["title"].as_str(), pull["body"].as_str()),
+        (Some("closed"), Some("New"), Some("because"))
+    );
 }
 
 #[tokio::test]
@@ -248,8 +270,20 @@ async fn gitea_speaks_its_own_dialect() {
     assert_eq!(s.call("POST", path, right).await.0, 200);
     assert_eq!(s.call("GET", path, Value::Null).await.0, 204);
     let (_, merged) = s.call("GET", "/api/v1/repos/acme/platform/pulls/1", Value::Null).await;
-    assert_eq!((merged["merged"].as_bool(), merged["merge_commit_sha"].as_str()), (Some(true), Some(s.head("main").as_str())));
+    assert_eq!(
+        (merged["merged"].as_bool(), merged["merge_commit_sha"].as_str()),
+        (Some(true), Some(s.head("main").as_str()))
+    );
     assert!(s.repos.head(REPO, "change").is_none());
+}
+
+#[tokio::test]
+async fn a_pull_request_has_a_page_with_its_diff() {
+    let s = setup().await;
+    let page = reqwest::get(s.open().await["html_url"].as_str().unwrap()).await.unwrap().text().await.unwrap();
+    assert!(page.contains("Scale web  #1  (open)") && page.contains("+replicas: 2"), "{page}");
+    let commit = format!("{}/acme/platform/commit/{}", s.forge.url(), s.head("change"));
+    assert!(reqwest::get(commit).await.unwrap().text().await.unwrap().contains("feat: two"));
 }
 
 #[tokio::test]
@@ -263,7 +297,8 @@ async fn octocrab_reads_what_it_opened() {
         .personal_token("t-bot")
         .build()
         .unwrap();
-    let opened = client.pulls("acme", "platform").create("Scale web", "change", "main").body("because").send().await.unwrap();
+    let opened =
+        client.pulls("acme", "platform").create("Scale web", "change", "main").body("because").send().await.unwrap();
     assert_eq!(opened.number, 1);
     let page = client.pulls("acme", "platform").list().head("acme:change").send().await.unwrap();
     assert_eq!(page.items.len(), 1);
@@ -271,4 +306,14 @@ async fn octocrab_reads_what_it_opened() {
     assert_eq!(merged.sha.unwrap(), s.head("main"));
     let after = client.pulls("acme", "platform").get(1).await.unwrap();
     assert_eq!(after.merge_commit_sha.unwrap(), s.head("main"));
+}
+
+/// Not a test: stays up for `tests/clients/*` while one works on them, and says where.
+#[tokio::test]
+#[ignore = "serves until it is killed"]
+async fn serve_for_clients() {
+    let s = setup().await;
+    let bot = crate::sandbox::bot::start(crate::sandbox::bot::BotOptions::default()).await.unwrap();
+    println!("forge {} bot {} token {} control {}", s.forge.url(), bot.url(), bot.token(), bot.control_url());
+    tokio::time::sleep(std::time::Duration::from_secs(600)).await;
 }

@@ -80,7 +80,13 @@ struct NewCommit {
 async fn commit(State(shared): Server, Json(new): Json<NewCommit>) -> Response {
     let made = match &new.content {
         Some(text) => shared.commit_file(&new.repo, &new.branch, &new.path, text.as_bytes(), &new.author),
-        None => shared.repos.commit(&new.repo, &new.branch, &[FileChange::delete(&new.path)], &new.author, "chore: delete\n"),
+        None => shared.repos.commit(
+            &new.repo,
+            &new.branch,
+            &[FileChange::delete(&new.path)],
+            &new.author,
+            "chore: delete\n",
+        ),
     };
     answer(made.map(|id| json!({"commit": id})))
 }

@@ -23,10 +23,7 @@ use crate::sandbox::host::lock;
 const PUSH_LIMIT: usize = 512 * 1024 * 1024;
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .fallback(serve)
-        .layer(axum::extract::DefaultBodyLimit::max(PUSH_LIMIT))
-        .with_state(shared)
+    Router::new().fallback(serve).layer(axum::extract::DefaultBodyLimit::max(PUSH_LIMIT)).with_state(shared)
 }
 
 /// What a request asks of which repository.
@@ -59,10 +56,12 @@ async fn serve(State(shared): State<Arc<Shared>>, req: Request) -> Response {
     let (parts, body) = req.into_parts();
     let user = user_of(&shared, &parts.headers);
     let asked = asked(&parts, &shared);
-    let answer = match admit(&shared, asked.as_ref(), user.as_ref(), &parts.headers) {
-        Err(refusal) => refusal,
-        Ok(()) => match asked.as_ref() {
-            Some(asked) if asked.rest == "git-receive-pack" => receive(&shared, asked, user.as_ref(), &parts, body).await,
+    let answer = match refusal(&shared, asked.as_ref(), user.as_ref(), &parts.headers) {
+        Some(refusal) => refusal,
+        None => match asked.as_ref() {
+            Some(asked) if asked.rest == "git-receive-pack" => {
+                receive(&shared, asked, user.as_ref(), &parts, body).await
+            }
             Some(asked) => backend(&shared, asked, user.as_ref(), &parts, body).await,
             None => StatusCode::NOT_FOUND.into_response(),
         },
@@ -96,19 +95,20 @@ fn user_of(shared: &Shared, headers: &HeaderMap) -> Option<GitUser> {
     lock(&shared.users).get(&token).cloned()
 }
 
-fn admit(shared: &Shared, asked: Option<&Asked>, user: Option<&GitUser>, headers: &HeaderMap) -> Result<(), Response> {
+/// Why a request is not served, if it is not.
+fn refusal(shared: &Shared, asked: Option<&Asked>, user: Option<&GitUser>, headers: &HeaderMap) -> Option<Response> {
     let wrong = headers.contains_key(header::AUTHORIZATION) && user.is_none();
     let reads = asked.is_none_or(|a| !a.push);
     match user {
         None if wrong || !(reads && shared.anonymous_read) => {
             let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"sandbox\"")];
-            Err((StatusCode::UNAUTHORIZED, challenge, "Authentication required.\n").into_response())
+            Some((StatusCode::UNAUTHORIZED, challenge, "Authentication required.\n").into_response())
         }
-        _ if asked.is_none() => Err((StatusCode::NOT_FOUND, "Repository not found.\n").into_response()),
+        _ if asked.is_none() => Some((StatusCode::NOT_FOUND, "Repository not found.\n").into_response()),
         Some(user) if !reads && !user.can_write => {
-            Err((StatusCode::FORBIDDEN, "Write access to repository not granted.\n").into_response())
+            Some((StatusCode::FORBIDDEN, "Write access to repository not granted.\n").into_response())
         }
-        _ => Ok(()),
+        _ => None,
     }
 }
 

@@ -145,7 +145,14 @@ impl GitServer {
     ///
     /// # Errors
     /// No such repository or branch.
-    pub fn commit_file(&self, repo: &str, branch: &str, path: &str, content: &[u8], author: &Author) -> Result<String, git2::Error> {
+    pub fn commit_file(
+        &self,
+        repo: &str,
+        branch: &str,
+        path: &str,
+        content: &[u8],
+        author: &Author,
+    ) -> Result<String, git2::Error> {
         self.shared.commit_file(repo, branch, path, content, author)
     }
 
@@ -155,13 +162,13 @@ impl GitServer {
     }
 
     /// Refuses connections until [`GitServer::up`].
-    pub fn down(&self) {
-        self.shared.host.down();
+    pub async fn down(&self) {
+        self.shared.host.down().await;
     }
 
     /// Ends outages and faults.
-    pub fn up(&self) {
-        self.shared.host.up();
+    pub async fn up(&self) {
+        self.shared.host.up().await;
     }
 
     /// Adds a fault (`matching: "git-receive-pack"` strikes pushes only).
@@ -188,10 +195,20 @@ impl GitServer {
 }
 
 impl Shared {
-    pub(crate) fn commit_file(&self, repo: &str, branch: &str, path: &str, content: &[u8], author: &Author) -> Result<String, git2::Error> {
+    pub(crate) fn commit_file(
+        &self,
+        repo: &str,
+        branch: &str,
+        path: &str,
+        content: &[u8],
+        author: &Author,
+    ) -> Result<String, git2::Error> {
         let message = format!("chore: update {path}\n");
         let id = self.repos.commit(repo, branch, &[FileChange::write(path, content)], author, &message)?;
-        self.host.log("foreign_commit", json!({"repo": repo, "branch": branch, "path": path, "commit": id, "author": author.name}));
+        self.host.log(
+            "foreign_commit",
+            json!({"repo": repo, "branch": branch, "path": path, "commit": id, "author": author.name}),
+        );
         Ok(id)
     }
 }

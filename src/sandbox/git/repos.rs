@@ -159,7 +159,13 @@ impl Repos {
     ///
     /// # Errors
     /// It exists, or a path is not acceptable to Git.
-    pub fn create(&self, name: &str, branch: &str, files: &[FileChange], author: &Author) -> Result<String, git2::Error> {
+    pub fn create(
+        &self,
+        name: &str,
+        branch: &str,
+        files: &[FileChange],
+        author: &Author,
+    ) -> Result<String, git2::Error> {
         let mut options = RepositoryInitOptions::new();
         options.bare(true).no_reinit(true).mkpath(true).external_template(false).initial_head(branch);
         let repo = Repository::init_opts(self.path(name), &options)?;
@@ -183,7 +189,14 @@ impl Repos {
     ///
     /// # Errors
     /// No such repository, or a path is not acceptable to Git.
-    pub fn commit(&self, name: &str, branch: &str, changes: &[FileChange], author: &Author, message: &str) -> Result<String, git2::Error> {
+    pub fn commit(
+        &self,
+        name: &str,
+        branch: &str,
+        changes: &[FileChange],
+        author: &Author,
+        message: &str,
+    ) -> Result<String, git2::Error> {
         let repo = self.repository(name)?;
         let reference = format!("refs/heads/{branch}");
         let parent = match repo.refname_to_id(&reference) {

@@ -142,10 +142,9 @@ async fn an_outage_fails_a_fetch_and_ends() {
     let dir = tempfile::tempdir().unwrap();
     clone_with_commit(&server, dir.path()).await;
     let work = dir.path().join("work");
-    server.down();
+    server.down().await;
     assert!(!git(&work, &["fetch"]).await.status.success());
-    server.up();
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    server.up().await;
     done(&work, &["fetch"]).await;
 }
 
@@ -161,4 +160,51 @@ async fn a_push_whose_answer_is_lost_has_landed() {
     let head = done(&work, &["rev-parse", "HEAD"]).await;
     assert_eq!(server.repos().head(REPO, "main").unwrap(), head);
     assert_eq!(server.pushes()[0]["outcome"], "accepted");
+}
+
+/// libgit2 as a client, the way that the product pushes: the lease is the old id of the negotiation.
+#[tokio::test(flavor = "multi_thread")]
+async fn libgit2_clones_pushes_and_sees_a_refusal() {
+    let server = server().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (url, path) = (server.repo_url(REPO), dir.path().join("mirror.git"));
+    let pushed = |reference: &'static str| {
+        let (url, path) = (url.clone(), path.clone());
+        tokio::task::spawn_blocking(move || libgit2_push(&url, &path, reference))
+    };
+    let (new, refusal) = pushed("refs/heads/countersign/a-r1").await.unwrap();
+    assert_eq!(refusal, None);
+    assert_eq!(server.repos().head(REPO, "countersign/a-r1").unwrap(), new);
+    server.repos().protect(REPO, "main", true).unwrap();
+    let (_, refusal) = pushed("refs/heads/main").await.unwrap();
+    assert_eq!(refusal.as_deref(), Some("pre-receive hook declined"));
+}
+
+/// Commits on top of main and pushes it to `reference`; gives the commit and the server's refusal.
+fn libgit2_push(url: &str, path: &Path, reference: &str) -> (String, Option<String>) {
+    let callbacks = || {
+        let mut callbacks = git2::RemoteCallbacks::new();
+        callbacks.credentials(|_, _, _| git2::Cred::userpass_plaintext("git", "t-bot"));
+        callbacks
+    };
+    let repo = git2::Repository::init_bare(path).unwrap();
+    let mut remote = repo.remote_anonymous(url).unwrap();
+    let mut fetch = git2::FetchOptions::new();
+    fetch.remote_callbacks(callbacks());
+    remote.fetch(&["+refs/heads/main:refs/remotes/origin/main"], Some(&mut fetch), None).unwrap();
+    let base = repo.find_reference("refs/remotes/origin/main").unwrap().peel_to_commit().unwrap();
+    let who = git2::Signature::now("T", "t@example.com").unwrap();
+    let new = repo.commit(None, &who, &who, "feat: x", &base.tree().unwrap(), &[&base]).unwrap();
+    let refusal = std::cell::RefCell::new(None);
+    let mut answers = callbacks();
+    answers.push_update_reference(|_, status| {
+        *refusal.borrow_mut() = status.map(ToOwned::to_owned);
+        Ok(())
+    });
+    let mut push = git2::PushOptions::new();
+    push.remote_callbacks(answers);
+    repo.reference("refs/heads/tmp", new, true, "").unwrap();
+    remote.push(&[format!("refs/heads/tmp:{reference}")], Some(&mut push)).unwrap();
+    drop(push);
+    (new.to_string(), refusal.into_inner())
 }
