@@ -14,7 +14,7 @@ pub(crate) fn check(pinned: &str, host: &str, port: u16, offered: &[u8]) -> Resu
     let offered = PublicKey::from_bytes(offered)
         .map_err(|_| Problem::new("git.host_key", format!("{host} offers a host key of an unknown kind."), next))?;
     let mut known = Vec::new();
-    let mut accepted = false;
+    let (mut accepted, mut same_kind) = (false, false);
     for entry in lines(pinned).filter(|e| names(e.host_patterns(), host, port)) {
         let same = entry.public_key().key_data() == offered.key_data();
         match entry.marker() {
@@ -24,7 +24,8 @@ pub(crate) fn check(pinned: &str, host: &str, port: u16, offered: &[u8]) -> Resu
             Some(_) => {}
             None => {
                 accepted |= same;
-                known.push(entry.public_key().fingerprint(HashAlg::Sha256).to_string());
+                same_kind |= entry.public_key().algorithm() == offered.algorithm();
+                known.push(format!("{} {}", entry.public_key().algorithm(), entry.public_key().fingerprint(HashAlg::Sha256)));
             }
         }
     }
@@ -33,8 +34,11 @@ pub(crate) fn check(pinned: &str, host: &str, port: u16, offered: &[u8]) -> Resu
     }
     let message = if known.is_empty() {
         format!("No host key is pinned for {host} (port {port}).")
-    } else {
+    } else if same_kind {
         format!("{host} offers a host key that is not the pinned one.")
+    } else {
+        // libssh2 asks for ed25519 first and cannot be told what is pinned.
+        format!("{host} offers a host key of kind {}, and none of that kind is pinned.", offered.algorithm())
     };
     Err(Problem::new("git.host_key", message, next)
         .with(format!("offered: {} {}", offered.algorithm(), offered.fingerprint(HashAlg::Sha256)))
@@ -122,7 +126,7 @@ mod tests {
         assert!(ok(&pinned, "10.0.0.1", 22, 1));
         let e = check(&pinned, "git.example.com", 22, &key(2).to_bytes().unwrap()).unwrap_err();
         assert_eq!(e.code, "git.host_key");
-        assert!(e.evidence.contains(&format!("pinned: {}", key(1).fingerprint(HashAlg::Sha256))));
+        assert!(e.evidence.contains(&format!("pinned: ssh-ed25519 {}", key(1).fingerprint(HashAlg::Sha256))));
         assert!(e.evidence.iter().any(|l| l.contains(&key(2).fingerprint(HashAlg::Sha256).to_string())));
         assert!(!ok(&pinned, "other.example.com", 22, 1), "an unknown host is not learned");
         assert!(!ok("", "git.example.com", 22, 1));

@@ -6,6 +6,7 @@ use std::process::Command;
 use super::*;
 
 mod http;
+mod ssh;
 
 
 /// A bare remote, a mirror, and the means to look at both.
@@ -354,4 +355,32 @@ async fn a_broken_or_foreign_mirror_is_made_anew() {
     let gone = w.tmp.path().join("gone.git");
     let other = GitRepo::open("a", gone.to_str().unwrap(), Credentials::default(), &w.mirror()).await.unwrap();
     assert_eq!(other.fetched("main").await.unwrap(), None, "objects of another address are not kept");
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_leaves_the_mirror_usable() {
+    let w = World::new();
+    let repo = w.repo().await;
+    for micros in [0, 50, 500, 2_000, 5_000] {
+        let _ = tokio::time::timeout(std::time::Duration::from_micros(micros), repo.fetch("main")).await;
+    }
+    let tip = repo.fetch("main").await.unwrap();
+    let many: Vec<_> = (0..20).map(|_| repo.tree_files(&tip, "", ReadLimits::default())).collect();
+    assert!(futures::future::join_all(many).await.into_iter().all(|r| r.unwrap().len() == 3));
+}
+
+#[tokio::test]
+async fn settings_of_the_user_do_not_reach_a_mirror() {
+    let w = World::new();
+    let repo = super::repo::open_mirror(&{
+        w.repo().await;
+        w.mirror()
+    })
+    .unwrap();
+    let config = repo.config().unwrap();
+    assert_eq!(config.get_string("http.followRedirects").unwrap(), "false");
+    let mut entries = config.entries(None).unwrap();
+    while let Some(entry) = entries.next() {
+        assert_eq!(entry.unwrap().level(), git2::ConfigLevel::Local);
+    }
 }
