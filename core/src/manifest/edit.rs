@@ -229,6 +229,16 @@ fn apply(parsed: &Parsed, bytes: &[u8], id: DocId, key: &ObjectKey, ops: Vec<Lea
     let original = super::parse::text(bytes)?;
     let base = id.steps();
     let ops: Vec<LeafOp> = ops.into_iter().map(|o| prefixed(&base, o)).collect();
+    match attempt(parsed, original, id, key, &ops, true) {
+        // A comment below can become part of a block of text: quoted text cannot take anything in.
+        Err(p) if p.code == "manifest.proof_failed" && ops.iter().any(LeafOp::several_lines) => {
+            attempt(parsed, original, id, key, &ops, false)
+        }
+        other => other,
+    }
+}
+
+fn attempt(parsed: &Parsed, original: &str, id: DocId, key: &ObjectKey, ops: &[LeafOp], blocks: bool) -> Result<Edited> {
     let mut pieces = Pieces::new(original);
     for (n, op) in ops.iter().enumerate() {
         let reparsed;
@@ -243,11 +253,11 @@ fn apply(parsed: &Parsed, bytes: &[u8], id: DocId, key: &ObjectKey, ops: Vec<Lea
         };
         let view = View::new(doc, value);
         foreign_marker(&view, op)?;
-        let mut s = op.splice(&view)?;
+        let mut s = op.splice(&view, blocks)?;
         s.range = s.range.start + offset..s.range.end + offset;
         pieces.replace(&s).ok_or_else(|| failed("a range does not fit the text"))?;
     }
-    prove(parsed, original, &mut pieces, id, key, &ops)
+    prove(parsed, original, &mut pieces, id, key, ops)
 }
 
 /// The proof: both parsers, every document, every byte outside the ranges, the end of the file.

@@ -15,6 +15,8 @@ pub(super) struct Style {
     pub newline: &'static str,
     /// Write JSON (the file is JSON, or the surrounding mapping quotes its keys in braces).
     pub json: bool,
+    /// Write text of several lines as a block (`|`).
+    pub blocks: bool,
 }
 
 /// How a scalar was quoted.
@@ -30,9 +32,9 @@ pub(super) enum Quote {
 
 impl Style {
     /// The style of a document.
-    pub fn of(src: &str, unit: usize) -> Self {
+    pub fn of(src: &str, unit: usize, blocks: bool) -> Self {
         let json = src.trim_start_matches('\u{feff}').trim_start().starts_with('{');
-        Self { unit: unit.clamp(1, 8), indented_lists: indented_lists(src), newline: text::newline(src), json }
+        Self { unit: unit.clamp(1, 8), indented_lists: indented_lists(src), newline: text::newline(src), json, blocks }
     }
 }
 
@@ -169,7 +171,7 @@ fn literal(s: &str, indent: usize, style: Style) -> Option<String> {
         None => (s, "|-"),
     };
     let odd = |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}' | '\u{feff}');
-    if !body.contains('\n') || body.ends_with('\n') || body.starts_with([' ', '\n']) || body.chars().any(odd) {
+    if !style.blocks || !body.contains('\n') || body.ends_with('\n') || body.starts_with([' ', '\n']) || body.chars().any(odd) {
         return None;
     }
     let mut out = chomp.to_owned();

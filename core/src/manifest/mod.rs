@@ -21,6 +21,8 @@ mod text;
 mod view;
 
 #[cfg(test)]
+mod props;
+#[cfg(test)]
 mod tests;
 
 pub use create::{Created, create};

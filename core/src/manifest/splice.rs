@@ -73,9 +73,22 @@ impl LeafOp {
         Some(())
     }
 
-    /// The splice that makes this change.
-    pub fn splice(&self, view: &View<'_>) -> Result<Splice> {
-        let style = Style::of(view.src, view.doc.indent_unit());
+    /// Whether the change brings text of several lines.
+    pub fn several_lines(&self) -> bool {
+        fn has(v: &Value) -> bool {
+            match v {
+                Value::String(s) => s.contains('\n'),
+                Value::Array(a) => a.iter().any(has),
+                Value::Object(o) => o.values().any(has),
+                _ => false,
+            }
+        }
+        matches!(self, Self::Set(_, v) | Self::Insert(_, _, v) | Self::Push(_, v) if has(v))
+    }
+
+    /// The splice that makes this change; `blocks` allows text in block style.
+    pub fn splice(&self, view: &View<'_>, blocks: bool) -> Result<Splice> {
+        let style = Style::of(view.src, view.doc.indent_unit(), blocks);
         match self {
             Self::Set(steps, new) => set(view, steps, new, style),
             Self::Insert(steps, key, new) => insert(view, steps, key, new, style),
@@ -127,7 +140,9 @@ fn set(view: &View<'_>, steps: &[Step], new: &Value, style: Style) -> Result<Spl
         return Ok(splice(node.start..node.end, format!("{lead}{text}")));
     }
     let was_block = matches!(node.shape, Shape::BlockMap | Shape::BlockList);
-    if simple && !multi_line && !was_block {
+    // A comment that follows would become part of a block of text.
+    let followed = !rest_of_line(view.src, node.end).trim().is_empty();
+    if !was_block && (followed || (simple && !(multi_line && style.blocks))) {
         let text = one_line(quote_at(view, node.start));
         let lead = if node.shape == Shape::Missing { " " } else { "" };
         return Ok(splice(node.start..node.end, format!("{lead}{text}")));
@@ -395,7 +410,7 @@ fn remove(view: &View<'_>, steps: &[Step]) -> Result<Splice> {
         // At the end of a file without a final line break, the break before goes instead.
         if !slice(view, 0..to).ends_with('\n') && from > 0 {
             let head = slice(view, 0..from);
-            let cut = head.trim_end_matches('\n').trim_end_matches('\r').len();
+            let cut = head.trim_end_matches(['\n', '\r']).len();
             return Ok(splice(cut..to, ""));
         }
         return Ok(splice(from..to, ""));

@@ -212,7 +212,7 @@ impl<'d> View<'d> {
     fn block_list(&self, steps: &[Step], len: usize) -> Result<Node> {
         let first: Vec<Step> = steps.iter().cloned().chain([Step::Index(0)]).collect();
         let last: Vec<Step> = steps.iter().cloned().chain([Step::Index(len - 1)]).collect();
-        let start = self.dash(&first)?;
+        let start = self.raw_dash(&first)?;
         if start < self.floor(steps)? {
             return Err(self.alias(steps));
         }
@@ -232,7 +232,9 @@ impl<'d> View<'d> {
         if start < self.floor(steps)? {
             return Err(self.alias(steps));
         }
-        Ok(Node { shape: Shape::Scalar, start, end })
+        // Blocks that keep their last line breaks (`|+`) end where their text ends, like all others.
+        let text = self.src.get(start..end).unwrap_or("");
+        Ok(Node { shape: Shape::Scalar, start, end: start + text.trim_end_matches(['\n', '\r', ' ']).len() })
     }
 
     /// Byte after a part, aliases included.
@@ -251,33 +253,27 @@ impl<'d> View<'d> {
         }
     }
 
-    /// The dash of a block list's item.
+    /// The dash of a block list's item, which must begin its line.
     pub fn dash(&self, item: &[Step]) -> Result<usize> {
-        let start = match get(self.value, item) {
-            Some(Value::Array(a)) if !a.is_empty() && self.flow(item).ok().flatten().is_none() => {
-                return Err(unusual("a list directly inside a list"));
+        let at = self.raw_dash(item)?;
+        if first_on_line(self.src, at) { Ok(at) } else { Err(unusual("a list item whose dash does not begin its line")) }
+    }
+
+    fn raw_dash(&self, item: &[Step]) -> Result<usize> {
+        let mut head = self.src.get(..self.node(item)?.start).unwrap_or("");
+        loop {
+            head = head.trim_end_matches([' ', '\t', '\n', '\r']);
+            if head.ends_with('-') {
+                return Ok(head.len() - 1);
             }
-            Some(_) => match self.node(item) {
-                Ok(n) => n.start,
-                Err(p) if p.code == "manifest.alias" => return Err(self.alias(item)),
-                Err(p) => return Err(p),
-            },
-            None => return Err(unusual("a list item that cannot be found again")),
-        };
-        let head = self.src.get(..start).unwrap_or("");
-        let trimmed = head.trim_end_matches([' ', '\n', '\r']);
-        // Marks (`&a`, `!t`) stand between the dash and the content.
-        let line = trimmed.rfind('\n').map_or(0, |i| i + 1);
-        let at = if trimmed.ends_with('-') {
-            trimmed.len() - 1
-        } else {
-            let lead = trimmed.get(line..).unwrap_or("");
-            line + lead.find("- ").ok_or_else(|| unusual("a list item without a dash on its line"))?
-        };
-        if first_on_line(self.src, at) {
-            Ok(at)
-        } else {
-            Err(unusual("a list item whose dash does not begin its line"))
+            // Marks (`&a`, `!t`) or comments stand between the dash and the content.
+            let line = head.rfind('\n').map_or(0, |i| i + 1);
+            let lead = head.get(line..).unwrap_or("");
+            if lead.trim_start().starts_with('#') && line > 0 {
+                head = head.get(..line).unwrap_or("");
+                continue;
+            }
+            return lead.rfind("- ").map(|i| line + i).ok_or_else(|| unusual("a list item without a dash on its line"));
         }
     }
 
