@@ -28,10 +28,22 @@ fn layout() -> impl Strategy<Value = Layout> {
         any::<bool>(),
         any::<bool>(),
         any::<bool>(),
-        prop_oneof![Just(""), Just("---\n# just a comment\n"), Just("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: other}\ndata: {k0: v}\n")],
+        prop_oneof![
+            Just(""),
+            Just("---\n# just a comment\n"),
+            Just("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: other}\ndata: {k0: v}\n")
+        ],
         prop_oneof![Just(""), Just("# head\n---\n"), Just("---\n"), Just("\n\n# a\n")],
     )
-        .prop_map(|(unit, indented, crlf, bom, final_break, extra, before)| Layout { unit, indented, crlf, bom, final_break, extra, before })
+        .prop_map(|(unit, indented, crlf, bom, final_break, extra, before)| Layout {
+            unit,
+            indented,
+            crlf,
+            bom,
+            final_break,
+            extra,
+            before,
+        })
 }
 
 /// A value and how it is written; comments and blank lines are thrown in between.
@@ -120,7 +132,8 @@ impl Part {
 }
 
 fn document(parts: &[(Part, &'static str)], l: &Layout) -> String {
-    let mut out = format!("{}apiVersion: v1\nkind: ConfigMap\nmetadata:\n{}name: generated\n", l.before, " ".repeat(l.unit));
+    let mut out =
+        format!("{}apiVersion: v1\nkind: ConfigMap\nmetadata:\n{}name: generated\n", l.before, " ".repeat(l.unit));
     for (i, (p, t)) in parts.iter().enumerate() {
         out.push_str(t);
         out.push_str(&format!("top{i}:"));
@@ -161,7 +174,23 @@ fn new_value() -> impl Strategy<Value = Value> {
     prop_oneof![
         any::<String>().prop_map(Value::String),
         "[ -~\n]{0,20}".prop_map(Value::String),
-        prop_oneof![Just("yes"), Just("1e3"), Just("0x1"), Just("~"), Just("- a"), Just("a: b"), Just("#"), Just("<<"), Just("*a"), Just("1_000"), Just("12:30:00"), Just(".5"), Just("---"), Just("...")].prop_map(Value::from),
+        prop_oneof![
+            Just("yes"),
+            Just("1e3"),
+            Just("0x1"),
+            Just("~"),
+            Just("- a"),
+            Just("a: b"),
+            Just("#"),
+            Just("<<"),
+            Just("*a"),
+            Just("1_000"),
+            Just("12:30:00"),
+            Just(".5"),
+            Just("---"),
+            Just("...")
+        ]
+        .prop_map(Value::from),
         any::<i32>().prop_map(Value::from),
         any::<bool>().prop_map(Value::from),
         Just(json!(1.25)),
