@@ -37,16 +37,25 @@ impl<'a> SourceTree<'a> {
         }
     }
 
-    /// Manifest files of a plain source.
+    /// Manifest files of a plain source. Folders with a kustomization of their own are left out: Flux builds them,
+    /// Argo CD cannot read them, and neither takes their files as they are.
     pub(super) fn plain(&self) -> Vec<(&'a str, &'a [u8])> {
+        let name_of = |p: &'a str| p.rsplit_once('/').unwrap_or(("", p));
+        let built: Vec<&str> = self
+            .files
+            .keys()
+            .map(|p| name_of(p))
+            .filter(|(dir, name)| is_kustomization_name(name) && *dir != self.root && below(dir, self.root).is_some())
+            .map(|(dir, _)| dir)
+            .collect();
         self.files
             .iter()
             .filter(|(p, _)| {
-                let manifest = [".yaml", ".yml", ".json"].iter().any(|e| p.ends_with(e));
-                let name = p.rsplit('/').next().unwrap_or("");
-                manifest
+                let (_, name) = name_of(p);
+                [".yaml", ".yml", ".json"].iter().any(|e| name.ends_with(e))
                     && !is_kustomization_name(name)
                     && below(p, self.root).is_some_and(|rest| self.recurse || !rest.contains('/'))
+                    && !built.iter().any(|d| below(p, d).is_some())
             })
             .map(|(p, b)| (p.as_str(), b.as_slice()))
             .collect()
