@@ -98,7 +98,12 @@ impl Kustomize {
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         let mut child = command.spawn().map_err(|e| {
-            Problem::new("render.start", format!("kustomize could not be started: {}.", e.kind()), "Check the configured program.").later()
+            Problem::new(
+                "render.start",
+                format!("kustomize could not be started: {}.", e.kind()),
+                "Check the configured program.",
+            )
+            .later()
         })?;
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
             return Err(Problem::new("render.start", "kustomize has no output.", "Try again.").later());
@@ -162,7 +167,12 @@ fn failed(stderr: &[u8], dir: &Path) -> Problem {
         .take(5)
         .map(|l| l.replace(&format!("{dir}/tree/"), "").replace(&format!("{dir}/tree"), "/").replace(dir.as_ref(), ""))
         .map(|l| l.chars().take(300).collect::<String>());
-    Problem::new("render.failed", "kustomize cannot build the owner's source.", "Correct what kustomize says, then try again.").with_all(words)
+    Problem::new(
+        "render.failed",
+        "kustomize cannot build the owner's source.",
+        "Correct what kustomize says, then try again.",
+    )
+    .with_all(words)
 }
 
 /// Refuses what would run, fetch or read more than the files named; says how strict kustomize may be.
@@ -200,7 +210,12 @@ fn check(layers: &[KustomizationFile]) -> Result<&'static str> {
 async fn write(files: &Files) -> Result<tempfile::TempDir> {
     let files = files.clone();
     let disk = |e: std::io::Error| {
-        Problem::new("render.disk", format!("The snapshot could not be written: {}.", e.kind()), "Check the space for temporary files.").later()
+        Problem::new(
+            "render.disk",
+            format!("The snapshot could not be written: {}.", e.kind()),
+            "Check the space for temporary files.",
+        )
+        .later()
     };
     tokio::task::spawn_blocking(move || {
         let dir = tempfile::Builder::new().prefix("countersign-render-").tempdir().map_err(disk)?;

@@ -49,11 +49,20 @@ async fn the_candidate_that_renders_the_asked_effect_is_found() {
     let Some(k) = real() else { return };
     let f = shop();
     let key = ObjectKey::new("apps", "Deployment", "shop", "prod-checkout");
-    let tree = SourceTree { files: &f, root: "overlays/prod", kind: SourceTree::detect(&f, "overlays/prod"), recurse: true, default_namespace: None };
+    let tree = SourceTree {
+        files: &f,
+        root: "overlays/prod",
+        kind: SourceTree::detect(&f, "overlays/prod"),
+        recurse: true,
+        default_namespace: None,
+    };
     let ctx = EditContext { restarted_at: "2026-11-21T10:00:00Z" };
     let before = k.render(&f, "overlays/prod").await.unwrap();
     let image = Operation::SetImage(SetImage { container: "app".into(), image: "ghcr.io/shop/checkout:1.5.0".into() });
-    for (op, wanted) in [(image, "/spec/template/spec/containers/name=app/image"), (Operation::Scale(Scale { replicas: 9 }), "/spec/replicas")] {
+    for (op, wanted) in [
+        (image, "/spec/template/spec/containers/name=app/image"),
+        (Operation::Scale(Scale { replicas: 9 }), "/spec/replicas"),
+    ] {
         let all = candidates(tree, &key, &op, ctx).unwrap();
         assert_eq!(all.len(), 2, "the overlay's entry and the base");
         let after = k.render(&with(&f, &all[0].files), "overlays/prod").await.unwrap();
@@ -86,7 +95,10 @@ async fn files_beside_the_folder_are_read_but_none_outside_of_the_snapshot() {
 #[tokio::test]
 async fn the_programs_own_words_are_told() {
     let Some(k) = real() else { return };
-    let f = files(&[("kustomization.yaml", "resources: [d.yaml]\nreplicas:\n- name: nobody\n  count: 1\n"), ("d.yaml", DEPLOYMENT)]);
+    let f = files(&[
+        ("kustomization.yaml", "resources: [d.yaml]\nreplicas:\n- name: nobody\n  count: 1\n"),
+        ("d.yaml", DEPLOYMENT),
+    ]);
     let p = k.render(&f, "").await.unwrap_err();
     assert_eq!(p.code, "render.failed");
     assert!(p.evidence.iter().any(|e| e.contains("nobody")), "{p}");
@@ -116,7 +128,8 @@ async fn what_runs_or_fetches_is_refused_before_the_start() {
         let f = files(&[("kustomization.yaml", text), ("d.yaml", DEPLOYMENT)]);
         assert_eq!(k.render(&f, "").await.unwrap_err().code, code, "{text}");
     }
-    let circle = files(&[("a/kustomization.yaml", "resources: [../b]\n"), ("b/kustomization.yaml", "resources: [../a]\n")]);
+    let circle =
+        files(&[("a/kustomization.yaml", "resources: [../b]\n"), ("b/kustomization.yaml", "resources: [../a]\n")]);
     assert_eq!(k.render(&circle, "a").await.unwrap_err().code, "kustomization.too_deep");
 }
 
@@ -134,7 +147,10 @@ async fn a_program_that_hangs_or_floods_is_stopped() {
     let f = files(&[("kustomization.yaml", "resources: [d.yaml]\n"), ("d.yaml", DEPLOYMENT)]);
     let hang = script("hang", "while :; do :; done").with_timeout(Duration::from_millis(300));
     assert_eq!(hang.render(&f, "").await.unwrap_err().code, "render.timeout");
-    let flood = script("flood", "while :; do echo aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa; done");
+    let flood = script(
+        "flood",
+        "while :; do echo aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa; done",
+    );
     assert_eq!(flood.render(&f, "").await.unwrap_err().code, "render.too_large");
     // What it sees: no environment of ours, nothing on its search path.
     let env = script("env", "echo \"path: $PATH\"; echo \"secret: [$COUNTERSIGN_TEST]\"; echo \"home: $HOME\"");

@@ -30,7 +30,11 @@ pub fn create(path: &str, manifest: &str, key: &ObjectKey, default_namespace: Op
     match path_check(path, 0o100_644, &[]) {
         PathClass::Plain => {}
         PathClass::Privileged(why) => {
-            return Err(Problem::new("manifest.path_privileged", format!("{path} is a privileged path: {why}."), "Let a person create it."));
+            return Err(Problem::new(
+                "manifest.path_privileged",
+                format!("{path} is a privileged path: {why}."),
+                "Let a person create it.",
+            ));
         }
         PathClass::Refused(p) => return Err(p),
     }
@@ -44,13 +48,25 @@ pub fn create(path: &str, manifest: &str, key: &ObjectKey, default_namespace: Op
     let mut docs = documents(text.as_bytes())?;
     let doc = match (docs.pop(), docs.is_empty()) {
         (Some(d), true) if d.id.item.is_none() => d,
-        _ => return Err(bad("The manifest is not exactly one object.", "Give one object with apiVersion, kind and metadata.name; several objects are several edits.")),
+        _ => {
+            return Err(bad(
+                "The manifest is not exactly one object.",
+                "Give one object with apiVersion, kind and metadata.name; several objects are several edits.",
+            ));
+        }
     };
-    let same = doc.key.group == key.group && doc.key.kind == key.kind && doc.key.name == key.name && namespace_fits(&doc.key, key, default_namespace);
+    let same = doc.key.group == key.group
+        && doc.key.kind == key.kind
+        && doc.key.name == key.name
+        && namespace_fits(&doc.key, key, default_namespace);
     if !same {
         return Err(bad(format!("The manifest is {}, the target is {key}.", doc.key), "Make the two the same."));
     }
-    if doc.key.kind == "Secret" && ["data", "stringData"].iter().any(|k| doc.value.get(*k).and_then(|v| v.as_object()).is_some_and(|o| !o.is_empty())) {
+    if doc.key.kind == "Secret"
+        && ["data", "stringData"]
+            .iter()
+            .any(|k| doc.value.get(*k).and_then(|v| v.as_object()).is_some_and(|o| !o.is_empty()))
+    {
         return Err(Problem::new(
             "manifest.secret_value",
             "Values of a Secret are never written through an agent.",
@@ -58,9 +74,20 @@ pub fn create(path: &str, manifest: &str, key: &ObjectKey, default_namespace: Op
         )
         .never());
     }
-    if doc.value.get("status").is_some() || doc.value.pointer("/metadata/uid").is_some() || doc.value.pointer("/metadata/resourceVersion").is_some() {
-        return Err(bad("The manifest was copied from a live object.", "Leave out status, uid, resourceVersion and managedFields."));
+    if doc.value.get("status").is_some()
+        || doc.value.pointer("/metadata/uid").is_some()
+        || doc.value.pointer("/metadata/resourceVersion").is_some()
+    {
+        return Err(bad(
+            "The manifest was copied from a live object.",
+            "Leave out status, uid, resourceVersion and managedFields.",
+        ));
     }
-    let changes = vec![LeafChange { object: doc.key.clone(), pointer: String::new(), before: None, after: Some(doc.value.clone()) }];
+    let changes = vec![LeafChange {
+        object: doc.key.clone(),
+        pointer: String::new(),
+        before: None,
+        after: Some(doc.value.clone()),
+    }];
     Ok(Created { bytes: text.into_bytes(), document: doc, changes })
 }

@@ -1,11 +1,11 @@
 //! Differences between values, leaf by leaf, and between texts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
 use super::document::key_of;
-use super::pointer::{escape, item_name, unique_names};
+use super::pointer::{escape, unique_names};
 use crate::model::{LeafChange, ObjectKey};
 
 /// Every leaf that differs between two values of one object. Items of lists are matched by `name`
@@ -42,15 +42,18 @@ pub fn diff_objects(before: &[Value], after: &[Value]) -> Vec<LeafChange> {
 /// Objects by key; the number tells apart those that share one (which no engine accepts).
 fn by_key(values: &[Value]) -> BTreeMap<(ObjectKey, usize), &Value> {
     let mut out = BTreeMap::new();
+    let mut seen: HashMap<ObjectKey, usize> = HashMap::new();
     for v in values.iter().filter(|v| !v.is_null()) {
         let key = key_of(v).map_or_else(|| ObjectKey::new("", "", "", ""), |(k, _)| k);
-        let mut n = 0;
-        while out.contains_key(&(key.clone(), n)) {
-            n += 1;
-        }
-        out.insert((key, n), v);
+        let n: &mut usize = seen.entry(key.clone()).or_default();
+        out.insert((key, *n), v);
+        *n += 1;
     }
     out
+}
+
+fn positions<'n>(names: &[&'n str]) -> HashMap<&'n str, usize> {
+    names.iter().enumerate().map(|(i, n)| (*n, i)).collect()
 }
 
 struct Walk<'w> {
@@ -97,15 +100,17 @@ impl Walk<'_> {
 
     fn lists(&mut self, at: &mut String, x: &[Value], y: &[Value]) {
         if let (Some(nx), Some(ny)) = (unique_names(x), unique_names(y)) {
-            let order = |a: &[&str], b: &[&str]| a.iter().filter(|n| b.contains(n)).map(|n| (*n).to_owned()).collect::<Vec<_>>();
-            if order(&nx, &ny) != order(&ny, &nx) {
+            let (ix, iy) = (positions(&nx), positions(&ny));
+            let common = nx.iter().filter(|n| iy.contains_key(*n));
+            if !common.eq(ny.iter().filter(|n| ix.contains_key(*n))) {
                 self.leaf(at, Some(&Value::Array(x.to_vec())), Some(&Value::Array(y.to_vec())));
                 return;
             }
-            let find = |list: &'_ [Value], n: &str| list.iter().position(|v| item_name(v) == Some(n));
-            for n in nx.iter().chain(ny.iter().filter(|n| !nx.contains(n))) {
-                let (v, w) = (find(x, n).and_then(|i| x.get(i)), find(y, n).and_then(|i| y.get(i)));
-                self.below(at, &format!("name={}", escape(n)), |s, at| s.maybe(at, v, w));
+            for n in nx.iter().chain(ny.iter().filter(|n| !ix.contains_key(*n))) {
+                let (v, w) = (ix.get(n).and_then(|i| x.get(*i)), iy.get(n).and_then(|i| y.get(*i)));
+                if v != w {
+                    self.below(at, &format!("name={}", escape(n)), |s, at| s.maybe(at, v, w));
+                }
             }
             return;
         }

@@ -59,14 +59,21 @@ pub(super) fn objects(parsed: &Parsed) -> Vec<Document> {
     for (index, value) in parsed.values.iter().enumerate() {
         let (Some(doc), Some(offset)) = (parsed.docs.get(index), parsed.offsets.get(index)) else { continue };
         let span = *offset..offset + doc.source().len();
-        let first = value.as_object().and_then(|o| {
-            o.keys().filter_map(|k| doc.key_span(&noyalib::path::quote_key(k))).map(|s| s.0).min()
-        });
+        let first = value
+            .as_object()
+            .and_then(|o| o.keys().filter_map(|k| doc.key_span(&noyalib::path::quote_key(k))).map(|s| s.0).min());
         let before: usize = parsed.docs.iter().take(index).map(|d| line_of(d.source(), d.source().len()) - 1).sum();
         let line = before + line_of(doc.source(), first.unwrap_or(0));
         let mut add = |item: Option<usize>, v: &Value| {
             if let Some((key, api_version)) = key_of(v) {
-                out.push(Document { id: DocId { index, item }, key, api_version, line, span: span.clone(), value: v.clone() });
+                out.push(Document {
+                    id: DocId { index, item },
+                    key,
+                    api_version,
+                    line,
+                    span: span.clone(),
+                    value: v.clone(),
+                });
             }
         };
         match value.get("items").and_then(Value::as_array) {

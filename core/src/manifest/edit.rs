@@ -41,7 +41,9 @@ pub struct Edited {
 /// A coded refusal (`manifest.alias`, `.sops`, `.no_change`, …); `manifest.proof_failed` if the result could
 /// not be proved, in which case nothing is returned.
 pub fn edit(path: &str, bytes: &[u8], id: DocId, op: &Operation, ctx: EditContext<'_>) -> Result<Edited> {
-    let at_file = |p: Problem| if p.evidence.iter().any(|e| e.starts_with("file: ")) { p } else { p.with(format!("file: {path}")) };
+    let at_file = |p: Problem| {
+        if p.evidence.iter().any(|e| e.starts_with("file: ")) { p } else { p.with(format!("file: {path}")) }
+    };
     match op {
         Operation::Delete(_) => delete(bytes, id).map_err(at_file),
         Operation::Create(_) => Err(Problem::new(
@@ -72,7 +74,12 @@ pub fn edit_value(bytes: &[u8], id: DocId, object: &ObjectKey, pointer: &str, va
 }
 
 /// The same for several fields in one step.
-pub(super) fn edit_values(bytes: &[u8], id: DocId, key: &ObjectKey, wanted: &[(String, Option<Value>)]) -> Result<Edited> {
+pub(super) fn edit_values(
+    bytes: &[u8],
+    id: DocId,
+    key: &ObjectKey,
+    wanted: &[(String, Option<Value>)],
+) -> Result<Edited> {
     let parsed = parse(bytes)?;
     let before = object(&parsed, id)?;
     encrypted(&parsed, id)?;
@@ -113,7 +120,11 @@ fn encrypted(parsed: &Parsed, id: DocId) -> Result<()> {
 }
 
 fn no_change() -> Problem {
-    Problem::new("manifest.no_change", "The file says that already.", "Nothing is to be done; look at why the live object differs.")
+    Problem::new(
+        "manifest.no_change",
+        "The file says that already.",
+        "Nothing is to be done; look at why the live object differs.",
+    )
 }
 
 fn failed(what: &str) -> Problem {
@@ -229,6 +240,23 @@ fn apply(parsed: &Parsed, bytes: &[u8], id: DocId, key: &ObjectKey, ops: Vec<Lea
     let original = super::parse::text(bytes)?;
     let base = id.steps();
     let ops: Vec<LeafOp> = ops.into_iter().map(|o| prefixed(&base, o)).collect();
+    match attempt(parsed, original, id, key, &ops, true) {
+        // A comment below can become part of a block of text: quoted text cannot take anything in.
+        Err(p) if p.code == "manifest.proof_failed" && ops.iter().any(LeafOp::several_lines) => {
+            attempt(parsed, original, id, key, &ops, false)
+        }
+        other => other,
+    }
+}
+
+fn attempt(
+    parsed: &Parsed,
+    original: &str,
+    id: DocId,
+    key: &ObjectKey,
+    ops: &[LeafOp],
+    blocks: bool,
+) -> Result<Edited> {
     let mut pieces = Pieces::new(original);
     for (n, op) in ops.iter().enumerate() {
         let reparsed;
@@ -238,20 +266,29 @@ fn apply(parsed: &Parsed, bytes: &[u8], id: DocId, key: &ObjectKey, ops: Vec<Lea
             reparsed = parse(pieces.text.as_bytes()).map_err(|_| failed("it does not parse"))?;
             &reparsed
         };
-        let (Some(doc), Some(value), Some(offset)) = (now.docs.get(id.index), now.values.get(id.index), now.offsets.get(id.index)) else {
+        let (Some(doc), Some(value), Some(offset)) =
+            (now.docs.get(id.index), now.values.get(id.index), now.offsets.get(id.index))
+        else {
             return Err(failed("the document is gone"));
         };
         let view = View::new(doc, value);
         foreign_marker(&view, op)?;
-        let mut s = op.splice(&view)?;
+        let mut s = op.splice(&view, blocks)?;
         s.range = s.range.start + offset..s.range.end + offset;
         pieces.replace(&s).ok_or_else(|| failed("a range does not fit the text"))?;
     }
-    prove(parsed, original, &mut pieces, id, key, &ops)
+    prove(parsed, original, &mut pieces, id, key, ops)
 }
 
 /// The proof: both parsers, every document, every byte outside the ranges, the end of the file.
-fn prove(before: &Parsed, original: &str, pieces: &mut Pieces, id: DocId, key: &ObjectKey, ops: &[LeafOp]) -> Result<Edited> {
+fn prove(
+    before: &Parsed,
+    original: &str,
+    pieces: &mut Pieces,
+    id: DocId,
+    key: &ObjectKey,
+    ops: &[LeafOp],
+) -> Result<Edited> {
     let after = parse(pieces.text.as_bytes()).map_err(|p| failed("it does not parse").with(p.message))?;
     let (mut first, mut second) = (before.values.clone(), before.second.clone());
     for op in ops {
@@ -292,7 +329,12 @@ fn delete(bytes: &[u8], id: DocId) -> Result<Edited> {
     let original = super::parse::text(bytes)?;
     let gone = |bytes, line, spans| Edited {
         bytes,
-        changes: vec![LeafChange { object: key.clone(), pointer: String::new(), before: Some(value.clone()), after: None }],
+        changes: vec![LeafChange {
+            object: key.clone(),
+            pointer: String::new(),
+            before: Some(value.clone()),
+            after: None,
+        }],
         line,
         spans,
     };
@@ -308,7 +350,9 @@ fn delete(bytes: &[u8], id: DocId) -> Result<Edited> {
     };
     let range = offset + own_start(doc)..offset + doc.source().len();
     let mut pieces = Pieces::new(original);
-    pieces.replace(&Splice { range: range.clone(), text: String::new() }).ok_or_else(|| failed("a range does not fit the text"))?;
+    pieces
+        .replace(&Splice { range: range.clone(), text: String::new() })
+        .ok_or_else(|| failed("a range does not fit the text"))?;
     let after = parse(pieces.text.as_bytes()).map_err(|p| failed("it does not parse").with(p.message))?;
     let rest = |all: &[Value]| -> Vec<Value> {
         all.iter().enumerate().filter(|(i, v)| *i != id.index && !v.is_null()).map(|(_, v)| v.clone()).collect()

@@ -15,6 +15,8 @@ pub(super) struct Style {
     pub newline: &'static str,
     /// Write JSON (the file is JSON, or the surrounding mapping quotes its keys in braces).
     pub json: bool,
+    /// Write text of several lines as a block (`|`).
+    pub blocks: bool,
 }
 
 /// How a scalar was quoted.
@@ -30,9 +32,9 @@ pub(super) enum Quote {
 
 impl Style {
     /// The style of a document.
-    pub fn of(src: &str, unit: usize) -> Self {
+    pub fn of(src: &str, unit: usize, blocks: bool) -> Self {
         let json = src.trim_start_matches('\u{feff}').trim_start().starts_with('{');
-        Self { unit: unit.clamp(1, 8), indented_lists: indented_lists(src), newline: text::newline(src), json }
+        Self { unit: unit.clamp(1, 8), indented_lists: indented_lists(src), newline: text::newline(src), json, blocks }
     }
 }
 
@@ -88,7 +90,13 @@ fn digest_like(s: &str) -> bool {
 fn double(s: &str) -> String {
     // JSON's escapes are a subset of YAML's double-quoted ones; other line breaks and marks are escaped too.
     let mut out = Value::String(s.to_owned()).to_string();
-    for (c, esc) in [('\u{7f}', "\\u007f"), ('\u{85}', "\\u0085"), ('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029"), ('\u{feff}', "\\ufeff")] {
+    for (c, esc) in [
+        ('\u{7f}', "\\u007f"),
+        ('\u{85}', "\\u0085"),
+        ('\u{2028}', "\\u2028"),
+        ('\u{2029}', "\\u2029"),
+        ('\u{feff}', "\\ufeff"),
+    ] {
         if out.contains(c) {
             out = out.replace(c, esc);
         }
@@ -100,7 +108,9 @@ fn double(s: &str) -> String {
 pub(super) fn string(s: &str, quote: Quote) -> String {
     match quote {
         Quote::Plain if safe_plain(s) => s.to_owned(),
-        Quote::Single if s.chars().all(|c| !c.is_control() && !matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}' | '\u{feff}')) => {
+        Quote::Single
+            if s.chars().all(|c| !c.is_control() && !matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}' | '\u{feff}')) =>
+        {
             format!("'{}'", s.replace('\'', "''"))
         }
         _ => double(s),
@@ -169,7 +179,12 @@ fn literal(s: &str, indent: usize, style: Style) -> Option<String> {
         None => (s, "|-"),
     };
     let odd = |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}' | '\u{feff}');
-    if !body.contains('\n') || body.ends_with('\n') || body.starts_with([' ', '\n']) || body.chars().any(odd) {
+    if !style.blocks
+        || !body.contains('\n')
+        || body.ends_with('\n')
+        || body.starts_with([' ', '\n'])
+        || body.chars().any(odd)
+    {
         return None;
     }
     let mut out = chomp.to_owned();

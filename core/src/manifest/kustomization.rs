@@ -77,16 +77,68 @@ pub struct Kustomization {
 
 /// Fields of a kustomization file (kustomize: api/types/kustomization.go).
 const FIELDS: [&str; 37] = [
-    "apiVersion", "kind", "metadata", "openapi", "namePrefix", "nameSuffix", "namespace", "commonLabels", "labels",
-    "commonAnnotations", "patchesStrategicMerge", "patchesJson6902", "patches", "images", "imageTags", "replacements", "replicas",
-    "vars", "sortOptions", "resources", "components", "crds", "bases", "configMapGenerator", "secretGenerator", "helmGlobals",
-    "helmCharts", "helmChartInflationGenerator", "generatorOptions", "configurations", "generators", "transformers", "validators",
-    "buildMetadata", "inventory", "fieldSpecs", "includeTemplates",
+    "apiVersion",
+    "kind",
+    "metadata",
+    "openapi",
+    "namePrefix",
+    "nameSuffix",
+    "namespace",
+    "commonLabels",
+    "labels",
+    "commonAnnotations",
+    "patchesStrategicMerge",
+    "patchesJson6902",
+    "patches",
+    "images",
+    "imageTags",
+    "replacements",
+    "replicas",
+    "vars",
+    "sortOptions",
+    "resources",
+    "components",
+    "crds",
+    "bases",
+    "configMapGenerator",
+    "secretGenerator",
+    "helmGlobals",
+    "helmCharts",
+    "helmChartInflationGenerator",
+    "generatorOptions",
+    "configurations",
+    "generators",
+    "transformers",
+    "validators",
+    "buildMetadata",
+    "inventory",
+    "fieldSpecs",
+    "includeTemplates",
 ];
 /// Fields of the entries that name files.
 const ENTRY_FIELDS: [&str; 22] = [
-    "name", "namespace", "behavior", "files", "literals", "envs", "env", "options", "type", "path", "patch", "target", "source",
-    "targets", "kvSources", "disableNameSuffixHash", "labels", "annotations", "immutable", "group", "version", "kind",
+    "name",
+    "namespace",
+    "behavior",
+    "files",
+    "literals",
+    "envs",
+    "env",
+    "options",
+    "type",
+    "path",
+    "patch",
+    "target",
+    "source",
+    "targets",
+    "kvSources",
+    "disableNameSuffixHash",
+    "labels",
+    "annotations",
+    "immutable",
+    "group",
+    "version",
+    "kind",
 ];
 
 /// Whether a file name is one that kustomize reads.
@@ -124,9 +176,15 @@ pub fn kustomization(bytes: &[u8]) -> Result<Kustomization> {
     let mut resources = texts("resources");
     resources.extend(texts("bases"));
     let images = ["images", "imageTags"].iter().flat_map(|k| list(k)).filter_map(|e| {
-        Some(ImageEntry { name: text(&e, "name")?, new_name: text(&e, "newName"), new_tag: text(&e, "newTag"), digest: text(&e, "digest") })
+        Some(ImageEntry {
+            name: text(&e, "name")?,
+            new_name: text(&e, "newName"),
+            new_tag: text(&e, "newTag"),
+            digest: text(&e, "digest"),
+        })
     });
-    let generated = ["configMapGenerator", "secretGenerator"].iter().flat_map(|k| list(k)).filter_map(|g| text(&g, "name"));
+    let generated =
+        ["configMapGenerator", "secretGenerator"].iter().flat_map(|k| list(k)).filter_map(|g| text(&g, "name"));
     let runs = ["helmCharts", "helmChartInflationGenerator", "generators", "transformers", "validators"];
     Ok(Kustomization {
         component: v.get("kind").and_then(Value::as_str) == Some("Component"),
@@ -136,7 +194,9 @@ pub fn kustomization(bytes: &[u8]) -> Result<Kustomization> {
         images: images.collect(),
         replicas: list("replicas")
             .iter()
-            .filter_map(|e| Some(ReplicaEntry { name: text(e, "name")?, count: e.get("count").and_then(Value::as_i64) }))
+            .filter_map(|e| {
+                Some(ReplicaEntry { name: text(e, "name")?, count: e.get("count").and_then(Value::as_i64) })
+            })
             .collect(),
         generated: generated.collect(),
         namespace: text(&v, "namespace"),
@@ -154,7 +214,8 @@ fn entries<'v>(v: &'v Value, k: &str) -> impl Iterator<Item = &'v Value> {
 
 fn paths(v: &Value) -> Vec<String> {
     let mut out: Vec<&str> = Vec::new();
-    for k in ["resources", "bases", "components", "crds", "configurations", "generators", "transformers", "validators"] {
+    for k in ["resources", "bases", "components", "crds", "configurations", "generators", "transformers", "validators"]
+    {
         out.extend(entries(v, k).filter_map(Value::as_str));
     }
     out.extend(entries(v, "patchesStrategicMerge").filter_map(Value::as_str).filter(|p| !p.contains('\n')));
@@ -178,7 +239,14 @@ fn unknown(v: &Value) -> Vec<String> {
         let of = entries(v, k).flat_map(keys).filter(|f| !ENTRY_FIELDS.contains(&f.as_str()));
         out.extend(of.map(|f| format!("{k}.{f}")));
     }
-    out.extend(v.get("openapi").map(keys).unwrap_or_default().into_iter().filter(|f| f != "path").map(|f| format!("openapi.{f}")));
+    out.extend(
+        v.get("openapi")
+            .map(keys)
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|f| f != "path")
+            .map(|f| format!("openapi.{f}")),
+    );
     out
 }
 
@@ -262,7 +330,10 @@ pub fn remove_resource(bytes: &[u8], path: &str) -> Result<Edited> {
     let (v, id) = value(bytes)?;
     let plain = |p: &str| p.trim_start_matches("./").trim_end_matches('/').to_owned();
     for list in ["resources", "bases"] {
-        let at = v.get(list).and_then(Value::as_array).and_then(|a| a.iter().position(|e| e.as_str().is_some_and(|e| plain(e) == plain(path))));
+        let at = v
+            .get(list)
+            .and_then(Value::as_array)
+            .and_then(|a| a.iter().position(|e| e.as_str().is_some_and(|e| plain(e) == plain(path))));
         if let Some(i) = at {
             return edit_values(bytes, id, &own_key(), &[(format!("/{list}/{i}"), None)]);
         }
@@ -275,10 +346,16 @@ pub fn remove_resource(bytes: &[u8], path: &str) -> Result<Edited> {
 /// # Errors
 /// Those of [`super::edit`]; `manifest.no_change` if it is there already.
 pub fn add_resource(bytes: &[u8], path: &str) -> Result<Edited> {
-    let (v, id) = value(bytes).or_else(|p| if p.code == "kustomization.shape" && bytes.is_empty() { Ok((Value::Null, FIRST)) } else { Err(p) })?;
+    let (v, id) = value(bytes).or_else(|p| {
+        if p.code == "kustomization.shape" && bytes.is_empty() { Ok((Value::Null, FIRST)) } else { Err(p) }
+    })?;
     let list = v.get("resources").and_then(Value::as_array);
     if list.is_some_and(|l| l.iter().any(|e| e.as_str() == Some(path))) {
-        return Err(Problem::new("manifest.no_change", format!("{path} is among the resources already."), "Nothing is to be done."));
+        return Err(Problem::new(
+            "manifest.no_change",
+            format!("{path} is among the resources already."),
+            "Nothing is to be done.",
+        ));
     }
     let wanted = match list {
         Some(_) => ("/resources/-".to_owned(), Some(Value::from(path))),

@@ -18,12 +18,16 @@ pub struct Located {
 
 /// Whether a document declares the object, seen that documents without a namespace go to `default_namespace`.
 pub(super) fn declares(doc: &ObjectKey, wanted: &ObjectKey, default_namespace: Option<&str>) -> bool {
-    doc.group == wanted.group && doc.kind == wanted.kind && doc.name == wanted.name && namespace_fits(doc, wanted, default_namespace)
+    doc.group == wanted.group
+        && doc.kind == wanted.kind
+        && doc.name == wanted.name
+        && namespace_fits(doc, wanted, default_namespace)
 }
 
 pub(super) fn namespace_fits(doc: &ObjectKey, wanted: &ObjectKey, default_namespace: Option<&str>) -> bool {
     doc.namespace == wanted.namespace
-        || (doc.namespace.is_empty() && wanted.namespace == default_namespace.filter(|n| !n.is_empty()).unwrap_or("default"))
+        || (doc.namespace.is_empty()
+            && wanted.namespace == default_namespace.filter(|n| !n.is_empty()).unwrap_or("default"))
 }
 
 /// Finds the one place that declares an object.
@@ -52,7 +56,8 @@ pub fn locate(files: &[(&str, &[u8])], key: &ObjectKey, default_namespace: Optio
     one(hits, key, || {
         let same_kind = seen.iter().filter(|d| d.key.kind == key.kind).map(|d| d.key.name.as_str());
         let mut near = nearest(&key.name, same_kind);
-        let elsewhere = seen.iter().filter(|d| d.key.name == key.name && d.key.kind == key.kind).map(|d| d.key.to_string());
+        let elsewhere =
+            seen.iter().filter(|d| d.key.name == key.name && d.key.kind == key.kind).map(|d| d.key.to_string());
         near.extend(elsewhere.filter(|s| *s != key.to_string()));
         near
     })

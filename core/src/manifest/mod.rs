@@ -18,8 +18,11 @@ mod plan;
 mod pointer;
 mod splice;
 mod text;
+mod tree;
 mod view;
 
+#[cfg(test)]
+mod props;
 #[cfg(test)]
 mod tests;
 
@@ -35,7 +38,5 @@ pub use locate::{Located, locate};
 pub use ops::{RESTART_ANNOTATION, reserved_key};
 pub use parse::{MAX_FILE_BYTES, MAX_RENDERED_BYTES, rendered};
 pub use path_check::{PathClass, path_check};
-pub use plan::{
-    Files, KustomizationFile, PlannedEdit, Snapshot, SourceTree, candidates, is_remote, kustomizations, load, named_path,
-    plan_source_edit,
-};
+pub use plan::{PlannedEdit, candidates, plan_source_edit};
+pub use tree::{Files, KustomizationFile, Snapshot, SourceTree, is_remote, kustomizations, load, named_path};

@@ -17,7 +17,9 @@ pub const RESTART_ANNOTATION: &str = "countersign.dev/restartedAt";
 fn pod_template(object: &Value) -> Result<&'static str> {
     let kind = object.get("kind").and_then(Value::as_str).unwrap_or("");
     match kind {
-        "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "ReplicationController" | "Job" | "Rollout" => Ok("/spec/template"),
+        "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "ReplicationController" | "Job" | "Rollout" => {
+            Ok("/spec/template")
+        }
         "CronJob" => Ok("/spec/jobTemplate/spec/template"),
         "Pod" => Ok(""),
         _ => Err(Problem::new(
@@ -105,7 +107,11 @@ impl Plan {
             return if first == "-" && rest.is_empty() {
                 self.add(LeafOp::Push(found, new))
             } else {
-                Err(Problem::new("manifest.path_not_found", format!("{pointer} does not exist."), "Append to a list with /-."))
+                Err(Problem::new(
+                    "manifest.path_not_found",
+                    format!("{pointer} does not exist."),
+                    "Append to a list with /-.",
+                ))
             };
         }
         let nested = rest.iter().rev().fold(new, |v, k| Value::Object(Map::from_iter([(k.clone(), v)])));
@@ -152,7 +158,11 @@ impl Plan {
             Operation::Restart(_) => {
                 let template = pod_template(&self.value)?;
                 if template.is_empty() {
-                    return Err(Problem::new("manifest.no_pod_template", "A Pod cannot be restarted by Git.", "Delete and create it."));
+                    return Err(Problem::new(
+                        "manifest.no_pod_template",
+                        "A Pod cannot be restarted by Git.",
+                        "Delete and create it.",
+                    ));
                 }
                 let at = format!("{template}/metadata/annotations/{}", escape(RESTART_ANNOTATION));
                 self.want(&at, Some(Value::from(restarted_at)))
@@ -196,7 +206,8 @@ impl Plan {
     fn env(&mut self, a: &SetEnv) -> Result<()> {
         let at = container(&self.value, &a.container)?;
         let list = resolve(&self.value, &format!("{at}/env"))?;
-        let items = if list.missing.is_empty() { get(&self.value, &list.found).and_then(Value::as_array) } else { None };
+        let items =
+            if list.missing.is_empty() { get(&self.value, &list.found).and_then(Value::as_array) } else { None };
         let item = items.into_iter().flatten().find(|v| item_name(v) == Some(a.name.as_str()));
         let here = format!("{at}/env/name={}", escape(&a.name));
         match (item, &a.value) {
@@ -255,7 +266,10 @@ pub(super) fn guard(object: &Value, changes: &[LeafChange]) -> Result<()> {
     for c in changes {
         let p = c.pointer.as_str();
         let below = |root: &str| p == root || p.strip_prefix(root).is_some_and(|r| r.starts_with('/'));
-        if ["/apiVersion", "/kind", "/metadata/name", "/metadata/namespace", "/metadata/generateName"].iter().any(|r| below(r)) {
+        if ["/apiVersion", "/kind", "/metadata/name", "/metadata/namespace", "/metadata/generateName"]
+            .iter()
+            .any(|r| below(r))
+        {
             return Err(Problem::new(
                 "manifest.identity_field",
                 format!("{p} says which object this is; changing it makes another object."),
@@ -263,7 +277,12 @@ pub(super) fn guard(object: &Value, changes: &[LeafChange]) -> Result<()> {
             ));
         }
         if below("/status") {
-            return Err(Problem::new("manifest.status_field", "Status is written by controllers, not by Git.", "Change the spec instead.").never());
+            return Err(Problem::new(
+                "manifest.status_field",
+                "Status is written by controllers, not by Git.",
+                "Change the spec instead.",
+            )
+            .never());
         }
         let mark = ["/metadata/labels/", "/metadata/annotations/"].iter().find_map(|r| p.strip_prefix(r));
         if let Some(k) = mark.map(|k| k.replace("~1", "/").replace("~0", "~")).filter(|k| reserved_key(k)) {
@@ -283,7 +302,12 @@ pub(super) fn guard(object: &Value, changes: &[LeafChange]) -> Result<()> {
             .never());
         }
         if kind == "SealedSecret" && below("/spec/encryptedData") {
-            return Err(Problem::new("manifest.sealed", "Sealed values cannot be edited.", "Let a person seal the new value.").never());
+            return Err(Problem::new(
+                "manifest.sealed",
+                "Sealed values cannot be edited.",
+                "Let a person seal the new value.",
+            )
+            .never());
         }
     }
     Ok(())
@@ -293,19 +317,32 @@ pub(super) fn guard(object: &Value, changes: &[LeafChange]) -> Result<()> {
 pub(super) fn check_image(image: &str) -> Result<()> {
     let (name, tag, digest) = split_image(image);
     let tag_ok = |t: &str| {
-        t.len() <= 128 && t.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_') && t.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+        t.len() <= 128
+            && t.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+            && t.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
     };
-    let digest_ok = |d: &str| d.split_once(':').is_some_and(|(a, h)| !a.is_empty() && h.len() >= 32 && h.bytes().all(|b| b.is_ascii_hexdigit()));
+    let digest_ok = |d: &str| {
+        d.split_once(':')
+            .is_some_and(|(a, h)| !a.is_empty() && h.len() >= 32 && h.bytes().all(|b| b.is_ascii_hexdigit()))
+    };
     let name_ok = !name.is_empty()
         && name.len() <= 255
         && name.split('/').all(|p| !p.is_empty())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-/:".contains(&b) || (b.is_ascii_uppercase() && name.contains('.')));
+        && name.bytes().all(|b| {
+            b.is_ascii_lowercase()
+                || b.is_ascii_digit()
+                || b"._-/:".contains(&b)
+                || (b.is_ascii_uppercase() && name.contains('.'))
+        });
     if name_ok && (tag.is_some() || digest.is_some()) && tag.is_none_or(tag_ok) && digest.is_none_or(digest_ok) {
         return Ok(());
     }
     Err(Problem::new(
         "manifest.bad_image",
-        format!("\"{}\" is not an image reference with a tag or a digest.", image.chars().take(200).collect::<String>()),
+        format!(
+            "\"{}\" is not an image reference with a tag or a digest.",
+            image.chars().take(200).collect::<String>()
+        ),
         "Write name:tag or name@sha256:digest.",
     ))
 }

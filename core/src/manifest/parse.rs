@@ -205,7 +205,10 @@ fn alias_bomb(text: &str) -> Result<()> {
 fn limit(line: Option<usize>) -> Problem {
     Problem::new(
         "manifest.limits",
-        format!("The file goes over the limits for YAML{} (depth, nodes, aliases or size after aliases).", at_line(line)),
+        format!(
+            "The file goes over the limits for YAML{} (depth, nodes, aliases or size after aliases).",
+            at_line(line)
+        ),
         "Simplify or split the file.",
     )
 }
@@ -257,9 +260,7 @@ fn to_json(v: &noyalib::Value, depth: usize) -> Result<Value> {
         noyalib::Value::Bool(b) => Value::Bool(*b),
         noyalib::Value::Number(n) => number(n),
         noyalib::Value::String(s) => Value::String(s.clone()),
-        noyalib::Value::Sequence(s) => {
-            Value::Array(s.iter().map(|v| to_json(v, depth + 1)).collect::<Result<_>>()?)
-        }
+        noyalib::Value::Sequence(s) => Value::Array(s.iter().map(|v| to_json(v, depth + 1)).collect::<Result<_>>()?),
         noyalib::Value::Mapping(m) => {
             let mut out = Map::with_capacity(m.len());
             for (k, v) in m.iter() {

@@ -18,7 +18,10 @@ const LONGEST_NAME: usize = 255;
 
 fn refuse(path: &str, why: &str) -> PathClass {
     let shown: String = path.chars().take(200).flat_map(char::escape_default).collect();
-    PathClass::Refused(Problem::new("manifest.path_refused", format!("\"{shown}\" is not written: {why}."), "Choose another path.").never())
+    PathClass::Refused(
+        Problem::new("manifest.path_refused", format!("\"{shown}\" is not written: {why}."), "Choose another path.")
+            .never(),
+    )
 }
 
 /// Characters that HFS+ ignores in names, so that `.g\u{200c}it` opens `.git` (git: utf8.c, next_hfs_char).
@@ -46,7 +49,8 @@ fn is_git_file(name: &str) -> bool {
 /// Names that Windows opens as devices.
 fn is_device(name: &str) -> bool {
     let stem = name.split('.').next().unwrap_or("").trim_end().to_ascii_lowercase();
-    let numbered = |p: &str| stem.strip_prefix(p).is_some_and(|n| n.len() == 1 && n.bytes().all(|b| (b'1'..=b'9').contains(&b)));
+    let numbered =
+        |p: &str| stem.strip_prefix(p).is_some_and(|n| n.len() == 1 && n.bytes().all(|b| (b'1'..=b'9').contains(&b)));
     matches!(stem.as_str(), "con" | "prn" | "aux" | "nul" | "conin$" | "conout$") || numbered("com") || numbered("lpt")
 }
 
@@ -78,7 +82,9 @@ pub fn path_check(path: &str, mode: u32, privileged: &[String]) -> PathClass {
 
 fn bad_name(name: &str) -> Option<&'static str> {
     let invisible = |c: char| {
-        c.is_control() || ignored_by_hfs(c) || matches!(c, '\u{ad}' | '\u{200b}' | '\u{2028}' | '\u{2029}' | '\u{2066}'..='\u{2069}' | '\u{e0000}'..='\u{e007f}')
+        c.is_control()
+            || ignored_by_hfs(c)
+            || matches!(c, '\u{ad}' | '\u{200b}' | '\u{2028}' | '\u{2029}' | '\u{2066}'..='\u{2069}' | '\u{e0000}'..='\u{e007f}')
     };
     if name.is_empty() || name == "." {
         return Some("it has an empty part");
@@ -118,7 +124,18 @@ fn privileged_why(path: &str, extra: &[String]) -> Option<String> {
     let parts: Vec<&str> = lower.split('/').collect();
     let name = parts.last().copied().unwrap_or("");
     let dir = |d: &str| parts.iter().rev().skip(1).any(|p| *p == d);
-    let ci_dirs = [".github", ".gitlab", ".gitea", ".forgejo", ".circleci", ".buildkite", ".woodpecker", ".azure-pipelines", ".tekton", ".drone"];
+    let ci_dirs = [
+        ".github",
+        ".gitlab",
+        ".gitea",
+        ".forgejo",
+        ".circleci",
+        ".buildkite",
+        ".woodpecker",
+        ".azure-pipelines",
+        ".tekton",
+        ".drone",
+    ];
     if let Some(d) = ci_dirs.iter().find(|d| dir(d)) {
         return Some(format!("CI and forge settings ({d})"));
     }
@@ -127,14 +144,39 @@ fn privileged_why(path: &str, extra: &[String]) -> Option<String> {
     }
     let stem_of = |p: &str| name == p || name.strip_prefix(p).is_some_and(|r| r.starts_with('.'));
     let ci_files = [
-        ".gitlab-ci.yml", ".gitlab-ci.yaml", ".travis.yml", ".drone.yml", ".drone.yaml", ".woodpecker.yml", ".woodpecker.yaml",
-        "azure-pipelines.yml", "bitbucket-pipelines.yml", "cloudbuild.yaml", "cloudbuild.yml", "buildspec.yml", ".pre-commit-config.yaml",
-        "skaffold.yaml", "renovate.json", ".renovaterc", ".renovaterc.json", "dependabot.yml",
+        ".gitlab-ci.yml",
+        ".gitlab-ci.yaml",
+        ".travis.yml",
+        ".drone.yml",
+        ".drone.yaml",
+        ".woodpecker.yml",
+        ".woodpecker.yaml",
+        "azure-pipelines.yml",
+        "bitbucket-pipelines.yml",
+        "cloudbuild.yaml",
+        "cloudbuild.yml",
+        "buildspec.yml",
+        ".pre-commit-config.yaml",
+        "skaffold.yaml",
+        "renovate.json",
+        ".renovaterc",
+        ".renovaterc.json",
+        "dependabot.yml",
     ];
     if ci_files.contains(&name) || name.ends_with(".gitlab-ci.yml") {
         return Some("CI runs what it says".to_owned());
     }
-    if stem_of("jenkinsfile") || stem_of("makefile") || name == "gnumakefile" || name.ends_with(".mk") || name == "justfile" || name == "tiltfile" || name.starts_with("taskfile.") || stem_of("dockerfile") || stem_of("containerfile") || name.ends_with(".sh") {
+    if stem_of("jenkinsfile")
+        || stem_of("makefile")
+        || name == "gnumakefile"
+        || name.ends_with(".mk")
+        || name == "justfile"
+        || name == "tiltfile"
+        || name.starts_with("taskfile.")
+        || stem_of("dockerfile")
+        || stem_of("containerfile")
+        || name.ends_with(".sh")
+    {
         return Some("build tools run what it says".to_owned());
     }
     if name == "codeowners" || name == "owners" || name == "owners_aliases" {
@@ -143,7 +185,9 @@ fn privileged_why(path: &str, extra: &[String]) -> Option<String> {
     if name == ".sops.yaml" || name == ".sops.yml" {
         return Some("it says for whom secrets are encrypted".to_owned());
     }
-    if (dir("flux-system") && (name.starts_with("gotk-") || name.starts_with("kustomization."))) || name.starts_with("gotk-") {
+    if (dir("flux-system") && (name.starts_with("gotk-") || name.starts_with("kustomization.")))
+        || name.starts_with("gotk-")
+    {
         return Some("Flux itself is installed from it".to_owned());
     }
     if name.starts_with(".argocd-source") || name.starts_with(".argocd-allow") {

@@ -10,60 +10,17 @@ use serde_json::Value;
 
 use super::create::create;
 use super::diff::diff_values;
-use super::document::{DocId, Document, documents, key_of};
+use super::document::{DocId, documents, key_of};
 use super::edit::{EditContext, Edited, edit, edit_value};
-use super::kustomization::{
-    Kustomization, add_resource, edit_kustomization_image, edit_kustomization_replicas, is_kustomization_name, kustomization,
-    remove_resource,
-};
-use super::locate::{Located, locate, mentions, namespace_fits, one};
+use super::kustomization::{add_resource, edit_kustomization_image, edit_kustomization_replicas, remove_resource};
+use super::locate::{Located, locate, mentions};
 use super::ops::{Plan, container, guard, split_image};
 use super::path_check::{PathClass, path_check};
 use super::pointer::{Step, get, resolve};
 use super::splice::LeafOp;
-use super::text::nearest;
+use super::tree::{Base, Layer, SourceTree, Tree, below, normal, relative};
 use crate::error::{Problem, Result};
 use crate::model::{LeafChange, ObjectKey, Operation, SourceKind};
-
-/// Files of a repository snapshot by path from its root.
-pub type Files = BTreeMap<String, Vec<u8>>;
-
-/// What an owner reads.
-#[derive(Debug, Clone, Copy)]
-pub struct SourceTree<'a> {
-    /// Files of the repository; only those below the root and what its kustomizations name are looked at.
-    pub files: &'a Files,
-    /// The owner's path, without leading or trailing slash; empty for the repository's root.
-    pub root: &'a str,
-    /// Kind; `Plain` or `Kustomize`.
-    pub kind: SourceKind,
-    /// Whether a plain source reads sub-folders.
-    pub recurse: bool,
-    /// Namespace of objects that name none.
-    pub default_namespace: Option<&'a str>,
-}
-
-impl<'a> SourceTree<'a> {
-    /// Kustomize if the root has a kustomization file, else plain.
-    pub fn detect(files: &Files, root: &str) -> SourceKind {
-        if kustomization_file(files, root).is_ok_and(|f| f.is_some()) { SourceKind::Kustomize } else { SourceKind::Plain }
-    }
-
-    /// Manifest files of a plain source.
-    fn plain(&self) -> Vec<(&'a str, &'a [u8])> {
-        self.files
-            .iter()
-            .filter(|(p, _)| {
-                let manifest = [".yaml", ".yml", ".json"].iter().any(|e| p.ends_with(e));
-                let name = p.rsplit('/').next().unwrap_or("");
-                manifest
-                    && !is_kustomization_name(name)
-                    && below(p, self.root).is_some_and(|rest| self.recurse || !rest.contains('/'))
-            })
-            .map(|(p, b)| (p.as_str(), b.as_slice()))
-            .collect()
-    }
-}
 
 /// A proved edit of the source, and where it was made.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,347 +42,22 @@ pub struct PlannedEdit {
     pub build_root: String,
 }
 
-/// The path below `root`, if it is below it.
-fn below<'p>(path: &'p str, root: &str) -> Option<&'p str> {
-    if root.is_empty() { Some(path) } else { path.strip_prefix(root)?.strip_prefix('/') }
-}
-
-fn join(dir: &str, name: &str) -> String {
-    if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") }
-}
-
-/// A path named in a kustomization, from the repository's root; `None` if it leads out of it or is absolute.
-fn normal(dir: &str, named: &str) -> Option<String> {
-    if named.starts_with('/') {
-        return None;
-    }
-    let mut parts: Vec<&str> = dir.split('/').filter(|p| !p.is_empty()).collect();
-    for p in named.split('/') {
-        match p {
-            "" | "." => {}
-            ".." => {
-                parts.pop()?;
-            }
-            p => parts.push(p),
-        }
-    }
-    Some(parts.join("/"))
-}
-
-/// The way from a folder to a path below it or beside it.
-fn relative(dir: &str, path: &str) -> String {
-    let from: Vec<&str> = dir.split('/').filter(|p| !p.is_empty()).collect();
-    let to: Vec<&str> = path.split('/').collect();
-    let same = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
-    let mut out: Vec<&str> = vec![".."; from.len() - same];
-    out.extend(to.iter().skip(same));
-    out.join("/")
-}
-
-/// Whether a resource is fetched from elsewhere (kustomize: api/internal/git/repospec.go).
-pub fn is_remote(named: &str) -> bool {
-    named.contains("://") || named.contains("?ref=") || named.starts_with("git@") || named.starts_with("git::") || named.starts_with("github.com") || named.contains(".git//") || named.ends_with(".git")
-}
-
-/// The kustomization file of a folder.
-fn kustomization_file(files: &Files, dir: &str) -> Result<Option<String>> {
-    let found: Vec<String> = ["kustomization.yaml", "kustomization.yml", "Kustomization"]
-        .iter()
-        .map(|n| join(dir, n))
-        .filter(|p| files.contains_key(p))
-        .collect();
-    match found.as_slice() {
-        [] => Ok(None),
-        [one] => Ok(Some(one.clone())),
-        _ => Err(Problem::new(
-            "kustomization.several",
-            "A folder has several kustomization files.",
-            "Leave one of them.",
-        )
-        .with_all(found)),
-    }
-}
-
-/// One kustomization of the tree.
-struct Layer {
-    dir: String,
-    file: String,
-    k: Kustomization,
-    /// Layer that names this one.
-    parent: Option<usize>,
-}
-
-/// A document of the tree and the layer that names its file.
-struct Base {
-    layer: usize,
-    file: String,
-    doc: Document,
-}
-
-struct Tree<'a> {
-    source: SourceTree<'a>,
-    layers: Vec<Layer>,
-    bases: Vec<Base>,
-    remote: Vec<String>,
-    broken: Vec<(String, Problem)>,
-}
-
-const MAX_LAYERS: usize = 256;
-
-impl<'a> Tree<'a> {
-    /// Reads the tree from its root, outer layers first.
-    fn read(source: SourceTree<'a>) -> Result<Self> {
-        let mut tree = Self { source, layers: Vec::new(), bases: Vec::new(), remote: Vec::new(), broken: Vec::new() };
-        let mut todo: std::collections::VecDeque<(String, Option<usize>)> = [(source.root.to_owned(), None)].into();
-        while let Some((dir, parent)) = todo.pop_front() {
-            if tree.layers.len() >= MAX_LAYERS || tree.circle(&dir, parent) {
-                return Err(Problem::new(
-                    "kustomization.too_deep",
-                    "The kustomizations name each other in a circle or are too many.",
-                    "Correct the resources of the kustomizations.",
-                ));
-            }
-            let Some(file) = kustomization_file(source.files, &dir)? else {
-                return Err(Problem::new(
-                    "kustomization.missing",
-                    format!("The folder {} has no kustomization file.", if dir.is_empty() { "/" } else { &dir }),
-                    "Correct the path that names it.",
-                ));
-            };
-            let bytes = source.files.get(&file).map_or(&[][..], Vec::as_slice);
-            let k = kustomization(bytes).map_err(|p| p.with(format!("file: {file}")))?;
-            let layer = tree.layers.len();
-            for named in k.components.iter().chain(&k.resources) {
-                tree.follow(&dir, named, layer, &mut todo);
-            }
-            tree.layers.push(Layer { dir, file, k, parent });
-        }
-        Ok(tree)
-    }
-
-    fn circle(&self, dir: &str, mut parent: Option<usize>) -> bool {
-        while let Some(l) = parent.and_then(|p| self.layers.get(p)) {
-            if l.dir == dir {
-                return true;
-            }
-            parent = l.parent;
-        }
-        false
-    }
-
-    fn follow(&mut self, dir: &str, named: &str, layer: usize, todo: &mut std::collections::VecDeque<(String, Option<usize>)>) {
-        let Some(path) = normal(dir, named).filter(|_| !is_remote(named)) else {
-            self.remote.push(named.to_owned());
-            return;
-        };
-        let Some(bytes) = self.source.files.get(&path) else {
-            todo.push_back((path, Some(layer)));
-            return;
-        };
-        match documents(bytes) {
-            Ok(docs) => self.bases.extend(docs.into_iter().map(|doc| Base { layer, file: path.clone(), doc })),
-            Err(p) => self.broken.push((path, p)),
-        }
-    }
-
-    /// The key that an object of a layer has once all layers above are done with it.
-    fn final_key(&self, base: &Base) -> ObjectKey {
-        let mut key = base.doc.key.clone();
-        let mut at = Some(base.layer);
-        while let Some(l) = at.and_then(|i| self.layers.get(i)) {
-            key.name = format!("{}{}{}", l.k.name_prefix, key.name, l.k.name_suffix);
-            if let Some(n) = &l.k.namespace {
-                key.namespace.clone_from(n);
-            }
-            at = l.parent;
-        }
-        key
-    }
-
-    fn find(&self, key: &ObjectKey) -> Result<&Base> {
-        let ns = self.source.default_namespace;
-        let fits = |b: &&Base| {
-            let f = self.final_key(b);
-            // A namespace field of a kustomization leaves cluster-scoped objects alone.
-            let cluster = key.namespace.is_empty() && b.doc.key.namespace.is_empty();
-            f.group == key.group && f.kind == key.kind && f.name == key.name && (cluster || namespace_fits(&f, key, ns))
-        };
-        let hits: Vec<&Base> = self.bases.iter().filter(fits).collect();
-        if let [one] = hits.as_slice() {
-            return Ok(one);
-        }
-        let at = |b: &&Base| Located { path: b.file.clone(), id: b.doc.id, line: b.doc.line };
-        if hits.is_empty() {
-            self.absent(key)?;
-        }
-        let names: Vec<String> = self.bases.iter().filter(|b| b.doc.key.kind == key.kind).map(|b| self.final_key(b).name).collect();
-        let problem = one(hits.iter().map(at).collect(), key, || nearest(&key.name, names.iter().map(String::as_str)));
-        Err(match problem {
-            Err(p) => p,
-            Ok(_) => Problem::new("manifest.not_found", format!("{key} was not found."), "Check the name."),
-        })
-    }
-
-    /// Why an object is in no file, where that can be told.
-    fn absent(&self, key: &ObjectKey) -> Result<()> {
-        for (file, p) in &self.broken {
-            if self.source.files.get(file).is_some_and(|b| mentions(b, &key.name)) {
-                return Err(p.clone().with(format!("file: {file}")));
-            }
-        }
-        let generated = |l: &Layer| {
-            l.k.generated.iter().any(|g| key.name.contains(g.as_str()) && matches!(key.kind.as_str(), "ConfigMap" | "Secret"))
-        };
-        if let Some(l) = self.layers.iter().find(|l| generated(l)) {
-            return Err(Problem::new(
-                "manifest.generated",
-                format!("{key} is generated by {}.", l.file),
-                "Let a person change what the generator reads.",
-            ));
-        }
-        let runs: Vec<String> = self.layers.iter().flat_map(|l| l.k.runs.iter().map(|r| format!("{}: {r}", l.file))).collect();
-        if !self.remote.is_empty() || !runs.is_empty() {
-            return Err(Problem::new(
-                "manifest.remote_base",
-                format!("{key} is in no file of the repository; it may come from a remote base, a chart or a plugin."),
-                "Let a person change the place that it comes from.",
-            )
-            .with_all(self.remote.iter().cloned())
-            .with_all(runs));
-        }
-        Ok(())
-    }
-}
-
-/// One kustomization that a build reads.
-#[derive(Debug, Clone, PartialEq)]
-pub struct KustomizationFile {
-    /// Its folder.
-    pub dir: String,
-    /// Its path.
-    pub path: String,
-    /// What it says.
-    pub content: Kustomization,
-}
-
-/// Every kustomization that a build of `root` reads, outer ones first.
-///
-/// # Errors
-/// `kustomization.*` where one is missing, doubled, malformed or part of a circle, or a part is fetched from elsewhere
-/// (`kustomization.remote`) or leads out of the repository (`kustomization.escapes`).
-pub fn kustomizations(files: &Files, root: &str) -> Result<Vec<KustomizationFile>> {
-    let source = SourceTree { files, root, kind: SourceKind::Kustomize, recurse: true, default_namespace: None };
-    let tree = Tree::read(source)?;
-    for l in &tree.layers {
-        for p in &l.k.paths {
-            if is_remote(p) {
-                return Err(Problem::new(
-                    "kustomization.remote",
-                    format!("{} names {p}, which is fetched from elsewhere.", l.file),
-                    "Copy what it names into the repository, or let a person make this change.",
-                ));
-            }
-            if normal(&l.dir, p).is_none() {
-                return Err(Problem::new(
-                    "kustomization.escapes",
-                    format!("{} names {p}, which is outside of the repository.", l.file),
-                    "Correct the path.",
-                )
-                .never());
-            }
-        }
-    }
-    Ok(tree.layers.into_iter().map(|l| KustomizationFile { dir: l.dir, path: l.file, content: l.k }).collect())
-}
-
-/// Where a path named in a kustomization of `dir` leads, from the repository's root; `None` if out of it.
-pub fn named_path(dir: &str, named: &str) -> Option<String> {
-    normal(dir, named)
-}
-
-/// A repository at one commit, read file by file.
-pub trait Snapshot {
-    /// Content of a regular file; `None` for anything else (links, submodules, folders, nothing).
-    ///
-    /// # Errors
-    /// Whatever reading gives.
-    fn file(&mut self, path: &str) -> Result<Option<Vec<u8>>>;
-
-    /// Paths of all regular files below a folder, sub-folders included.
-    ///
-    /// # Errors
-    /// Whatever reading gives.
-    fn below(&mut self, dir: &str) -> Result<Vec<String>>;
-}
-
-const MAX_FILES: usize = 20_000;
-const MAX_BYTES: usize = 64 * 1024 * 1024;
-
-/// The files that edits below `root` can need: all of them below it and, where it is a kustomization, what that names
-/// elsewhere in the repository. A large repository is read only as far as that.
-///
-/// # Errors
-/// `manifest.too_large` beyond 20,000 files or 64 MiB; problems of the snapshot.
-pub fn load(root: &str, snapshot: &mut dyn Snapshot) -> Result<Files> {
-    let mut files = Files::new();
-    let mut bytes = 0;
-    let mut todo = vec![root.to_owned()];
-    let mut seen = std::collections::BTreeSet::new();
-    while let Some(at) = todo.pop() {
-        if !seen.insert(at.clone()) {
-            continue;
-        }
-        let one = if at.is_empty() { None } else { snapshot.file(&at)? };
-        let found = match one {
-            Some(b) => vec![(at, b)],
-            None => {
-                let mut all = Vec::new();
-                for p in snapshot.below(&at)? {
-                    if files.contains_key(&p) {
-                        continue;
-                    }
-                    if files.len() + all.len() > MAX_FILES {
-                        return Err(too_much(root));
-                    }
-                    if let Some(b) = snapshot.file(&p)? {
-                        all.push((p, b));
-                    }
-                }
-                all
-            }
-        };
-        for (path, b) in found {
-            bytes += b.len();
-            if bytes > MAX_BYTES || files.len() > MAX_FILES {
-                return Err(too_much(root));
-            }
-            let (dir, name) = path.rsplit_once('/').unwrap_or(("", &path));
-            if is_kustomization_name(name)
-                && let Ok(k) = kustomization(&b)
-            {
-                todo.extend(k.paths.iter().filter(|p| !is_remote(p)).filter_map(|p| normal(dir, p)));
-            }
-            files.insert(path, b);
-        }
-    }
-    Ok(files)
-}
-
-fn too_much(root: &str) -> Problem {
-    Problem::new(
-        "manifest.too_large",
-        format!("The source at {} is over {MAX_FILES} files or {MAX_BYTES} bytes.", if root.is_empty() { "/" } else { root }),
-        "Give the owner a smaller path.",
-    )
-}
-
 /// The first of [`candidates`].
 ///
 /// # Errors
 /// As [`candidates`].
-pub fn plan_source_edit(tree: SourceTree<'_>, key: &ObjectKey, op: &Operation, ctx: EditContext<'_>) -> Result<PlannedEdit> {
+pub fn plan_source_edit(
+    tree: SourceTree<'_>,
+    key: &ObjectKey,
+    op: &Operation,
+    ctx: EditContext<'_>,
+) -> Result<PlannedEdit> {
     let mut all = candidates(tree, key, op, ctx)?;
-    if all.is_empty() { Err(Problem::new("manifest.not_found", format!("{key} was not found."), "Check the name.")) } else { Ok(all.swap_remove(0)) }
+    if all.is_empty() {
+        Err(Problem::new("manifest.not_found", format!("{key} was not found."), "Check the name."))
+    } else {
+        Ok(all.swap_remove(0))
+    }
 }
 
 /// Every place where the edit may belong, the one that most likely decides first. Without a kustomization there is
@@ -434,7 +66,12 @@ pub fn plan_source_edit(tree: SourceTree<'_>, key: &ObjectKey, op: &Operation, c
 ///
 /// # Errors
 /// Problems of finding the object and of editing it, if no place can be edited.
-pub fn candidates(tree: SourceTree<'_>, key: &ObjectKey, op: &Operation, ctx: EditContext<'_>) -> Result<Vec<PlannedEdit>> {
+pub fn candidates(
+    tree: SourceTree<'_>,
+    key: &ObjectKey,
+    op: &Operation,
+    ctx: EditContext<'_>,
+) -> Result<Vec<PlannedEdit>> {
     let found = match tree.kind {
         SourceKind::Plain => vec![plain(tree, key, op, ctx)?],
         SourceKind::Kustomize => kustomized(tree, key, op, ctx)?,
@@ -483,7 +120,13 @@ fn plain(tree: SourceTree<'_>, key: &ObjectKey, op: &Operation, ctx: EditContext
     Ok(planned(tree, &at.path, e, changes))
 }
 
-fn new_file(tree: SourceTree<'_>, key: &ObjectKey, path: &str, manifest: &str, present: Result<Located>) -> Result<PlannedEdit> {
+fn new_file(
+    tree: SourceTree<'_>,
+    key: &ObjectKey,
+    path: &str,
+    manifest: &str,
+    present: Result<Located>,
+) -> Result<PlannedEdit> {
     match present {
         Ok(at) => {
             return Err(Problem::new(
@@ -496,7 +139,8 @@ fn new_file(tree: SourceTree<'_>, key: &ObjectKey, path: &str, manifest: &str, p
         Err(p) if p.code == "manifest.not_found" => {}
         Err(p) => return Err(p),
     }
-    let under = below(path, tree.root).filter(|rest| tree.recurse || tree.kind == SourceKind::Kustomize || !rest.contains('/'));
+    let under =
+        below(path, tree.root).filter(|rest| tree.recurse || tree.kind == SourceKind::Kustomize || !rest.contains('/'));
     if under.is_none() {
         return Err(Problem::new(
             "manifest.bad_create",
@@ -504,9 +148,16 @@ fn new_file(tree: SourceTree<'_>, key: &ObjectKey, path: &str, manifest: &str, p
             format!("Choose a path below {}.", if tree.root.is_empty() { "/" } else { tree.root }),
         ));
     }
-    let clash = tree.files.keys().find(|p| p.eq_ignore_ascii_case(path) || p.strip_prefix(path).is_some_and(|r| r.starts_with('/')));
+    let clash = tree
+        .files
+        .keys()
+        .find(|p| p.eq_ignore_ascii_case(path) || p.strip_prefix(path).is_some_and(|r| r.starts_with('/')));
     if let Some(p) = clash {
-        return Err(Problem::new("manifest.file_exists", format!("{p} exists already."), "Create the object in a file of its own."));
+        return Err(Problem::new(
+            "manifest.file_exists",
+            format!("{p} exists already."),
+            "Create the object in a file of its own.",
+        ));
     }
     let made = create(path, manifest, key, tree.default_namespace)?;
     Ok(PlannedEdit {
@@ -520,7 +171,12 @@ fn new_file(tree: SourceTree<'_>, key: &ObjectKey, path: &str, manifest: &str, p
     })
 }
 
-fn kustomized(source: SourceTree<'_>, key: &ObjectKey, op: &Operation, ctx: EditContext<'_>) -> Result<Vec<PlannedEdit>> {
+fn kustomized(
+    source: SourceTree<'_>,
+    key: &ObjectKey,
+    op: &Operation,
+    ctx: EditContext<'_>,
+) -> Result<Vec<PlannedEdit>> {
     let tree = Tree::read(source)?;
     match op {
         Operation::Create(c) => Ok(vec![kustomized_create(&tree, key, &c.path, &c.manifest)?]),
@@ -539,7 +195,11 @@ fn kustomized_create(tree: &Tree<'_>, key: &ObjectKey, path: &str, manifest: &st
     // The layer whose folder holds the file, the nearest one.
     let layer = tree.layers.iter().filter(|l| below(path, &l.dir).is_some()).max_by_key(|l| l.dir.len());
     let Some(layer) = layer else {
-        return Err(Problem::new("manifest.bad_create", format!("No kustomization reads {path}."), "Choose a path below the owner's path."));
+        return Err(Problem::new(
+            "manifest.bad_create",
+            format!("No kustomization reads {path}."),
+            "Choose a path below the owner's path.",
+        ));
     };
     let bytes = tree.source.files.get(&layer.file).map_or(&[][..], Vec::as_slice);
     let e = add_resource(bytes, &relative(&layer.dir, path))?;
@@ -605,7 +265,14 @@ impl Search<'_, '_> {
             }
             Err(p) => refused.push(p),
         }
-        if out.is_empty() { Err(refused.into_iter().next().unwrap_or_else(|| Problem::new("manifest.not_found", "No place was found.", "Check the name."))) } else { Ok(out) }
+        if out.is_empty() {
+            Err(refused
+                .into_iter()
+                .next()
+                .unwrap_or_else(|| Problem::new("manifest.not_found", "No place was found.", "Check the name.")))
+        } else {
+            Ok(out)
+        }
     }
 
     fn bytes(&self, file: &str) -> &[u8] {
@@ -650,7 +317,11 @@ impl Search<'_, '_> {
         let mut names = vec![split_image(&now).0.to_owned()];
         for l in self.tree.layers.iter().rev() {
             let new: Vec<String> =
-                l.k.images.iter().filter(|e| names.iter().any(|n| matches_name(&e.name, n))).filter_map(|e| e.new_name.clone()).collect();
+                l.k.images
+                    .iter()
+                    .filter(|e| names.iter().any(|n| matches_name(&e.name, n)))
+                    .filter_map(|e| e.new_name.clone())
+                    .collect();
             names.extend(new);
         }
         let hit = |e: &&super::ImageEntry| names.iter().any(|n| matches_name(&e.name, n));
@@ -666,8 +337,9 @@ impl Search<'_, '_> {
                     e.new_tag.as_ref().map(|t| format!(":{t}")).unwrap_or_default(),
                     e.digest.as_ref().map(|d| format!("@{d}")).unwrap_or_default()
                 );
-                edit_kustomization_image(self.bytes(&layer.file), &e.name, image)
-                    .map(|x| self.entry(layer, x, &format!("{at}/image"), Some(Value::from(before)), Value::from(image)))
+                edit_kustomization_image(self.bytes(&layer.file), &e.name, image).map(|x| {
+                    self.entry(layer, x, &format!("{at}/image"), Some(Value::from(before)), Value::from(image))
+                })
             })
             .collect()
     }
@@ -683,7 +355,9 @@ impl Search<'_, '_> {
         }
         let docs = match documents(bytes) {
             Ok(d) => d,
-            Err(problem) if mentions(bytes, &self.base.doc.key.name) || p.target.is_some() => return vec![Err(problem.with(format!("file: {file}")))],
+            Err(problem) if mentions(bytes, &self.base.doc.key.name) || p.target.is_some() => {
+                return vec![Err(problem.with(format!("file: {file}")))];
+            }
             Err(_) => return Vec::new(),
         };
         docs.into_iter()
@@ -714,7 +388,9 @@ impl Search<'_, '_> {
     /// Text inside a kustomization file is a document of its own, which is not edited here.
     fn inline(&self, layer: &Layer, p: &super::PatchEntry) -> Option<Result<PlannedEdit>> {
         let docs = documents(p.inline.as_deref()?.as_bytes()).ok()?;
-        let sets = docs.iter().any(|d| self.patches_it(&d.key, p.target.as_ref()) && sets_already(&d.value, self.op, self.ctx));
+        let sets = docs
+            .iter()
+            .any(|d| self.patches_it(&d.key, p.target.as_ref()) && sets_already(&d.value, self.op, self.ctx));
         sets.then(|| {
             Err(Problem::new(
                 "manifest.inner_document",
@@ -725,7 +401,13 @@ impl Search<'_, '_> {
     }
 
     /// A JSON patch that replaces or adds exactly the one leaf.
-    fn json_patch(&self, file: &str, bytes: &[u8], target: Option<&Value>, intended: &[LeafChange]) -> Option<Result<PlannedEdit>> {
+    fn json_patch(
+        &self,
+        file: &str,
+        bytes: &[u8],
+        target: Option<&Value>,
+        intended: &[LeafChange],
+    ) -> Option<Result<PlannedEdit>> {
         let [change] = intended else { return None };
         target.filter(|_| self.patches_it(self.key, target))?;
         let text = std::str::from_utf8(bytes).ok()?;
@@ -771,7 +453,9 @@ fn sets_already(v: &Value, op: &Operation, ctx: EditContext<'_>) -> bool {
 fn touches(v: &Value, op: &Operation) -> bool {
     match op {
         Operation::Scale(_) => v.pointer("/spec/replicas").is_some(),
-        Operation::SetImage(a) => container(v, &a.container).and_then(|c| resolve(v, &format!("{c}/image"))).is_ok_and(|r| r.missing.is_empty()),
+        Operation::SetImage(a) => container(v, &a.container)
+            .and_then(|c| resolve(v, &format!("{c}/image")))
+            .is_ok_and(|r| r.missing.is_empty()),
         Operation::SetField(f) => f.value.is_some() && resolve(v, &f.pointer).is_ok_and(|r| r.missing.is_empty()),
         _ => false,
     }

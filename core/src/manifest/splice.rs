@@ -73,9 +73,22 @@ impl LeafOp {
         Some(())
     }
 
-    /// The splice that makes this change.
-    pub fn splice(&self, view: &View<'_>) -> Result<Splice> {
-        let style = Style::of(view.src, view.doc.indent_unit());
+    /// Whether the change brings text of several lines.
+    pub fn several_lines(&self) -> bool {
+        fn has(v: &Value) -> bool {
+            match v {
+                Value::String(s) => s.contains('\n'),
+                Value::Array(a) => a.iter().any(has),
+                Value::Object(o) => o.values().any(has),
+                _ => false,
+            }
+        }
+        matches!(self, Self::Set(_, v) | Self::Insert(_, _, v) | Self::Push(_, v) if has(v))
+    }
+
+    /// The splice that makes this change; `blocks` allows text in block style.
+    pub fn splice(&self, view: &View<'_>, blocks: bool) -> Result<Splice> {
+        let style = Style::of(view.src, view.doc.indent_unit(), blocks);
         match self {
             Self::Set(steps, new) => set(view, steps, new, style),
             Self::Insert(steps, key, new) => insert(view, steps, key, new, style),
@@ -127,7 +140,9 @@ fn set(view: &View<'_>, steps: &[Step], new: &Value, style: Style) -> Result<Spl
         return Ok(splice(node.start..node.end, format!("{lead}{text}")));
     }
     let was_block = matches!(node.shape, Shape::BlockMap | Shape::BlockList);
-    if simple && !multi_line && !was_block {
+    // A comment that follows would become part of a block of text.
+    let followed = !rest_of_line(view.src, node.end).trim().is_empty();
+    if !was_block && (followed || (simple && !(multi_line && style.blocks))) {
         let text = one_line(quote_at(view, node.start));
         let lead = if node.shape == Shape::Missing { " " } else { "" };
         return Ok(splice(node.start..node.end, format!("{lead}{text}")));
@@ -161,7 +176,8 @@ fn comments_inside() -> Problem {
 /// A block that is replaced as a whole must hold nothing that its value does not show.
 fn refuse_inner(view: &View<'_>, node: Node) -> Result<()> {
     let inside = |at: usize| (node.start..node.end).contains(&at);
-    let marks = view.doc.anchors().iter().any(|a| inside(a.mark_span.0)) || view.doc.aliases().iter().any(|a| inside(a.mark_span.0));
+    let marks = view.doc.anchors().iter().any(|a| inside(a.mark_span.0))
+        || view.doc.aliases().iter().any(|a| inside(a.mark_span.0));
     let text = slice(view, node.start..node.end);
     if marks || text.contains(" #") || text.contains("\n#") {
         return Err(comments_inside());
@@ -250,7 +266,8 @@ fn flow_keys_quoted(view: &View<'_>, steps: &[Step], node: Node) -> bool {
     !o.is_empty()
         && o.keys().all(|k| {
             let child: Vec<Step> = steps.iter().cloned().chain([Step::Key(k.clone())]).collect();
-            view.key_span(&child).is_ok_and(|(s, _)| (node.start..node.end).contains(&s) && quote_at(view, s) == Quote::Double)
+            view.key_span(&child)
+                .is_ok_and(|(s, _)| (node.start..node.end).contains(&s) && quote_at(view, s) == Quote::Double)
         })
 }
 
@@ -286,32 +303,14 @@ fn fill(view: &View<'_>, steps: &[Step], node: Node, new: &Value, style: Style) 
     Ok(splice(at..at, text))
 }
 
-/// Byte after the last part of a `{…}` or `[…]` that is not empty.
-fn flow_last(view: &View<'_>, steps: &[Step], node: Node) -> Result<(usize, usize)> {
-    let children: Vec<Step> = match get(view.value, steps) {
-        Some(Value::Object(o)) => o.keys().map(|k| Step::Key(k.clone())).collect(),
-        Some(Value::Array(a)) => (0..a.len()).map(Step::Index).collect(),
-        _ => return Err(unusual("an empty part")),
-    };
-    let mut last: Option<(usize, usize)> = None;
-    for c in children {
-        let child: Vec<Step> = steps.iter().cloned().chain([c]).collect();
-        let n = view.node(&child)?;
-        let from = match child.last() {
-            Some(Step::Key(_)) => view.key_span(&child)?.0,
-            _ => n.start,
-        };
-        if last.is_none_or(|(s, _)| from > s) {
-            last = Some((from, n.end));
-        }
-    }
-    last.filter(|(s, e)| *s >= node.start && *e < node.end).ok_or_else(|| unusual("an alias inside braces"))
-}
-
 fn flow_append(view: &View<'_>, steps: &[Step], node: Node, text: &str) -> Result<Splice> {
-    let (from, end) = flow_last(view, steps, node)?;
+    let (from, end) = view.last_part(steps)?;
+    if from < node.start || end >= node.end {
+        return Err(unusual("an alias inside braces"));
+    }
     let tail = slice(view, end..node.end);
-    let own_line = first_on_line(view.src, from) || (from > 0 && slice(view, line_start(view.src, from)..from).trim().is_empty());
+    let own_line =
+        first_on_line(view.src, from) || (from > 0 && slice(view, line_start(view.src, from)..from).trim().is_empty());
     let lead = if own_line && tail.contains('\n') {
         let start = line_start(view.src, from);
         let newline = super::text::newline(view.src);
@@ -325,40 +324,6 @@ fn flow_append(view: &View<'_>, steps: &[Step], node: Node, text: &str) -> Resul
         return Ok(splice(at..at, format!("{lead}{text}")));
     }
     Ok(splice(end..end, format!(",{lead}{text}")))
-}
-
-/// Siblings of a part, by position: the start of the next, the end of the one before.
-fn neighbours(view: &View<'_>, steps: &[Step], own: usize) -> Result<(Option<usize>, Option<usize>)> {
-    let Some((_, parent)) = steps.split_last() else { return Ok((None, None)) };
-    let all: Vec<Step> = match get(view.value, parent) {
-        Some(Value::Object(o)) => o.keys().map(|k| Step::Key(k.clone())).collect(),
-        Some(Value::Array(a)) => (0..a.len()).map(Step::Index).collect(),
-        _ => Vec::new(),
-    };
-    let (mut next, mut before): (Option<usize>, Option<(usize, usize)>) = (None, None);
-    for s in all {
-        let path: Vec<Step> = parent.iter().cloned().chain([s]).collect();
-        if path == steps {
-            continue;
-        }
-        let (start, end) = match path.last() {
-            Some(Step::Key(_)) => match view.key_span(&path) {
-                Ok((s, _)) => (s, view.node(&path).map(|n| n.end)),
-                Err(_) => continue,
-            },
-            _ => {
-                let n = view.node(&path)?;
-                (n.start, Ok(n.end))
-            }
-        };
-        if start > own && next.is_none_or(|n| start < n) {
-            next = Some(start);
-        }
-        if start < own && before.is_none_or(|(b, _)| start > b) {
-            before = Some((start, end?));
-        }
-    }
-    Ok((next, before.map(|(_, e)| e)))
 }
 
 fn remove(view: &View<'_>, steps: &[Step]) -> Result<Splice> {
@@ -382,7 +347,7 @@ fn remove(view: &View<'_>, steps: &[Step]) -> Result<Splice> {
         (Step::Index(_), false) => view.dash(steps)?,
     };
     if flow {
-        let (next, before) = neighbours(view, steps, start)?;
+        let (next, before) = view.neighbours(steps)?;
         return match (next, before) {
             (Some(next), _) => Ok(splice(start..next, "")),
             (None, Some(before)) => Ok(splice(before..node.end, "")),
@@ -395,16 +360,18 @@ fn remove(view: &View<'_>, steps: &[Step]) -> Result<Splice> {
         // At the end of a file without a final line break, the break before goes instead.
         if !slice(view, 0..to).ends_with('\n') && from > 0 {
             let head = slice(view, 0..from);
-            let cut = head.trim_end_matches('\n').trim_end_matches('\r').len();
+            let cut = head.trim_end_matches(['\n', '\r']).len();
             return Ok(splice(cut..to, ""));
         }
         return Ok(splice(from..to, ""));
     }
     // The first key after a dash: what follows moves up to it.
-    let (next, _) = neighbours(view, steps, start)?;
+    let (next, _) = view.neighbours(steps)?;
     let next = next.ok_or_else(|| unusual("the only part of a list item"))?;
     let between = slice(view, node.end..next);
-    if between.lines().skip(1).any(|l| !l.trim().is_empty() && !first_on_line(view.src, next)) || between.lines().skip(1).any(|l| l.contains('#')) {
+    if between.lines().skip(1).any(|l| !l.trim().is_empty() && !first_on_line(view.src, next))
+        || between.lines().skip(1).any(|l| l.contains('#'))
+    {
         return Err(comments_inside());
     }
     Ok(splice(start..next, ""))

@@ -1,7 +1,7 @@
 //! Where the parts of one document stand in its text, and what keeps them from being edited.
 
 use noyalib::cst;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::pointer::{Step, display, get};
 use super::text::{self, first_on_line};
@@ -148,7 +148,11 @@ impl<'d> View<'d> {
 
     /// Where the parser says that a part starts: before its dash or its first key, at worst too early.
     fn raw_start(&self, steps: &[Step]) -> Result<usize> {
-        if steps.is_empty() { Ok(0) } else { self.span(steps).map(|s| s.0).ok_or_else(|| unusual("an empty list item")) }
+        if steps.is_empty() {
+            Ok(0)
+        } else {
+            self.span(steps).map(|s| s.0).ok_or_else(|| unusual("an empty list item"))
+        }
     }
 
     /// Finds a part. Aliases are refused; anchors and tags are the caller's to judge.
@@ -159,7 +163,7 @@ impl<'d> View<'d> {
                 if let Some(n) = self.flow(steps)? {
                     return Ok(n);
                 }
-                self.block_map(steps, o.keys())
+                self.block_map(steps, o)
             }
             Value::Array(a) if !a.is_empty() => {
                 if let Some(n) = self.flow(steps)? {
@@ -189,30 +193,62 @@ impl<'d> View<'d> {
         if steps.is_empty() { self.doc.span_at("") } else { None }
     }
 
-    fn block_map<'k>(&self, steps: &[Step], keys: impl Iterator<Item = &'k String>) -> Result<Node> {
-        let mut first: Option<usize> = None;
-        let mut last: Option<(usize, Vec<Step>)> = None;
-        for k in keys {
-            let child: Vec<Step> = steps.iter().cloned().chain([Step::Key(k.clone())]).collect();
-            let Some((s, _)) = self.doc.key_span(&Self::path(&child)) else { continue };
-            if first.is_none_or(|f| s < f) {
-                first = Some(s);
-            }
-            if last.as_ref().is_none_or(|(l, _)| s > *l) {
-                last = Some((s, child));
-            }
-        }
-        let (Some(start), Some((_, last))) = (first, last) else { return Err(self.alias(steps)) };
+    /// Bytes of an entry's key; `None` for what a merge key brings in.
+    fn own_key(&self, parent: &[Step], key: &str) -> Option<(usize, Vec<Step>)> {
+        let child: Vec<Step> = parent.iter().cloned().chain([Step::from(key)]).collect();
+        let span = self.doc.key_span(&Self::path(&child))?;
+        Some((span.0, child))
+    }
+
+    fn block_map(&self, steps: &[Step], o: &Map<String, Value>) -> Result<Node> {
+        // Keys come in the order of the text, those of merge keys aside.
+        let first = o.keys().find_map(|k| self.own_key(steps, k));
+        let last = o.keys().rev().find_map(|k| self.own_key(steps, k));
+        let (Some((start, _)), Some((_, last))) = (first, last) else { return Err(self.alias(steps)) };
         if start < self.floor(steps)? {
             return Err(self.alias(steps));
         }
         Ok(Node { shape: Shape::BlockMap, start, end: self.end_of(&last)? })
     }
 
+    /// The last part of a list or mapping that stands in its text: where it begins and ends.
+    pub fn last_part(&self, steps: &[Step]) -> Result<(usize, usize)> {
+        let (start, last) = match get(self.value, steps) {
+            Some(Value::Object(o)) => o.keys().rev().find_map(|k| self.own_key(steps, k)),
+            Some(Value::Array(a)) if !a.is_empty() => {
+                let last: Vec<Step> = steps.iter().cloned().chain([Step::Index(a.len() - 1)]).collect();
+                Some((self.node(&last)?.start, last))
+            }
+            _ => None,
+        }
+        .ok_or_else(|| unusual("an empty part"))?;
+        Ok((start, self.end_of(&last)?))
+    }
+
+    /// Around a part: where the next one begins and where the one before ends.
+    pub fn neighbours(&self, steps: &[Step]) -> Result<(Option<usize>, Option<usize>)> {
+        let Some((own, parent)) = steps.split_last() else { return Ok((None, None)) };
+        match (get(self.value, parent), own) {
+            (Some(Value::Object(o)), Step::Key(k)) => {
+                let next =
+                    o.keys().skip_while(|n| *n != k).skip(1).find_map(|n| self.own_key(parent, n)).map(|(s, _)| s);
+                let before = o.keys().rev().skip_while(|n| *n != k).skip(1).find_map(|n| self.own_key(parent, n));
+                Ok((next, before.map(|(_, p)| self.end_of(&p)).transpose()?))
+            }
+            (Some(Value::Array(a)), Step::Index(i)) => {
+                let at = |i: usize| -> Vec<Step> { parent.iter().cloned().chain([Step::Index(i)]).collect() };
+                let next = if i + 1 < a.len() { Some(self.node(&at(i + 1))?.start) } else { None };
+                let before = i.checked_sub(1).map(|b| self.end_of(&at(b))).transpose()?;
+                Ok((next, before))
+            }
+            _ => Ok((None, None)),
+        }
+    }
+
     fn block_list(&self, steps: &[Step], len: usize) -> Result<Node> {
         let first: Vec<Step> = steps.iter().cloned().chain([Step::Index(0)]).collect();
         let last: Vec<Step> = steps.iter().cloned().chain([Step::Index(len - 1)]).collect();
-        let start = self.dash(&first)?;
+        let start = self.raw_dash(&first)?;
         if start < self.floor(steps)? {
             return Err(self.alias(steps));
         }
@@ -232,7 +268,9 @@ impl<'d> View<'d> {
         if start < self.floor(steps)? {
             return Err(self.alias(steps));
         }
-        Ok(Node { shape: Shape::Scalar, start, end })
+        // Blocks that keep their last line breaks (`|+`) end where their text ends, like all others.
+        let text = self.src.get(start..end).unwrap_or("");
+        Ok(Node { shape: Shape::Scalar, start, end: start + text.trim_end_matches(['\n', '\r', ' ']).len() })
     }
 
     /// Byte after a part, aliases included.
@@ -251,33 +289,31 @@ impl<'d> View<'d> {
         }
     }
 
-    /// The dash of a block list's item.
+    /// The dash of a block list's item, which must begin its line.
     pub fn dash(&self, item: &[Step]) -> Result<usize> {
-        let start = match get(self.value, item) {
-            Some(Value::Array(a)) if !a.is_empty() && self.flow(item).ok().flatten().is_none() => {
-                return Err(unusual("a list directly inside a list"));
-            }
-            Some(_) => match self.node(item) {
-                Ok(n) => n.start,
-                Err(p) if p.code == "manifest.alias" => return Err(self.alias(item)),
-                Err(p) => return Err(p),
-            },
-            None => return Err(unusual("a list item that cannot be found again")),
-        };
-        let head = self.src.get(..start).unwrap_or("");
-        let trimmed = head.trim_end_matches([' ', '\n', '\r']);
-        // Marks (`&a`, `!t`) stand between the dash and the content.
-        let line = trimmed.rfind('\n').map_or(0, |i| i + 1);
-        let at = if trimmed.ends_with('-') {
-            trimmed.len() - 1
-        } else {
-            let lead = trimmed.get(line..).unwrap_or("");
-            line + lead.find("- ").ok_or_else(|| unusual("a list item without a dash on its line"))?
-        };
+        let at = self.raw_dash(item)?;
         if first_on_line(self.src, at) {
             Ok(at)
         } else {
             Err(unusual("a list item whose dash does not begin its line"))
+        }
+    }
+
+    fn raw_dash(&self, item: &[Step]) -> Result<usize> {
+        let mut head = self.src.get(..self.node(item)?.start).unwrap_or("");
+        loop {
+            head = head.trim_end_matches([' ', '\t', '\n', '\r']);
+            if head.ends_with('-') {
+                return Ok(head.len() - 1);
+            }
+            // Marks (`&a`, `!t`) or comments stand between the dash and the content.
+            let line = head.rfind('\n').map_or(0, |i| i + 1);
+            let lead = head.get(line..).unwrap_or("");
+            if lead.trim_start().starts_with('#') && line > 0 {
+                head = head.get(..line).unwrap_or("");
+                continue;
+            }
+            return lead.rfind("- ").map(|i| line + i).ok_or_else(|| unusual("a list item without a dash on its line"));
         }
     }
 
@@ -289,9 +325,9 @@ impl<'d> View<'d> {
             let prefix = steps.get(..n).unwrap_or(steps);
             let node = self.node(prefix)?;
             let floor = self.floor(prefix)?.min(node.start);
-            let used = anchors.iter().find(|a| {
-                (floor..node.start).contains(&a.mark_span.0) && aliases.iter().any(|x| x.name == a.name)
-            });
+            let used = anchors
+                .iter()
+                .find(|a| (floor..node.start).contains(&a.mark_span.0) && aliases.iter().any(|x| x.name == a.name));
             if let Some(a) = used {
                 return Err(Problem::new(
                     "manifest.anchored",
