@@ -300,7 +300,14 @@ impl World {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        Err(failed("the engines did not apply the first commit within 20 s"))
+        let status = |group: &str, kind: &str, ns: &str, name: &str| {
+            self.cluster.get(group, kind, ns, name).and_then(|o| o.get("status").cloned()).unwrap_or_default()
+        };
+        Err(failed(format!(
+            "the engines did not apply the first commit within 20 s: {} {}",
+            status("argoproj.io", "Application", "argocd", "shop-prod"),
+            status("kustomize.toolkit.fluxcd.io", "Kustomization", "flux-system", "payments"),
+        )))
     }
 
     /// Image of a live Deployment.
