@@ -193,6 +193,9 @@ fn strictness(request: &Request) -> Strictness {
 }
 
 fn parse(request: &Request) -> Result<Value, Failure> {
+    if request.content_type.contains("protobuf") || request.content_type.contains("cbor") {
+        return Err(Failure::media_type(&request.content_type));
+    }
     let source = std::str::from_utf8(&request.body).map_err(|_| Failure::bad("the body is not UTF-8"))?;
     serde_json::from_str(source)
         .or_else(|_| super::render::yaml(source))

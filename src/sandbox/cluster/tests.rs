@@ -2,5 +2,6 @@
 
 mod api;
 mod argo;
+mod flux;
 mod kubectl;
 mod world;

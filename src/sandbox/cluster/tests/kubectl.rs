@@ -76,7 +76,9 @@ async fn kubectl_watches() {
     let Some(kubectl) = Kubectl::new(&sandbox).await else { return };
     let watching = kubectl.command(&["get", "configmap", "--watch", "-o", "name", "--request-timeout=3s"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
     tokio::time::sleep(Duration::from_millis(1200)).await;
-    kubectl.ok(&["create", "configmap", "seen", "--from-literal=a=b"]).await;
+    let file = kubectl.home.path().join("seen.yaml");
+    std::fs::write(&file, "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: seen\n").unwrap();
+    kubectl.ok(&["create", "-f", file.to_str().unwrap()]).await;
     let output = watching.wait_with_output().await.unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).contains("configmap/seen"), "{output:?}");
 }
