@@ -2,7 +2,7 @@
 //! deployment, an agent's call over MCP, the card, your yes, the commit, the pull request, sync,
 //! health, the audit.
 
-mod agent;
+pub mod agent;
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;

@@ -3,3 +3,6 @@
 
 mod docs;
 mod replay;
+
+mod scenarios;
+mod world;

@@ -1,0 +1,117 @@
+//! A world of sandbox servers with the product's daemon in front, driven as agents and people drive it:
+//! over MCP, by presses in the chat, on the forge, in Git.
+
+use std::time::Duration;
+
+use countersign::app::Daemon;
+use countersign::cli::demo::agent::Agent;
+use countersign::clock::Clock;
+use countersign::config::Config;
+use countersign::sandbox::bot::Press;
+use countersign::sandbox::world::{CLUSTER, World, WorldOptions};
+use serde_json::{Value, json};
+
+/// The world, the daemon in front of it, and an agent that is connected.
+pub struct Stage {
+    pub world: World,
+    pub daemon: Option<Daemon>,
+    pub agent: Agent,
+    pub clock: Clock,
+}
+
+/// Longest wait for anything in a test.
+pub const PATIENCE: Duration = Duration::from_secs(40);
+
+pub fn target(name: &str) -> String {
+    format!("{CLUSTER}/shop/Deployment/{name}")
+}
+
+pub fn set_image(name: &str, image: &str) -> Value {
+    json!({"target": target(name), "set_image": {"container": "app", "image": image}})
+}
+
+pub fn text<'v>(v: &'v Value, key: &str) -> &'v str {
+    v.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+impl Stage {
+    pub async fn new(options: WorldOptions) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let world = World::start(options).await.unwrap_or_else(|p| panic!("{p}"));
+        let clock = Clock::real();
+        let daemon = Self::daemon(&world, &clock).await;
+        let agent = Self::agent(&world, &daemon).await;
+        Self { world, daemon: Some(daemon), agent, clock }
+    }
+
+    async fn daemon(world: &World, clock: &Clock) -> Daemon {
+        let config = Config::load(&world.config).unwrap_or_else(|p| panic!("{p}"));
+        Daemon::start(config, Some(world.config.clone()), Some("127.0.0.1:0".into()), clock.clone())
+            .await
+            .unwrap_or_else(|p| panic!("{p}"))
+    }
+
+    async fn agent(world: &World, daemon: &Daemon) -> Agent {
+        let url = format!("http://{}/mcp", daemon.http_addr().unwrap());
+        Agent::connect(&url, &world.keys.agent_token).await.unwrap_or_else(|p| panic!("{p}"))
+    }
+
+    /// Ends the daemon (not the world) and starts it again on the same state.
+    pub async fn restart(&mut self) {
+        if let Some(d) = self.daemon.take() {
+            d.stop().await;
+        }
+        // The lock goes with the last worker that holds the pipeline.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let daemon = Self::daemon(&self.world, &self.clock).await;
+        self.agent = Self::agent(&self.world, &daemon).await;
+        self.daemon = Some(daemon);
+    }
+
+    pub async fn call(&mut self, tool: &str, args: Value) -> Value {
+        self.agent.call(tool, args).await.unwrap_or_else(|p| panic!("{tool}: {p}"))
+    }
+
+    /// Asks for one edit and gives the change's id; panics unless it waits.
+    pub async fn propose(&mut self, edit: Value) -> String {
+        let answer = self.operate(vec![edit]).await;
+        assert_eq!(text(&answer, "outcome"), "waiting", "{answer:#}");
+        text(&answer, "change").to_owned()
+    }
+
+    pub async fn operate(&mut self, edits: Vec<Value>) -> Value {
+        self.call("operate", json!({"edits": edits, "reason": "a test wants it"})).await
+    }
+
+    /// A press by the person whose private chat this is, once the card with that button is there.
+    pub async fn press(&self, chat: i64, button: &str) {
+        let card = self.world.bot.wait_for(chat, PATIENCE, |m| m.button(button).is_some()).await;
+        assert!(card.is_some(), "no card with {button} in chat {chat}: {:?}", self.world.bot.chat(chat));
+        self.world.bot.press(&Press::button(chat, button)).unwrap_or_else(|e| panic!("{e}"));
+    }
+
+    /// Polls `change` until the state is one of these.
+    pub async fn until(&mut self, change: &str, states: &[&str]) -> Value {
+        let end = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let now = self.call("change", json!({"change": change, "wait_s": 1})).await;
+            if states.contains(&text(&now, "state")) {
+                return now;
+            }
+            assert!(tokio::time::Instant::now() < end, "still {}: {now:#}", text(&now, "state"));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Commits on main that carry one of our trailers.
+    pub fn our_commits(&self) -> Vec<countersign::sandbox::git::CommitInfo> {
+        let all = self.world.git.repos().history(countersign::sandbox::world::REPO, "main").unwrap();
+        all.into_iter().filter(|c| c.message.contains("Countersign-Change")).collect()
+    }
+
+    pub async fn end(mut self) {
+        if let Some(d) = self.daemon.take() {
+            d.stop().await;
+        }
+    }
+}
