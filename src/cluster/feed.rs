@@ -154,8 +154,9 @@ impl Progress {
         let uid = object.metadata.uid.clone().unwrap_or_default();
         let mut value = serde_json::to_value(&object).ok()?;
         // Items of lists carry no kind of their own.
-        value["apiVersion"] = json!(self.types.0);
-        value["kind"] = json!(self.types.1);
+        let map = value.as_object_mut()?;
+        map.insert("apiVersion".to_owned(), json!(self.types.0));
+        map.insert("kind".to_owned(), json!(self.types.1));
         prune(&mut value, &self.types.1);
         Some((uid, value))
     }

@@ -319,10 +319,12 @@ fn put(book: &Shared, here: &[String], resource: &ApiResource, mut object: Slim)
     if let Some(operation) = object.status.as_mut().and_then(|s| s.operation_state.as_mut()) {
         operation.message = operation.message.take().map(capped);
     }
-    let mut card = serde_json::to_value(&object).unwrap_or(Value::Null);
-    card["kind"] = json!(key.kind);
+    let mut card = serde_json::to_value(&object).unwrap_or_else(|_| json!({}));
     let skip = object.metadata.annotations.as_ref().and_then(|a| a.get("argocd.argoproj.io/skip-reconcile"));
-    card["metadata"] = json!({"namespace": key.namespace, "name": key.name, "skip": skip});
+    if let Some(map) = card.as_object_mut() {
+        map.insert("kind".to_owned(), json!(key.kind));
+        map.insert("metadata".to_owned(), json!({"namespace": key.namespace, "name": key.name, "skip": skip}));
+    }
     book.write().put(key.clone(), &card, listing);
     Some(key)
 }

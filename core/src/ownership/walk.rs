@@ -346,6 +346,10 @@ fn look_flux(object: &ObjectFacts, listing: &[&OwnerRef], index: &Index, look: &
             }
             Some(known) => match known.remote {
                 Some(remote) => look.hints.push(format!("{mark}, but {owner} delivers to {remote}")),
+                // Whoever applied last set the labels: a second owner whose inventory is still to be written.
+                None if listing.iter().any(|o| o.engine == Engine::Flux && o.kind == owner.kind) => {
+                    look.claims.push(Claim { owner, evidence: vec![mark, "not in its status.inventory yet".to_owned()] });
+                }
                 None if known.inventory => {
                     look.hints.push(format!("{mark}, but the inventory of {owner} does not list it"));
                 }
