@@ -132,7 +132,7 @@ pub fn authorize(change: &Change, now: &Now<'_>) -> Result<Authorization> {
     } else {
         Vec::new()
     };
-    let scope = if by_forge && change.decided.level != Level::Standard { Scope::Propose } else { Scope::Land };
+    let scope = if by_forge { Scope::Propose } else { Scope::Land };
     Ok(Authorization {
         scope,
         repository: change.sealed.repository.clone(),

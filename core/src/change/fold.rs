@@ -218,7 +218,7 @@ impl Change {
         if self.decided.level == Level::Manual {
             return State::AwaitingCommit;
         }
-        if self.decided.delivery == Delivery::PullRequest && self.decided.level == Level::Prompted {
+        if self.decided.delivery == Delivery::PullRequest {
             return if self.done(&Effect::OpenPullRequest).is_some() { State::AwaitingMerge } else { State::Delivering };
         }
         if self.authorized.is_some() || self.decided.level == Level::Standard {
