@@ -21,6 +21,19 @@ pub enum Scope {
 }
 
 /// Proof that a change may leave. Neither `Clone` nor `Deserialize`; made only by [`authorize`].
+///
+/// ```
+/// fn shown(a: &countersign_core::gate::Authorization) -> String { format!("{:?}", a.digest()) }
+/// ```
+/// ```compile_fail
+/// fn copied(a: &countersign_core::gate::Authorization) -> countersign_core::gate::Authorization { a.clone() }
+/// ```
+/// ```compile_fail
+/// let a: countersign_core::gate::Authorization = serde_json::from_str("{}").unwrap();
+/// ```
+/// ```compile_fail
+/// let a = countersign_core::gate::Authorization { by: Vec::new(), ..todo!() };
+/// ```
 #[derive(Debug)]
 pub struct Authorization {
     scope: Scope,
