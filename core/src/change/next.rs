@@ -144,10 +144,10 @@ fn awaiting(c: &Change, now: i64, stopped: bool) -> Step {
     if let Some(step) = rejected(c).or_else(|| expired(c, now)) {
         return step;
     }
-    if c.approvals().count() >= c.decided.quorum.count.max(1) as usize {
-        return Step::Authorize;
-    }
     let expires = c.sealed.expires_at * 1000;
+    if c.approvals().count() >= c.decided.quorum.count.max(1) as usize {
+        return if stopped { Step::Wait(WaitFor::Resume, expires) } else { Step::Authorize };
+    }
     let mut wake = expires;
     for person in &c.decided.approvers {
         match do_or_wait(c, Effect::Ask { person: person.clone() }, now, stopped) {
@@ -228,7 +228,8 @@ fn observe(c: &Change, now: i64, stopped: bool, limits: &Limits) -> Step {
             "failed" if now >= seen.since + limits.failed_grace_ms => {
                 return Step::Close(Ending::Failed, seen.say.clone());
             }
-            "failed" => return Step::Observe((seen.since + limits.failed_grace_ms).min(deadline)),
+            // Past the deadline too: a failure is told as one, not as a timeout.
+            "failed" => return Step::Observe(seen.since + limits.failed_grace_ms),
             _ => {}
         }
     }
