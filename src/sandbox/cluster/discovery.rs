@@ -19,9 +19,12 @@ pub fn version() -> Value {
     })
 }
 
+/// Versions in order of preference, each with its kinds.
+type Versions = Vec<(String, Vec<Arc<Kind>>)>;
+
 /// Groups in order, each with its versions in order of preference.
-fn groups(kinds: &Kinds, core: bool) -> BTreeMap<String, Vec<(String, Vec<Arc<Kind>>)>> {
-    let mut groups: BTreeMap<String, Vec<(String, Vec<Arc<Kind>>)>> = BTreeMap::new();
+fn groups(kinds: &Kinds, core: bool) -> BTreeMap<String, Versions> {
+    let mut groups: BTreeMap<String, Versions> = BTreeMap::new();
     for kind in kinds
         .all()
         .into_iter()

@@ -98,7 +98,7 @@ pub fn next_scale(deployment: &Value, new: &Value, old: &[&Value]) -> Option<(St
         return None;
     }
     // Replicas that never got ready go first, they serve nobody.
-    for set in old.iter().filter(|set| wanted(set) > available(set)) {
+    if let Some(set) = old.iter().find(|set| wanted(set) > available(set)) {
         let unhealthy = wanted(set) - available(set);
         return Some((name(set), wanted(set) - unhealthy.min(can_go)));
     }

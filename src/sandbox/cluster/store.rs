@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rand::Rng;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -12,6 +11,8 @@ use super::clock::Clock;
 use super::json::{get, list, remove, set, text};
 use super::kinds::{Kind, Kinds};
 use super::merge;
+use super::meta::{bump_generation, has_generation, keeps_status_on_create, settle};
+pub use super::meta::{key, suffix, uid};
 use super::reply::Failure;
 use super::schema::{Node, schemas};
 
@@ -467,112 +468,6 @@ impl Store {
     }
 }
 
-/// The key of an object.
-pub fn key(kind: &Kind, namespace: &str, name: &str) -> Key {
-    let namespace = if kind.namespaced { namespace } else { "" };
-    (kind.resource(), namespace.to_owned(), name.to_owned())
-}
-
-/// Keeps what a write may not touch: identity, and status or all but status, whichever is not being written.
-fn settle(kind: &Kind, stored: &Value, new: &mut Value, status: bool) {
-    if kind.status && status {
-        let written = new.get("status").cloned();
-        let meta = get(new, &["metadata", "annotations"]).cloned();
-        *new = stored.clone();
-        match written {
-            Some(written) => set(new, &["status"], written),
-            None => drop(remove(new, &["status"])),
-        }
-        // Controllers of the sandbox write an annotation together with a status, as the recordings show.
-        if let Some(annotations) = meta {
-            set(new, &["metadata", "annotations"], annotations);
-        }
-    } else if kind.status {
-        match stored.get("status") {
-            Some(kept) => set(new, &["status"], kept.clone()),
-            None => drop(remove(new, &["status"])),
-        }
-    }
-    for field in [
-        "uid",
-        "creationTimestamp",
-        "namespace",
-        "generation",
-        "deletionTimestamp",
-        "resourceVersion",
-    ] {
-        match get(stored, &["metadata", field]) {
-            Some(kept) => set(new, &["metadata", field], kept.clone()),
-            None => drop(remove(new, &["metadata", field])),
-        }
-    }
-    remove(new, &["metadata", "managedFields"]);
-}
-
 fn same_but_version(stored: &Value, new: &Value) -> bool {
     stored == new
-}
-
-fn has_generation(kind: &Kind) -> bool {
-    kind.status
-        || (!kind.group.is_empty()
-            && !kind.group.starts_with("rbac.")
-            && kind.group != "coordination.k8s.io")
-}
-
-/// Kinds whose created status this sandbox keeps (a fixture may bring its own).
-fn keeps_status_on_create(kind: &Kind) -> bool {
-    kind.kind == "CustomResourceDefinition" || kind.kind == "Node"
-}
-
-/// With a status subresource the generation follows everything but metadata and status; without, everything but metadata.
-fn bump_generation(kind: &Kind, stored: &Value, new: &mut Value) {
-    if !has_generation(kind) {
-        return;
-    }
-    let body = |object: &Value| -> Vec<(String, Value)> {
-        object
-            .as_object()
-            .map(|map| {
-                let mut fields: Vec<_> = map
-                    .iter()
-                    .filter(|(field, _)| {
-                        *field != "metadata" && !(kind.status && *field == "status")
-                    })
-                    .map(|(field, value)| (field.clone(), value.clone()))
-                    .collect();
-                fields.sort_by(|a, b| a.0.cmp(&b.0));
-                fields
-            })
-            .unwrap_or_default()
-    };
-    if body(stored) != body(new) {
-        let next = super::json::number(stored, &["metadata", "generation"], 0) + 1;
-        set(new, &["metadata", "generation"], json!(next));
-    }
-}
-
-/// A random uid in the usual form.
-pub fn uid() -> String {
-    let bits: u128 = rand::rng().random();
-    let hex = format!("{bits:032x}");
-    let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
-    format!(
-        "{}-{}-4{}-a{}-{}",
-        part(0, 8),
-        part(8, 12),
-        part(13, 16),
-        part(17, 20),
-        part(20, 32)
-    )
-}
-
-/// A random name suffix from the alphabet that Kubernetes uses.
-pub fn suffix(length: usize) -> String {
-    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let mut rng = rand::rng();
-    (0..length)
-        .filter_map(|_| ALPHABET.get(rng.random_range(0..ALPHABET.len())))
-        .map(|byte| char::from(*byte))
-        .collect()
 }

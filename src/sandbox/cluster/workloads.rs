@@ -10,10 +10,11 @@ use tokio::time::Instant;
 
 use super::json::{flag, get, list, number, remove, set, text};
 use super::kinds::Kind;
+use super::replicas::owner;
 use super::rollout::{
-    complete, counts, limits, next_scale, progressed, set_condition, sorted, template_hash,
+    complete, counts, limits, next_scale, progressed, set_condition, template_hash,
 };
-use super::store::{Write, suffix};
+use super::store::Write;
 use super::{Engine, Shared};
 
 const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -21,8 +22,8 @@ const REVISION: &str = "deployment.kubernetes.io/revision";
 /// Kind, namespace, name.
 type Item = (&'static str, String, String);
 
-struct Controller {
-    shared: Shared,
+pub(super) struct Controller {
+    pub(super) shared: Shared,
     /// When each Deployment (by uid) last made progress, for its deadline.
     progress: HashMap<String, Instant>,
     later: mpsc::UnboundedSender<Item>,
@@ -113,11 +114,17 @@ fn mark(
 }
 
 impl Controller {
-    fn kind(&self, group: &str, kind: &str) -> Option<Arc<Kind>> {
+    pub(super) fn kind(&self, group: &str, kind: &str) -> Option<Arc<Kind>> {
         self.shared.store.kinds.by_kind(group, kind)
     }
 
-    fn owned(&self, group: &str, kind: &str, namespace: &str, owner: &str) -> Vec<Arc<Value>> {
+    pub(super) fn owned(
+        &self,
+        group: &str,
+        kind: &str,
+        namespace: &str,
+        owner: &str,
+    ) -> Vec<Arc<Value>> {
         let Some(kind) = self.kind(group, kind) else {
             return Vec::new();
         };
@@ -507,149 +514,12 @@ impl Controller {
             drop(later.send(item));
         });
     }
-
-    fn replica_set(&self, object: &Value) -> Option<()> {
-        let (namespace, name) = (
-            text(object, &["metadata", "namespace"]),
-            text(object, &["metadata", "name"]),
-        );
-        let pods = self.owned("", "Pod", namespace, text(object, &["metadata", "uid"]));
-        let mut active: Vec<_> = pods
-            .iter()
-            .filter(|pod| get(pod, &["metadata", "deletionTimestamp"]).is_none())
-            .collect();
-        let desired = usize::try_from(number(object, &["spec", "replicas"], 1)).unwrap_or(0);
-        let pod_kind = self.kind("", "Pod")?;
-        for _ in active.len()..desired {
-            let pod = pod_of(object, &format!("{name}-{}", suffix(5)));
-            // A namespace that is going away refuses.
-            drop(
-                self.shared
-                    .store
-                    .create(&pod_kind, namespace, pod, Write::default()),
-            );
-        }
-        let is_ready = |pod: &Value| super::health::condition(pod, "Ready", "status") == "True";
-        active.sort_by_key(|pod| is_ready(pod));
-        for pod in active.iter().take(active.len().saturating_sub(desired)) {
-            super::pods::terminate(&self.shared, pod);
-        }
-        let kept: Vec<_> = active
-            .iter()
-            .skip(active.len().saturating_sub(desired))
-            .collect();
-        let ready = kept.iter().filter(|pod| is_ready(pod)).count();
-        let mut status = json!({ "observedGeneration": number(object, &["metadata", "generation"], 1), "replicas": desired });
-        for field in ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"] {
-            let count = if field == "fullyLabeledReplicas" {
-                kept.len()
-            } else {
-                ready
-            };
-            if count > 0 {
-                set(&mut status, &[field], json!(count));
-            }
-        }
-        let kind = self.kind("apps", "ReplicaSet")?;
-        self.shared
-            .store
-            .edit(&kind, namespace, name, true, |object| {
-                set(object, &["status"], status)
-            });
-        Some(())
-    }
-
-    /// StatefulSets and DaemonSets: pods by ordinal, replaced one at a time from the highest when the template changes.
-    fn ordered(&self, object: &Value, desired: i64) -> Option<()> {
-        let (namespace, name) = (
-            text(object, &["metadata", "namespace"]),
-            text(object, &["metadata", "name"]),
-        );
-        let daemon = text(object, &["kind"]) == "DaemonSet";
-        let hash = template_hash(object);
-        let pods = self.owned("", "Pod", namespace, text(object, &["metadata", "uid"]));
-        let pod_kind = self.kind("", "Pod")?;
-        let is_ready = |pod: &Value| super::health::condition(pod, "Ready", "status") == "True";
-        let current =
-            |pod: &Value| text(pod, &["metadata", "labels", "controller-revision-hash"]) == hash;
-        let names: Vec<String> = (0..desired)
-            .map(|ordinal| {
-                if daemon {
-                    format!("{name}-node1")
-                } else {
-                    format!("{name}-{ordinal}")
-                }
-            })
-            .collect();
-        for extra in pods.iter().filter(|pod| {
-            !names
-                .iter()
-                .any(|name| name == text(pod, &["metadata", "name"]))
-        }) {
-            super::pods::terminate(&self.shared, extra);
-        }
-        let mut busy = false;
-        for pod_name in &names {
-            let found = pods
-                .iter()
-                .find(|pod| text(pod, &["metadata", "name"]) == pod_name);
-            match found {
-                None if !busy => {
-                    let mut pod = pod_of(object, pod_name);
-                    set(
-                        &mut pod,
-                        &["metadata", "labels", "controller-revision-hash"],
-                        json!(hash),
-                    );
-                    drop(
-                        self.shared
-                            .store
-                            .create(&pod_kind, namespace, pod, Write::default()),
-                    );
-                    busy = true;
-                }
-                Some(pod) if current(pod) && !is_ready(pod) => busy = true,
-                _ => {}
-            }
-        }
-        if !busy && let Some(stale) = pods.iter().rev().find(|pod| !current(pod)) {
-            super::pods::terminate(&self.shared, stale);
-        }
-        let count = |test: &dyn Fn(&Value) -> bool| pods.iter().filter(|pod| test(pod)).count();
-        let (ready, updated) = (count(&is_ready), count(&|pod| current(pod)));
-        let generation = number(object, &["metadata", "generation"], 1);
-        let status = if daemon {
-            json!({
-                "observedGeneration": generation, "desiredNumberScheduled": desired, "currentNumberScheduled": pods.len(),
-                "updatedNumberScheduled": updated, "numberReady": ready, "numberAvailable": ready, "numberMisscheduled": 0,
-            })
-        } else {
-            json!({
-                "observedGeneration": generation, "replicas": pods.len(), "readyReplicas": ready, "availableReplicas": ready,
-                "currentReplicas": pods.len() - updated, "updatedReplicas": updated, "updateRevision": format!("{name}-{hash}"), "collisionCount": 0,
-            })
-        };
-        let kind = self.kind("apps", text(object, &["kind"]))?;
-        self.shared
-            .store
-            .edit(&kind, namespace, name, true, |object| {
-                set(object, &["status"], status)
-            });
-        Some(())
-    }
 }
 
 fn revision(set: &Value) -> Option<i64> {
     text(set, &["metadata", "annotations", REVISION])
         .parse()
         .ok()
-}
-
-fn owner(object: &Value) -> Value {
-    json!({
-        "apiVersion": text(object, &["apiVersion"]), "kind": text(object, &["kind"]), "name": text(object, &["metadata", "name"]),
-        "uid": text(object, &["metadata", "uid"]), "controller": true, "blockOwnerDeletion": true,
-    })
 }
 
 /// A Deployment's annotations go to its ReplicaSets, but for kubectl's own and the controller's.
@@ -661,19 +531,4 @@ fn inherited(deployment: &Value) -> Value {
         remove(&mut annotations, &[own]);
     }
     annotations
-}
-
-fn pod_of(parent: &Value, name: &str) -> Value {
-    let template = get(parent, &["spec", "template"])
-        .cloned()
-        .unwrap_or(Value::Null);
-    let mut pod = json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": { "name": name, "namespace": text(parent, &["metadata", "namespace"]), "labels": get(&template, &["metadata", "labels"]), "ownerReferences": [owner(parent)] },
-        "spec": sorted(template.get("spec").unwrap_or(&Value::Null)),
-    });
-    if let Some(annotations) = get(&template, &["metadata", "annotations"]) {
-        set(&mut pod, &["metadata", "annotations"], annotations.clone());
-    }
-    pod
 }

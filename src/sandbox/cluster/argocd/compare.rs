@@ -1,14 +1,11 @@
 //! The refresh loop: compare, decide on an automated sync, write `status.sync`, `status.health` and their company.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use super::super::health::{self, Health};
-use super::super::json::{flag, get, list, number, remove, set, text};
+use super::super::json::{get, list, remove, set, text};
 use super::super::merge;
 use super::super::schema::{Node, schemas};
 use super::target::{Target, sources};
@@ -18,17 +15,17 @@ use super::{App, Level, NAMESPACE, REFRESH, owner_of};
 #[derive(Debug, Clone)]
 pub struct Comparison {
     /// Commits, one for each source; on failure the refs as the spec has them.
-    revisions: Vec<String>,
-    source_type: Option<&'static str>,
-    resources: Vec<Value>,
-    sync: &'static str,
-    health: Option<Health>,
-    images: Vec<String>,
-    conditions: Vec<(&'static str, String)>,
+    pub(super) revisions: Vec<String>,
+    pub(super) source_type: Option<&'static str>,
+    pub(super) resources: Vec<Value>,
+    pub(super) sync: &'static str,
+    pub(super) health: Option<Health>,
+    pub(super) images: Vec<String>,
+    pub(super) conditions: Vec<(&'static str, String)>,
 }
 
 impl Comparison {
-    fn out_of_sync(&self) -> impl Iterator<Item = &Value> {
+    pub(super) fn out_of_sync(&self) -> impl Iterator<Item = &Value> {
         self.resources
             .iter()
             .filter(|resource| text(resource, &["status"]) != "Synced")
@@ -317,140 +314,6 @@ impl App {
         .collect()
     }
 
-    /// The operation that auto-sync posts, if it does (argo-cd: controller/appcontroller.go, autoSync).
-    fn automatic(&mut self, app: &Value, comparison: &mut Comparison) -> Option<Value> {
-        if !Self::automated(app)
-            || comparison.sync != "OutOfSync"
-            || app.get("operation").is_some_and(Value::is_object)
-        {
-            return None;
-        }
-        let automated = ["spec", "syncPolicy", "automated"];
-        let prune = get(app, &automated).is_some_and(|automated| flag(automated, &["prune"]));
-        if !prune
-            && comparison
-                .out_of_sync()
-                .all(|entry| flag(entry, &["requiresPruning"]))
-        {
-            return None;
-        }
-        let state = get(app, &["status", "operationState"]).unwrap_or(&Value::Null);
-        if text(state, &["phase"]) == "Running" || !self.window_open(app, false) {
-            return None;
-        }
-        if prune
-            && !flag(app, &["spec", "syncPolicy", "automated", "allowEmpty"])
-            && comparison
-                .resources
-                .iter()
-                .all(|entry| flag(entry, &["requiresPruning"]))
-        {
-            let revision = comparison.revisions.first().cloned().unwrap_or_default();
-            comparison.conditions.push((
-                "SyncError",
-                format!(
-                    "Skipping sync attempt to {revision}: auto-sync will wipe out all resources"
-                ),
-            ));
-            return None;
-        }
-        if synced_revisions(state) != comparison.revisions || !same_sources(app, state) {
-            return Some(self.operation(app, comparison, None));
-        }
-        if matches!(text(state, &["phase"]), "Failed" | "Error") {
-            let revision = comparison.revisions.join(" ");
-            comparison.conditions.push((
-                "SyncError",
-                format!(
-                    "Failed last sync attempt to [{revision}]: {}",
-                    text(state, &["message"])
-                ),
-            ));
-            return None;
-        }
-        self.heal(app, state, comparison)
-    }
-
-    /// Self-heal: the same revision again, for the objects that differ, ever more slowly.
-    fn heal(&mut self, app: &Value, state: &Value, comparison: &Comparison) -> Option<Value> {
-        if !flag(app, &["spec", "syncPolicy", "automated", "selfHeal"]) {
-            return None;
-        }
-        let attempts = number(state, &["operation", "sync", "autoHealAttemptsCount"], 0);
-        let wait = if attempts == 0 {
-            0
-        } else {
-            2 * 3_i64.saturating_pow(u32::try_from(attempts - 1).unwrap_or(6).min(5))
-        };
-        let finished = DateTime::parse_from_rfc3339(text(state, &["finishedAt"]))
-            .ok()?
-            .with_timezone(&Utc);
-        let passed = (self.shared.clock().now() - finished)
-            .to_std()
-            .unwrap_or_default();
-        let wait = self.shared.clock().scaled(Duration::from_secs(
-            u64::try_from(wait.min(300)).unwrap_or(0),
-        ));
-        if passed < wait {
-            self.heal = Some(Instant::now() + (wait - passed));
-            return None;
-        }
-        Some(self.operation(app, comparison, Some(attempts + 1)))
-    }
-
-    /// An automated operation; with a count it is a self-heal of what differs.
-    pub(super) fn operation(
-        &self,
-        app: &Value,
-        comparison: &Comparison,
-        heal: Option<i64>,
-    ) -> Value {
-        let mut sync = json!({});
-        if let Some(attempts) = heal {
-            set(&mut sync, &["autoHealAttemptsCount"], json!(attempts));
-        }
-        if flag(app, &["spec", "syncPolicy", "automated", "prune"]) {
-            set(&mut sync, &["prune"], json!(true));
-        }
-        if heal.is_some() {
-            let resources: Vec<Value> = comparison
-                .out_of_sync()
-                .map(|entry| {
-                    let mut named = json!({});
-                    for field in ["group", "kind", "name"] {
-                        if let Some(value) = entry.get(field) {
-                            set(&mut named, &[field], value.clone());
-                        }
-                    }
-                    named
-                })
-                .collect();
-            set(&mut sync, &["resources"], json!(resources));
-        }
-        put_revisions(&mut sync, app, &comparison.revisions);
-        if let Some(options) = get(app, &["spec", "syncPolicy", "syncOptions"]) {
-            set(&mut sync, &["syncOptions"], options.clone());
-        }
-        let retry = get(app, &["spec", "syncPolicy", "retry"])
-            .cloned()
-            .unwrap_or_else(|| json!({ "limit": 5 }));
-        json!({ "initiatedBy": { "automated": true }, "retry": retry, "sync": sync })
-    }
-
-    /// Requests an operation; the state of the one before goes with it.
-    pub(super) fn post(&self, operation: &Value) {
-        self.edit(|app| {
-            if app.get("status").is_none() {
-                set(app, &["status"], json!({
-                    "health": {}, "sourceHydrator": {}, "summary": {},
-                    "sync": { "comparedTo": { "destination": {}, "source": { "repoURL": "" } }, "status": "" },
-                }));
-            }
-            set(app, &["operation"], operation.clone());
-            remove(app, &["status", "operationState"]);
-        });
-    }
-
     fn write(&self, level: Level, comparison: &Comparison) {
         let now = self.shared.clock().stamp();
         self.edit(|app| {
@@ -564,32 +427,6 @@ fn compared_to(app: &Value) -> Value {
         }
     }
     compared
-}
-
-fn synced_revisions(state: &Value) -> Vec<String> {
-    let of = |path: &[&str]| {
-        list(state, path)
-            .iter()
-            .filter_map(Value::as_str)
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
-    let plural = of(&["syncResult", "revisions"]);
-    if !plural.is_empty() {
-        return plural;
-    }
-    let single = text(state, &["syncResult", "revision"]);
-    if single.is_empty() {
-        Vec::new()
-    } else {
-        vec![single.to_owned()]
-    }
-}
-
-fn same_sources(app: &Value, state: &Value) -> bool {
-    ["source", "sources"]
-        .iter()
-        .all(|field| get(app, &["spec", field]) == get(state, &["syncResult", field]))
 }
 
 fn set_health(app: &mut Value, health: Health, now: &str) {

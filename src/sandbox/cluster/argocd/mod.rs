@@ -1,6 +1,8 @@
 //! The Argo-like controller: one task for each Application, woken by its own changes, by those of its live
 //! objects, and by time. Order and wording of what it writes follow the recordings of Argo CD 3.5.
 
+mod apply;
+mod auto;
 mod compare;
 mod operation;
 mod project;

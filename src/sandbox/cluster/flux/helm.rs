@@ -162,7 +162,7 @@ impl<'a> Release<'a> {
             == number(self.object, &["metadata", "generation"], 1)
             && text(self.object, &["status", "lastAttemptedRevision"]) == self.chart;
         let stalled = super::super::health::condition(self.object, "Stalled", "status") == "True";
-        !same && !(tried && stalled)
+        !(same || tried && stalled)
     }
 
     fn settle(&self) {

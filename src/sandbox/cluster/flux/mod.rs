@@ -4,6 +4,7 @@
 mod build;
 mod conditions;
 mod helm;
+mod inventory;
 mod kustomization;
 mod source;
 
