@@ -220,3 +220,30 @@ fn links_between_pages_lead_somewhere() {
     }
     assert!(links > 10);
 }
+
+/// The ConfigMaps as the Deployment mounts them: every key is listed, and the program reads the result.
+#[test]
+fn the_configuration_in_the_manifests_loads_as_it_is_mounted() {
+    let all = manifests();
+    let deployment = all.iter().find(|(_, d)| d["kind"] == "Deployment").unwrap();
+    let volumes = deployment.1["spec"]["template"]["spec"]["volumes"].as_array().unwrap();
+    let projected = volumes.iter().find_map(|v| v["projected"]["sources"].as_array()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    for (_, map) in all.iter().filter(|(_, d)| d["kind"] == "ConfigMap") {
+        let source = projected.iter().find(|s| s["configMap"]["name"] == map["metadata"]["name"]).expect("a ConfigMap is mounted");
+        for (key, content) in map["data"].as_object().unwrap() {
+            let items = source["configMap"]["items"].as_array();
+            let path = items.map_or(key.as_str(), |items| {
+                items.iter().find(|i| i["key"] == key.as_str()).unwrap_or_else(|| panic!("{key} is not mounted"))["path"].as_str().unwrap()
+            });
+            let file = dir.path().join(path);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, content.as_str().unwrap()).unwrap();
+        }
+    }
+    let config = Config::load(&dir.path().join("countersign.yaml")).unwrap();
+    assert_eq!((config.agents.len(), config.people.len(), config.clusters.len()), (1, 1, 1));
+    let mount = deployment.1["spec"]["template"]["spec"]["containers"][0]["volumeMounts"][0]["mountPath"].as_str().unwrap();
+    assert!(config.bootstrap.state_dir.starts_with(mount), "the state is on the volume");
+    assert_ne!(config.bootstrap.state_dir, Path::new(mount), "the daemon sets the mode of its own folder, not of the volume");
+}
