@@ -15,14 +15,7 @@ pub async fn run(shared: Shared) {
     let mut changed = shared.store.subscribe();
     let mut seen = 0;
     loop {
-        let events = match shared.store.since(seen) {
-            Ok(events) => events,
-            Err(_) => {
-                seen = shared.store.oldest();
-                continue;
-            }
-        };
-        for event in events {
+        for event in shared.store.tail(seen) {
             seen = event.version;
             if event.key.0 == "pods" && event.change == Change::Added {
                 tokio::spawn(live(shared.clone(), event.object.clone()));

@@ -38,19 +38,9 @@ pub async fn run(shared: Shared) {
     let mut seen = 0;
     loop {
         let mut dirty = BTreeSet::new();
-        match shared.store.since(seen) {
-            Ok(events) => {
-                for event in events {
-                    seen = event.version;
-                    mark(&mut dirty, &event.key, &event.object);
-                }
-            }
-            Err(_) => {
-                seen = shared.store.oldest();
-                for (key, object) in shared.store.everything() {
-                    mark(&mut dirty, &key, &object);
-                }
-            }
+        for event in shared.store.tail(seen) {
+            seen = event.version;
+            mark(&mut dirty, &event.key, &event.object);
         }
         if dirty.is_empty() {
             tokio::select! {

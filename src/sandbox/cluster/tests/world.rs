@@ -119,7 +119,7 @@ pub async fn until(
         if let Some(object) = last.as_ref().filter(|object| holds(object)) {
             return (**object).clone();
         }
-        for event in store.since(seen).unwrap() {
+        for event in store.tail(seen) {
             seen = event.version;
             if event.key == place {
                 last = Some(event.object.clone());
