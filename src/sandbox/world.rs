@@ -47,6 +47,8 @@ pub struct WorldOptions {
     pub files: Vec<(String, String)>,
     /// Kind of forge API that the configuration uses: `github` or `gitea`.
     pub forge: String,
+    /// How the forge merges for Countersign: `merge`, `squash` or `rebase`.
+    pub merge_method: String,
     /// Image that checkout has at first; `reg.example/checkout:1.9.2` crashes.
     pub first_image: String,
 }
@@ -61,6 +63,7 @@ impl Default for WorldOptions {
             logs: false,
             files: Vec::new(),
             forge: "github".into(),
+            merge_method: "merge".into(),
             first_image: "reg.example/checkout:1.9.2".into(),
         }
     }
@@ -147,7 +150,8 @@ pub fn deployment(name: &str, image: &str, replicas: u32) -> String {
     )
 }
 
-fn application(name: &str, url: &str, path: &str) -> Value {
+/// An Application of the shop that syncs by itself.
+pub fn application(name: &str, url: &str, path: &str) -> Value {
     json!({
         "apiVersion": "argoproj.io/v1alpha1", "kind": "Application",
         "metadata": {"name": name, "namespace": "argocd"},
@@ -160,7 +164,8 @@ fn application(name: &str, url: &str, path: &str) -> Value {
     })
 }
 
-fn flux(name: &str, url: &str, path: &str) -> [Value; 2] {
+/// The shop's GitRepository, and a Kustomization that follows it.
+pub fn flux(name: &str, url: &str, path: &str) -> [Value; 2] {
     [
         json!({
             "apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "GitRepository",
@@ -261,7 +266,7 @@ impl World {
             json!({"kind": "Repository", "metadata": {"name": "shop"}, "spec": {
                 "url": self.git.repo_url(REPO),
                 "auth": {"username": "countersign", "token": {"file": "keys/git-token"}},
-                "forge": {"kind": o.forge, "api_url": api, "owner": "acme", "repo": "shop", "token": {"file": "keys/forge-token"}},
+                "forge": {"kind": o.forge, "api_url": api, "owner": "acme", "repo": "shop", "token": {"file": "keys/forge-token"}, "merge_method": o.merge_method},
             }}),
             json!({"kind": "Cluster", "metadata": {"name": CLUSTER}, "spec": {"kubeconfig": "kubeconfig.yaml", "hints": true, "labels": {"env": "prod"}}}),
             json!({"kind": "Agent", "metadata": {"name": AGENT}, "spec": {"sponsor": "jon", "token_sha256": token_hash}}),

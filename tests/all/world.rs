@@ -10,6 +10,7 @@ use countersign::config::Config;
 use countersign::sandbox::bot::Press;
 use countersign::sandbox::world::{CLUSTER, World, WorldOptions};
 use serde_json::{Value, json};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// The world, the daemon in front of it, and an agent that is connected.
 pub struct Stage {
@@ -17,7 +18,11 @@ pub struct Stage {
     pub daemon: Option<Daemon>,
     pub agent: Agent,
     pub clock: Clock,
+    _turn: SemaphorePermit<'static>,
 }
+
+/// Worlds at once: more of them make each other late.
+static TURNS: Semaphore = Semaphore::const_new(3);
 
 /// Longest wait for anything in a test.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -37,11 +42,12 @@ pub fn text<'v>(v: &'v Value, key: &str) -> &'v str {
 impl Stage {
     pub async fn new(options: WorldOptions) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let turn = TURNS.acquire().await.unwrap();
         let world = World::start(options).await.unwrap_or_else(|p| panic!("{p}"));
         let clock = Clock::real();
         let daemon = Self::daemon(&world, &clock).await;
         let agent = Self::agent(&world, &daemon).await;
-        Self { world, daemon: Some(daemon), agent, clock }
+        Self { world, daemon: Some(daemon), agent, clock, _turn: turn }
     }
 
     async fn daemon(world: &World, clock: &Clock) -> Daemon {
