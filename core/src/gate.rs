@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::change::Change;
 use crate::error::{Problem, Result};
-use crate::model::{Decided, Delivery, Digest, Level, Named, OwnerRef, PersonSpec, digest_of};
+use crate::model::{Decided, Delivery, Digest, Level, Named, OwnerRef, PersonSpec, Sealed, digest_of};
 
 /// How far an authorization reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,19 @@ pub enum Scope {
 }
 
 /// Proof that a change may leave. Neither `Clone` nor `Deserialize`; made only by [`authorize`].
+///
+/// ```
+/// fn shown(a: &countersign_core::gate::Authorization) -> String { format!("{:?}", a.digest()) }
+/// ```
+/// ```compile_fail
+/// fn copied(a: &countersign_core::gate::Authorization) -> countersign_core::gate::Authorization { a.clone() }
+/// ```
+/// ```compile_fail
+/// let a: countersign_core::gate::Authorization = serde_json::from_str("{}").unwrap();
+/// ```
+/// ```compile_fail
+/// let a = countersign_core::gate::Authorization { by: Vec::new(), ..todo!() };
+/// ```
 #[derive(Debug)]
 pub struct Authorization {
     scope: Scope,
@@ -106,6 +119,9 @@ pub fn authorize(change: &Change, now: &Now<'_>) -> Result<Authorization> {
     if digest_of(change.canonical.as_bytes()) != change.digest {
         return Err(stale("The stored change is not the one that was shown."));
     }
+    if serde_json::from_str::<Sealed>(&change.canonical).ok().as_ref() != Some(&change.sealed) {
+        return Err(stale("The change that would be done is not the one that was stored."));
+    }
     if now.stopped {
         return Err(Problem::new("gate.stopped", "The emergency stop is on.", "Wait until a person resumes.").later());
     }
@@ -132,7 +148,7 @@ pub fn authorize(change: &Change, now: &Now<'_>) -> Result<Authorization> {
     } else {
         Vec::new()
     };
-    let scope = if by_forge && change.decided.level != Level::Standard { Scope::Propose } else { Scope::Land };
+    let scope = if by_forge { Scope::Propose } else { Scope::Land };
     Ok(Authorization {
         scope,
         repository: change.sealed.repository.clone(),
@@ -206,3 +222,6 @@ fn quorum(change: &Change, now: &Now<'_>) -> Result<Vec<String>> {
     }
     Ok(by.into_iter().collect())
 }
+
+#[cfg(test)]
+mod tests;

@@ -150,7 +150,26 @@ impl Pipeline {
     pub async fn poll_channel(self: Arc<Self>, shutdown: tokio_util::sync::CancellationToken) {
         let Some(telegram) = &self.telegram else { return };
         let mut pause = Duration::from_millis(500);
+        let mut checked = false;
         loop {
+            if !checked {
+                // A webhook would take the presses elsewhere; a wrong token takes them nowhere.
+                match telegram.check().await {
+                    Ok(bot) => {
+                        tracing::info!(bot = ?bot, "Telegram is connected");
+                        checked = true;
+                    }
+                    Err(problem) => {
+                        tracing::warn!(code = %problem.code, "{}", problem.message);
+                        tokio::select! {
+                            () = shutdown.cancelled() => return,
+                            () = tokio::time::sleep(pause) => {}
+                        }
+                        pause = (pause * 2).min(Duration::from_secs(30));
+                        continue;
+                    }
+                }
+            }
             let offset = self.journal.read(|v| v.offsets.get("telegram").copied().unwrap_or(0)).await;
             let polled = tokio::select! {
                 () = shutdown.cancelled() => return,

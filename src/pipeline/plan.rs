@@ -12,7 +12,7 @@ use countersign_core::model::{
 };
 use countersign_core::ownership::Reach;
 use countersign_core::policy::{Target, risk};
-use countersign_core::secrets::scan_leaves;
+use countersign_core::secrets::{scan_leaves, secret_values};
 use countersign_core::{Problem, Result};
 use serde_json::Value;
 
@@ -228,6 +228,7 @@ impl Pipeline {
                         }
                         closures.get(&id).is_some_and(|files| files.contains_key(*path))
                     }
+                    (Reach::Maybe, _) if f.feed.unclear => true,
                     (Reach::Maybe, Some(SourceKind::Helm)) => {
                         f.feed.source.overrides.iter().any(|o| o.contains("..") || o.contains('$') || o.contains(*path))
                     }
@@ -338,7 +339,7 @@ impl Pipeline {
             want: Vec::new(),
             state,
             risk: risk::assess(&edits.fields, &edits.after.keys().cloned().collect::<Vec<_>>(), &edits.objects, &[]),
-            diff: self.redactor.redact_text(&diff),
+            diff: self.redactor.redact_knowing(&diff, &known_secrets(&edits)),
             health: None,
             notes: Vec::new(),
             targets: Vec::new(),
@@ -505,6 +506,14 @@ fn object_changes(before: &Files, after: &BTreeMap<String, Option<Vec<u8>>>) -> 
         }
     }
     out.into_values().filter(|o| o.before != o.after).collect()
+}
+
+/// Secret values of every object in the touched files: a hunk without its `kind: Secret` line gives
+/// them away to nobody.
+fn known_secrets(edits: &Edits) -> Vec<String> {
+    let after = edits.after.iter().filter_map(|(_, b)| b.as_ref());
+    let before = edits.after.keys().filter_map(|p| edits.before.get(p));
+    after.chain(before).flat_map(|b| documents(b).unwrap_or_default()).flat_map(|d| secret_values(&d.value)).collect()
 }
 
 fn figures(diff: &str) -> (u32, u32) {

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use countersign_core::change::Change;
-use countersign_core::model::{Body, Outcome};
+use countersign_core::model::{Body, Ending, Outcome};
 use countersign_core::{Problem, Result};
 
+use super::propose::withdrawable;
 use super::{ACTOR, Pipeline};
+use crate::journal::Entry;
 
 impl Pipeline {
     /// `Step::PrepareRevert`.
@@ -30,6 +32,27 @@ impl Pipeline {
         // Written either way, so that it is tried once: a person can still call rollback.
         let change_id = id.unwrap_or(change.id);
         self.journal.append(self.clock.now_ms(), change.id, ACTOR, vec![Body::RevertPrepared { change: change_id }]).await
+    }
+}
+
+impl Pipeline {
+    /// `Step::WithdrawRevert`: a late healthy takes the offered revert back. One that somebody decided
+    /// about already goes its way.
+    pub(super) async fn withdraw_revert(&self, change: &Change) -> Result<()> {
+        let id = change.id;
+        let say = format!("{} became healthy after all", change.name());
+        self.journal
+            .transact(self.clock.now_ms(), &[], |view| {
+                let mut entries = Vec::new();
+                let revert = change.revert.filter(|r| *r != id).and_then(|r| view.changes.get(&r));
+                if let Some(r) = revert.filter(|r| r.votes.is_empty() && withdrawable(r) && r.dangling().is_none()) {
+                    entries.push(Entry::of(r.id, ACTOR, Body::Closed { ending: Ending::Cancelled, say: say.clone() }));
+                }
+                // Pointing at itself: there is no revert on offer any more.
+                entries.push(Entry::of(id, ACTOR, Body::RevertPrepared { change: id }));
+                Ok(((), entries))
+            })
+            .await
     }
 }
 

@@ -1,11 +1,11 @@
 //! Events to state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
 use crate::error::{Problem, Result};
-use crate::model::{Body, ChangeId, Decided, Digest, Effect, Ending, Event, Level, Proposal, Sealed, short_name};
+use crate::model::{Body, ChangeId, Decided, Delivery, Digest, Effect, Ending, Event, Level, Proposal, Sealed, short_name};
 
 /// How far one effect has come.
 #[derive(Debug, Clone, PartialEq)]
@@ -208,7 +208,6 @@ impl Change {
 
     /// Where it stands.
     pub fn state(&self) -> State {
-        use crate::model::Delivery;
         if let Some(end) = &self.end {
             return State::Ended(end.ending);
         }
@@ -218,7 +217,7 @@ impl Change {
         if self.decided.level == Level::Manual {
             return State::AwaitingCommit;
         }
-        if self.decided.delivery == Delivery::PullRequest && self.decided.level == Level::Prompted {
+        if self.decided.delivery == Delivery::PullRequest {
             return if self.done(&Effect::OpenPullRequest).is_some() { State::AwaitingMerge } else { State::Delivering };
         }
         if self.authorized.is_some() || self.decided.level == Level::Standard {
@@ -265,6 +264,12 @@ fn begin(event: &Event) -> Result<Change> {
         .map_err(|e| illegal(event, &format!("its sealed content does not parse ({e})")))?;
     if crate::model::digest_of(sealed.as_bytes()) != *digest {
         return Err(illegal(event, "its sealed content does not have its digest"));
+    }
+    if event.n != 1 {
+        return Err(illegal(event, "a proposal is the first event of its change"));
+    }
+    if parsed.change != id || parsed.delivery != decided.delivery || parsed.quorum != decided.quorum {
+        return Err(illegal(event, "its sealed content does not fit its decision"));
     }
     Ok(Change {
         id,
@@ -329,6 +334,9 @@ pub fn fold(change: Option<Change>, event: &Event) -> Result<Change> {
             if c.end.is_some() || *digest != c.digest {
                 return Err(illegal(event, "an authorization of something else"));
             }
+            if !votes_carry(&c, by) {
+                return Err(illegal(event, "an authorization without its votes"));
+            }
             c.authorized = Some((by.clone(), event.at));
         }
         Body::Rebased { base } => {
@@ -340,6 +348,9 @@ pub fn fold(change: Option<Change>, event: &Event) -> Result<Change> {
         Body::Landed { commit, via } => {
             if c.end.is_some() {
                 return Err(illegal(event, "an ended change does not land"));
+            }
+            if c.landed.is_some() {
+                return Err(illegal(event, "it has landed already"));
             }
             c.landed = Some(Landed { commit: commit.clone(), via: via.clone(), at: event.at });
         }
@@ -354,9 +365,17 @@ pub fn fold(change: Option<Change>, event: &Event) -> Result<Change> {
             if c.end.is_some() {
                 return Err(illegal(event, "it has ended already"));
             }
+            if c.landed.is_none() && c.is_leaving() {
+                return Err(illegal(event, "its commit may be on the branch"));
+            }
             c.end = Some(End { ending: *ending, say: say.clone(), at: event.at });
         }
-        Body::RevertPrepared { change } => c.revert = Some(*change),
+        Body::RevertPrepared { change } => {
+            if c.end.is_none() || c.revert.is_some() {
+                return Err(illegal(event, "only an ended change is undone, and once"));
+            }
+            c.revert = Some(*change);
+        }
         Body::Proposed { .. } => return Err(illegal(event, "it was proposed already")),
         Body::Stopped { .. } | Body::Resumed { .. } | Body::Checkpoint { .. } | Body::Polled { .. } => {
             return Err(illegal(event, "this event belongs to no change"));
@@ -367,9 +386,35 @@ pub fn fold(change: Option<Change>, event: &Event) -> Result<Change> {
     Ok(c)
 }
 
+/// Whether the recorded votes carry an authorization by these people. The gate has looked at far
+/// more; this is what the journal alone can show, so that a written-in authorization is found.
+fn votes_carry(c: &Change, by: &[String]) -> bool {
+    match c.decided.level {
+        Level::Manual | Level::Deny => false,
+        Level::Standard => true,
+        Level::Prompted if c.sealed.delivery == Delivery::PullRequest => true,
+        Level::Prompted => {
+            let by: BTreeSet<&String> = by.iter().collect();
+            c.rejection().is_none()
+                && by.len() >= c.sealed.quorum.count.max(1) as usize
+                && by.iter().all(|p| c.approvals().any(|v| v.person == **p))
+        }
+    }
+}
+
+/// Which of the effects that leave belong to which delivery.
+fn delivers(delivery: Delivery, effect: &Effect) -> bool {
+    match effect {
+        Effect::PushTarget => delivery == Delivery::Direct,
+        Effect::PushBranch | Effect::OpenPullRequest => delivery != Delivery::Direct,
+        Effect::Merge => delivery == Delivery::MergeAfterApproval,
+        _ => true,
+    }
+}
+
 fn intent(c: &mut Change, event: &Event, effect: &Effect, facts: &Value) -> Result<()> {
-    if c.dangling().is_some_and(|(e, _)| e != effect) {
-        return Err(illegal(event, "another effect is still under way"));
+    if c.dangling().is_some() {
+        return Err(illegal(event, "an effect is still under way"));
     }
     let after_end = matches!(
         effect,
@@ -378,17 +423,20 @@ fn intent(c: &mut Change, event: &Event, effect: &Effect, facts: &Value) -> Resu
     if c.end.is_some() && !after_end {
         return Err(illegal(event, "an ended change does nothing more"));
     }
-    let may_land = c.authorized.is_some();
+    let may_land = c.authorized.is_some() && c.rejection().is_none();
     if matches!(effect, Effect::PushTarget | Effect::Merge | Effect::PushBranch | Effect::OpenPullRequest) && !may_land {
         return Err(illegal(event, "the gate has not let it through"));
+    }
+    if !delivers(c.sealed.delivery, effect) || (c.landed.is_some() && matches!(effect, Effect::PushTarget | Effect::Merge)) {
+        return Err(illegal(event, "the change is not delivered this way"));
     }
     let key = effect_key(effect);
     let (failures, failed_at, problem) = c
         .effects
         .get(&key)
         .map_or((0, 0, None), |(_, s)| (s.failures, s.failed_at, s.problem.clone()));
-    if c.effects.get(&key).is_some_and(|(_, s)| s.done.is_some()) {
-        return Err(illegal(event, "it was done already"));
+    if c.effects.get(&key).is_some_and(|(_, s)| s.done.is_some() || s.given_up) {
+        return Err(illegal(event, "it was done or given up already"));
     }
     let state = EffectState { facts: facts.clone(), dangling: true, done: None, failures, failed_at, problem, given_up: false };
     c.effects.insert(key, (effect.clone(), state));

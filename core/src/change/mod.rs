@@ -10,4 +10,4 @@ pub use fold::*;
 pub use next::*;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -66,6 +66,8 @@ pub enum Step {
     Observe(i64),
     /// Prepare the change that undoes this one.
     PrepareRevert,
+    /// It became healthy after all: take the offered revert back, if nobody decided about it yet.
+    WithdrawRevert,
     /// Wait for something from outside, at the latest until this time.
     Wait(WaitFor, i64),
     /// Nothing more.
@@ -105,7 +107,7 @@ pub fn next(c: &Change, now: i64, stopped: bool, limits: &Limits) -> Step {
         return Step::Recover(effect.clone());
     }
     match c.state() {
-        State::Ended(ending) => after_end(c, ending, now, stopped),
+        State::Ended(ending) => after_end(c, ending, now, stopped, limits),
         State::Observing => observe(c, now, stopped, limits),
         State::AwaitingCommit => {
             let until = c.proposed_at + limits.manual_ms;
@@ -142,10 +144,10 @@ fn awaiting(c: &Change, now: i64, stopped: bool) -> Step {
     if let Some(step) = rejected(c).or_else(|| expired(c, now)) {
         return step;
     }
-    if c.approvals().count() >= c.decided.quorum.count.max(1) as usize {
-        return Step::Authorize;
-    }
     let expires = c.sealed.expires_at * 1000;
+    if c.approvals().count() >= c.decided.quorum.count.max(1) as usize {
+        return if stopped { Step::Wait(WaitFor::Resume, expires) } else { Step::Authorize };
+    }
     let mut wake = expires;
     for person in &c.decided.approvers {
         match do_or_wait(c, Effect::Ask { person: person.clone() }, now, stopped) {
@@ -226,7 +228,8 @@ fn observe(c: &Change, now: i64, stopped: bool, limits: &Limits) -> Step {
             "failed" if now >= seen.since + limits.failed_grace_ms => {
                 return Step::Close(Ending::Failed, seen.say.clone());
             }
-            "failed" => return Step::Observe((seen.since + limits.failed_grace_ms).min(deadline)),
+            // Past the deadline too: a failure is told as one, not as a timeout.
+            "failed" => return Step::Observe(seen.since + limits.failed_grace_ms),
             _ => {}
         }
     }
@@ -251,7 +254,7 @@ fn settle(c: &Change, person: &str, phase: &str, now: i64, stopped: bool) -> Opt
     }
 }
 
-fn after_end(c: &Change, ending: Ending, now: i64, stopped: bool) -> Step {
+fn after_end(c: &Change, ending: Ending, now: i64, stopped: bool, limits: &Limits) -> Step {
     let mut wake: Option<i64> = None;
     let mut consider = |e: Effect, tries: u32| -> Option<Step> {
         if c.effect(&e).is_some_and(|s| s.failures >= tries) {
@@ -292,5 +295,19 @@ fn after_end(c: &Change, ending: Ending, now: i64, stopped: bool) -> Step {
     if matches!(ending, Ending::Failed | Ending::TimedOut) && c.revert.is_none() && c.proposal.reverts.is_none() && !stopped {
         return Step::PrepareRevert;
     }
-    wake.map_or(Step::Finished, |at| Step::Wait(WaitFor::Retry, at))
+    if let Some(at) = wake {
+        return Step::Wait(WaitFor::Retry, at);
+    }
+    late(c, now, limits)
+}
+
+/// While a revert is on offer the engine is still watched: it may succeed after all.
+fn late(c: &Change, now: i64, limits: &Limits) -> Step {
+    let offered = c.revert.is_some_and(|r| r != c.id);
+    let (Some(end), true) = (&c.end, offered) else { return Step::Finished };
+    if c.seen.as_ref().is_some_and(|s| s.verdict == "healthy") {
+        return Step::WithdrawRevert;
+    }
+    let until = end.at + limits.observe_ms;
+    if now < until { Step::Observe(until) } else { Step::Finished }
 }

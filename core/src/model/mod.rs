@@ -17,3 +17,6 @@ pub use owner::*;
 pub use resource::*;
 pub use sealed::*;
 pub use source::*;
+
+#[cfg(test)]
+mod tests;

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::{Json, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::Router;
 use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -32,8 +32,14 @@ pub fn router(shared: Shared) -> Router {
         .with_state(shared)
 }
 
-async fn log(State(shared): State<Shared>, Query(query): Query<HashMap<String, String>>) -> Response {
-    let after = query.get("after").and_then(|after| after.parse().ok()).unwrap_or(0);
+async fn log(
+    State(shared): State<Shared>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
+    let after = query
+        .get("after")
+        .and_then(|after| after.parse().ok())
+        .unwrap_or(0);
     Json(shared.log.since(after)).into_response()
 }
 
@@ -108,9 +114,17 @@ async fn act(State(shared): State<Shared>, Json(act): Json<Value>) -> StatusCode
     StatusCode::NO_CONTENT
 }
 
-async fn record(State(shared): State<Shared>, Query(query): Query<HashMap<String, String>>) -> Response {
-    let stream = lines(shared, Wish::of(&query)).map(|line| Ok::<_, std::convert::Infallible>(format!("{line}\n")));
-    ([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response()
+async fn record(
+    State(shared): State<Shared>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
+    let stream = lines(shared, Wish::of(&query))
+        .map(|line| Ok::<_, std::convert::Infallible>(format!("{line}\n")));
+    (
+        [(CONTENT_TYPE, "application/x-ndjson")],
+        Body::from_stream(stream),
+    )
+        .into_response()
 }
 
 #[derive(Deserialize)]
@@ -135,7 +149,13 @@ async fn api(State(shared): State<Shared>, Json(wish): Json<HashMap<String, ApiW
             shared.store.compact();
             shared.drop_watches();
         }
-        None => return (StatusCode::BAD_REQUEST, Json(json!({ "error": "say what to do: down, up, drop_watches, compact" }))).into_response(),
+        None => {
+            return (
+                StatusCode::BAD_REQUEST,
+                Json(json!({ "error": "say what to do: down, up, drop_watches, compact" })),
+            )
+                .into_response();
+        }
     }
     StatusCode::NO_CONTENT.into_response()
 }

@@ -12,7 +12,13 @@ pub fn strategic(schemas: &Schemas, node: &Node, target: &mut Value, patch: &Val
         return;
     };
     if patch.get("$patch").and_then(Value::as_str) == Some("replace") {
-        *target = Value::Object(patch.iter().filter(|(key, _)| *key != "$patch").map(|(key, value)| (key.clone(), value.clone())).collect());
+        *target = Value::Object(
+            patch
+                .iter()
+                .filter(|(key, _)| *key != "$patch")
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
+        );
         return;
     }
     if !target.is_object() {
@@ -35,7 +41,9 @@ pub fn strategic(schemas: &Schemas, node: &Node, target: &mut Value, patch: &Val
             let inner = schemas.child(node, key);
             let slot = map.entry(key.clone()).or_insert(Value::Null);
             match (inner, new) {
-                (Node::List { item, keys, .. }, Value::Array(items)) if !keys.is_empty() => strategic_list(schemas, item, keys, slot, items),
+                (Node::List { item, keys, .. }, Value::Array(items)) if !keys.is_empty() => {
+                    strategic_list(schemas, item, keys, slot, items)
+                }
                 (Node::List { set: true, .. }, Value::Array(items)) => union(slot, items),
                 _ => strategic(schemas, inner, slot, new),
             }
@@ -43,9 +51,24 @@ pub fn strategic(schemas: &Schemas, node: &Node, target: &mut Value, patch: &Val
     }
 }
 
-fn strategic_list(schemas: &Schemas, item: &Node, keys: &[String], slot: &mut Value, patch: &[Value]) {
-    if patch.iter().any(|new| new.get("$patch").and_then(Value::as_str) == Some("replace")) {
-        *slot = Value::Array(patch.iter().filter(|new| new.get("$patch").is_none()).cloned().collect());
+fn strategic_list(
+    schemas: &Schemas,
+    item: &Node,
+    keys: &[String],
+    slot: &mut Value,
+    patch: &[Value],
+) {
+    if patch
+        .iter()
+        .any(|new| new.get("$patch").and_then(Value::as_str) == Some("replace"))
+    {
+        *slot = Value::Array(
+            patch
+                .iter()
+                .filter(|new| new.get("$patch").is_none())
+                .cloned()
+                .collect(),
+        );
         return;
     }
     if !slot.is_array() {
@@ -68,11 +91,13 @@ fn strategic_list(schemas: &Schemas, item: &Node, keys: &[String], slot: &mut Va
 
 /// Strategic merges compare the first key only; the others tell items apart when both have them.
 fn same_item(old: &Value, new: &Value, keys: &[String]) -> bool {
-    keys.iter().enumerate().all(|(index, key)| match (old.get(key), new.get(key)) {
-        (Some(old), Some(new)) => old == new,
-        (None, None) => index > 0,
-        _ => index > 0,
-    })
+    keys.iter()
+        .enumerate()
+        .all(|(index, key)| match (old.get(key), new.get(key)) {
+            (Some(old), Some(new)) => old == new,
+            (None, None) => index > 0,
+            _ => index > 0,
+        })
 }
 
 fn union(slot: &mut Value, items: &[Value]) {
@@ -120,7 +145,14 @@ pub fn three_way(schemas: &Schemas, node: &Node, last: &Value, live: &mut Value,
     }
 }
 
-fn three_way_list(schemas: &Schemas, item: &Node, keys: &[String], last: &Value, slot: &mut Value, wanted: &[Value]) {
+fn three_way_list(
+    schemas: &Schemas,
+    item: &Node,
+    keys: &[String],
+    last: &Value,
+    slot: &mut Value,
+    wanted: &[Value],
+) {
     if !slot.is_array() {
         *slot = Value::Array(Vec::new());
     }
@@ -131,7 +163,10 @@ fn three_way_list(schemas: &Schemas, item: &Node, keys: &[String], last: &Value,
         !ours || wanted.iter().any(|new| same_item(old, new, keys))
     });
     for new in wanted {
-        let known = before.iter().find(|known| same_item(known, new, keys)).unwrap_or(&Value::Null);
+        let known = before
+            .iter()
+            .find(|known| same_item(known, new, keys))
+            .unwrap_or(&Value::Null);
         if let Some(old) = live.iter_mut().find(|old| same_item(old, new, keys)) {
             three_way(schemas, item, known, old, new);
         } else {
@@ -143,20 +178,35 @@ fn three_way_list(schemas: &Schemas, item: &Node, keys: &[String], last: &Value,
 /// Whether everything in `wanted` is in `live` with the same value; lists with keys are compared item by item.
 pub fn covers(schemas: &Schemas, node: &Node, live: &Value, wanted: &Value) -> bool {
     match (wanted, live) {
-        (Value::Object(wanted), Value::Object(live)) => wanted.iter().filter(|(_, value)| !value.is_null()).all(|(key, value)| {
-            let inner = schemas.child(node, key);
-            match (live.get(key), inner, value) {
-                (None, _, value) => is_empty(value),
-                (Some(Value::Array(found)), Node::List { item, keys, .. }, Value::Array(items)) if !keys.is_empty() => {
-                    items.iter().all(|new| found.iter().any(|old| same_item(old, new, keys) && covers(schemas, item, old, new)))
+        (Value::Object(wanted), Value::Object(live)) => wanted
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .all(|(key, value)| {
+                let inner = schemas.child(node, key);
+                match (live.get(key), inner, value) {
+                    (None, _, value) => is_empty(value),
+                    (
+                        Some(Value::Array(found)),
+                        Node::List { item, keys, .. },
+                        Value::Array(items),
+                    ) if !keys.is_empty() => items.iter().all(|new| {
+                        found
+                            .iter()
+                            .any(|old| same_item(old, new, keys) && covers(schemas, item, old, new))
+                    }),
+                    (Some(found), _, value) => covers(schemas, inner, found, value),
                 }
-                (Some(found), _, value) => covers(schemas, inner, found, value),
-            }
-        }),
+            }),
         (Value::Array(wanted), Value::Array(live)) => {
-            wanted.len() == live.len() && wanted.iter().zip(live).all(|(new, old)| covers(schemas, &Node::Any, old, new))
+            wanted.len() == live.len()
+                && wanted
+                    .iter()
+                    .zip(live)
+                    .all(|(new, old)| covers(schemas, &Node::Any, old, new))
         }
-        (Value::Number(_) | Value::String(_), Value::Number(_) | Value::String(_)) if matches!(node, Node::Quantity | Node::IntOrText) => {
+        (Value::Number(_) | Value::String(_), Value::Number(_) | Value::String(_))
+            if matches!(node, Node::Quantity | Node::IntOrText) =>
+        {
             plain(wanted) == plain(live)
         }
         (wanted, live) => wanted == live,
@@ -173,5 +223,7 @@ fn is_empty(value: &Value) -> bool {
 }
 
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }

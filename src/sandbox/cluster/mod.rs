@@ -17,11 +17,13 @@ pub mod images;
 pub mod json;
 pub mod kinds;
 pub mod merge;
+pub mod meta;
 pub mod openapi;
 pub mod oracle;
 pub mod pods;
 pub mod record;
 pub mod render;
+pub mod replicas;
 pub mod reply;
 pub mod review;
 pub mod rollout;
@@ -29,6 +31,7 @@ pub mod scale;
 pub mod schema;
 pub mod select;
 pub mod store;
+pub mod verbs;
 pub mod view;
 pub mod watch;
 pub mod workloads;
@@ -134,7 +137,10 @@ pub struct Switch {
 
 impl Default for Switch {
     fn default() -> Self {
-        Self { paused: signal::Sender::new(false), restarts: signal::Sender::new(0) }
+        Self {
+            paused: signal::Sender::new(false),
+            restarts: signal::Sender::new(0),
+        }
     }
 }
 
@@ -199,7 +205,9 @@ impl State {
 
     /// Makes an engine forget what it has in memory, and resumes it.
     pub fn restart(&self, engine: Engine) {
-        self.switch(engine).restarts.send_modify(|count| *count += 1);
+        self.switch(engine)
+            .restarts
+            .send_modify(|count| *count += 1);
         self.pause(engine, false);
     }
 
@@ -220,25 +228,50 @@ impl State {
     pub fn apply(&self, object: &Value) -> Result<Arc<Value>, Failure> {
         let kind = self.store.kinds.of(object).ok_or_else(Failure::no_route)?;
         let namespace = json::text(object, &["metadata", "namespace"]);
-        let namespace = if kind.namespaced && namespace.is_empty() { "default" } else { namespace };
+        let namespace = if kind.namespaced && namespace.is_empty() {
+            "default"
+        } else {
+            namespace
+        };
         if kind.namespaced {
             self.ensure_namespace(namespace)?;
         }
-        let done = self.store.apply(&kind, namespace, "sandbox", object, Write::default())?;
-        if kind.status && let Some(status) = object.get("status") {
+        let done = self
+            .store
+            .apply(&kind, namespace, "sandbox", object, Write::default())?;
+        if kind.status
+            && let Some(status) = object.get("status")
+        {
             let status = status.clone();
             let name = json::text(object, &["metadata", "name"]);
-            return self.store.edit(&kind, namespace, name, true, |new| json::set(new, &["status"], status)).ok_or_else(|| Failure::not_found(&kind, name));
+            return self
+                .store
+                .edit(&kind, namespace, name, true, |new| {
+                    json::set(new, &["status"], status)
+                })
+                .ok_or_else(|| Failure::not_found(&kind, name));
         }
         Ok(done)
     }
 
     /// Makes a namespace unless it is there.
     pub fn ensure_namespace(&self, name: &str) -> Result<(), Failure> {
-        let kind = self.store.kinds.by_kind("", "Namespace").ok_or_else(Failure::no_route)?;
+        let kind = self
+            .store
+            .kinds
+            .by_kind("", "Namespace")
+            .ok_or_else(Failure::no_route)?;
         if self.store.get(&kind, "", name).is_none() {
             let object = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name, "labels": { "kubernetes.io/metadata.name": name } } });
-            self.store.create(&kind, "", object, Write::default()).or_else(|failure| if failure.code == 409 { Ok(Arc::new(Value::Null)) } else { Err(failure) })?;
+            self.store
+                .create(&kind, "", object, Write::default())
+                .or_else(|failure| {
+                    if failure.code == 409 {
+                        Ok(Arc::new(Value::Null))
+                    } else {
+                        Err(failure)
+                    }
+                })?;
         }
         Ok(())
     }
@@ -252,25 +285,37 @@ pub struct ClusterSandbox {
 
 impl std::fmt::Debug for ClusterSandbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClusterSandbox").field("url", &self.url()).finish_non_exhaustive()
+        f.debug_struct("ClusterSandbox")
+            .field("url", &self.url())
+            .finish_non_exhaustive()
     }
 }
 
 fn not_started(error: &std::io::Error) -> Problem {
-    Problem::new("sandbox.cluster", format!("The sandbox cluster could not be started: {error}."), "Free the port or the disk that it needs, then start it again.")
+    Problem::new(
+        "sandbox.cluster",
+        format!("The sandbox cluster could not be started: {error}."),
+        "Free the port or the disk that it needs, then start it again.",
+    )
 }
 
 impl ClusterSandbox {
     /// Starts the API server and the controllers; it serves when this returns.
     pub async fn start(options: ClusterOptions) -> Result<Self, Problem> {
-        let listener = tokio::net::TcpListener::bind(options.listen).await.map_err(|error| not_started(&error))?;
-        let address = listener.local_addr().map_err(|error| not_started(&error))?.to_string();
+        let listener = tokio::net::TcpListener::bind(options.listen)
+            .await
+            .map_err(|error| not_started(&error))?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| not_started(&error))?
+            .to_string();
         let clock = Clock::new(options.start.unwrap_or_else(Utc::now), options.speed);
         let kinds = Kinds::built_in(options.argocd, options.flux);
         let state = Arc::new(State {
             store: Store::new(kinds, clock, options.event_log),
             access: Access::new(options.tokens.clone()),
-            log: Log::with_file(options.log_file.as_deref()).map_err(|error| not_started(&error))?,
+            log: Log::with_file(options.log_file.as_deref())
+                .map_err(|error| not_started(&error))?,
             images: Images::default(),
             git: GitReader::new(options.git_login.clone()).map_err(|error| not_started(&error))?,
             address,
@@ -281,9 +326,19 @@ impl ClusterSandbox {
             options,
         });
         for namespace in ["default", "kube-system"] {
-            state.ensure_namespace(namespace).map_err(|failure| Problem::new("sandbox.cluster", failure.message, "Report this: a fresh sandbox refused its own namespace."))?;
+            state.ensure_namespace(namespace).map_err(|failure| {
+                Problem::new(
+                    "sandbox.cluster",
+                    failure.message,
+                    "Report this: a fresh sandbox refused its own namespace.",
+                )
+            })?;
         }
-        let mut tasks = vec![tokio::spawn(gc::run(state.clone())), tokio::spawn(workloads::run(state.clone())), tokio::spawn(pods::run(state.clone()))];
+        let mut tasks = vec![
+            tokio::spawn(gc::run(state.clone())),
+            tokio::spawn(workloads::run(state.clone())),
+            tokio::spawn(pods::run(state.clone())),
+        ];
         if state.options.argocd {
             argocd::prepare(&state);
             tasks.push(tokio::spawn(argocd::run(state.clone())));
@@ -343,8 +398,13 @@ impl ClusterSandbox {
 
     /// Deletes an object; `false` when it was not there.
     pub fn delete(&self, group: &str, kind: &str, namespace: &str, name: &str) -> bool {
-        let Some(kind) = self.state.store.kinds.by_kind(group, kind) else { return false };
-        self.state.store.delete(&kind, namespace, name, Propagation::Background, false).is_ok()
+        let Some(kind) = self.state.store.kinds.by_kind(group, kind) else {
+            return false;
+        };
+        self.state
+            .store
+            .delete(&kind, namespace, name, Propagation::Background, false)
+            .is_ok()
     }
 
     /// How an image behaves from now on, also in pods that already wait for it.
@@ -354,7 +414,12 @@ impl ClusterSandbox {
 
     /// Refuses requests as RBAC would.
     pub fn deny(&self, verb: &str, resource: &str) {
-        self.state.access.deny(Denial { verb: verb.to_owned(), resource: resource.to_owned(), namespace: None, user: None });
+        self.state.access.deny(Denial {
+            verb: verb.to_owned(),
+            resource: resource.to_owned(),
+            namespace: None,
+            user: None,
+        });
     }
 
     /// Pauses or resumes an engine.

@@ -18,7 +18,11 @@ pub fn index(kinds: &Kinds) -> Value {
 
 /// The document of `apis/apps/v1` or `api/v1`.
 pub fn document(kinds: &Kinds, path: &str) -> Option<Value> {
-    let served: Vec<_> = kinds.all().into_iter().filter(|kind| prefix(kind) == path).collect();
+    let served: Vec<_> = kinds
+        .all()
+        .into_iter()
+        .filter(|kind| prefix(kind) == path)
+        .collect();
     let first = served.first()?;
     let mut components = Map::new();
     for (name, known) in schemas().reachable(&first.group, &first.version) {
@@ -32,7 +36,10 @@ pub fn document(kinds: &Kinds, path: &str) -> Option<Value> {
             format!("/{path}/{}", kind.plural)
         };
         paths.insert(base.clone(), operations(kind, &["get", "post"]));
-        paths.insert(format!("{base}/{{name}}"), operations(kind, &["get", "put", "patch", "delete"]));
+        paths.insert(
+            format!("{base}/{{name}}"),
+            operations(kind, &["get", "put", "patch", "delete"]),
+        );
     }
     Some(json!({
         "openapi": "3.0.0",
@@ -43,13 +50,21 @@ pub fn document(kinds: &Kinds, path: &str) -> Option<Value> {
 }
 
 fn prefix(kind: &Kind) -> String {
-    if kind.group.is_empty() { format!("api/{}", kind.version) } else { format!("apis/{}/{}", kind.group, kind.version) }
+    if kind.group.is_empty() {
+        format!("api/{}", kind.version)
+    } else {
+        format!("apis/{}/{}", kind.group, kind.version)
+    }
 }
 
 fn hash(text: &str) -> String {
     use sha2::{Digest, Sha256};
     let digest = Sha256::digest(format!("{text}{}", super::VERSION));
-    digest.iter().take(16).map(|byte| format!("{byte:02X}")).collect()
+    digest
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02X}"))
+        .collect()
 }
 
 fn operations(kind: &Kind, verbs: &[&str]) -> Value {
@@ -62,27 +77,42 @@ fn operations(kind: &Kind, verbs: &[&str]) -> Value {
             .map(|name| json!({ "name": name, "in": "query", "schema": { "type": if *name == "force" { "boolean" } else { "string" }, "uniqueItems": true } }))
             .collect();
         let action = if *verb == "get" { "list" } else { *verb };
-        all.insert((*verb).to_owned(), json!({
-            "operationId": format!("{verb}{}{}{}", kind.group, kind.version, kind.kind),
-            "parameters": parameters,
-            "responses": { "200": { "description": "OK" } },
-            "x-kubernetes-action": action,
-            "x-kubernetes-group-version-kind": gvk,
-        }));
+        all.insert(
+            (*verb).to_owned(),
+            json!({
+                "operationId": format!("{verb}{}{}{}", kind.group, kind.version, kind.kind),
+                "parameters": parameters,
+                "responses": { "200": { "description": "OK" } },
+                "x-kubernetes-action": action,
+                "x-kubernetes-group-version-kind": gvk,
+            }),
+        );
     }
     Value::Object(all)
 }
 
 fn type_schema(known: &Type) -> Value {
-    let properties: Map<String, Value> = known.fields.iter().map(|(key, field)| (key.clone(), node_schema(&field.node))).collect();
-    let required: Vec<&str> = known.fields.iter().filter(|(_, field)| field.required).map(|(key, _)| key.as_str()).collect();
+    let properties: Map<String, Value> = known
+        .fields
+        .iter()
+        .map(|(key, field)| (key.clone(), node_schema(&field.node)))
+        .collect();
+    let required: Vec<&str> = known
+        .fields
+        .iter()
+        .filter(|(_, field)| field.required)
+        .map(|(key, _)| key.as_str())
+        .collect();
     let mut schema = json!({ "type": "object", "properties": properties });
     if let Value::Object(map) = &mut schema {
         if !required.is_empty() {
             map.insert("required".to_owned(), json!(required));
         }
         if let Some((group, version, kind)) = &known.kind {
-            map.insert("x-kubernetes-group-version-kind".to_owned(), json!([{ "group": group, "version": version, "kind": kind }]));
+            map.insert(
+                "x-kubernetes-group-version-kind".to_owned(),
+                json!([{ "group": group, "version": version, "kind": kind }]),
+            );
         }
     }
     schema
@@ -96,10 +126,14 @@ fn node_schema(node: &Node) -> Value {
         Node::Number => json!({ "type": "number", "format": "double" }),
         Node::Bool => json!({ "type": "boolean" }),
         Node::Quantity => json!({ "oneOf": [{ "type": "string" }, { "type": "number" }] }),
-        Node::IntOrText => json!({ "format": "int-or-string", "oneOf": [{ "type": "integer" }, { "type": "string" }] }),
+        Node::IntOrText => {
+            json!({ "format": "int-or-string", "oneOf": [{ "type": "integer" }, { "type": "string" }] })
+        }
         Node::Any => json!({ "x-kubernetes-preserve-unknown-fields": true }),
         Node::Map(item) => json!({ "type": "object", "additionalProperties": node_schema(item) }),
-        Node::Ref(name) => json!({ "allOf": [{ "$ref": format!("#/components/schemas/{name}") }], "default": {} }),
+        Node::Ref(name) => {
+            json!({ "allOf": [{ "$ref": format!("#/components/schemas/{name}") }], "default": {} })
+        }
         Node::List { item, keys, set } => {
             let mut schema = json!({ "type": "array", "items": node_schema(item) });
             if let Value::Object(map) = &mut schema {
@@ -109,7 +143,10 @@ fn node_schema(node: &Node) -> Value {
                     map.insert("x-kubernetes-patch-strategy".to_owned(), json!("merge"));
                     map.insert("x-kubernetes-patch-merge-key".to_owned(), json!(first));
                 } else {
-                    map.insert("x-kubernetes-list-type".to_owned(), json!(if *set { "set" } else { "atomic" }));
+                    map.insert(
+                        "x-kubernetes-list-type".to_owned(),
+                        json!(if *set { "set" } else { "atomic" }),
+                    );
                 }
             }
             schema

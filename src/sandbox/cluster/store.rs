@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rand::Rng;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -12,6 +11,8 @@ use super::clock::Clock;
 use super::json::{get, list, remove, set, text};
 use super::kinds::{Kind, Kinds};
 use super::merge;
+use super::meta::{bump_generation, has_generation, keeps_status_on_create, settle};
+pub use super::meta::{key, suffix, uid};
 use super::reply::Failure;
 use super::schema::{Node, schemas};
 
@@ -88,14 +89,22 @@ pub struct Store {
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("version", &self.version()).finish_non_exhaustive()
+        f.debug_struct("Store")
+            .field("version", &self.version())
+            .finish_non_exhaustive()
     }
 }
 
 impl Store {
     /// An empty store.
     pub fn new(kinds: Kinds, clock: Clock, log_limit: usize) -> Self {
-        Self { inner: Arc::default(), changed: Arc::new(watch::Sender::new(0)), kinds, clock, log_limit: log_limit.max(16) }
+        Self {
+            inner: Arc::default(),
+            changed: Arc::new(watch::Sender::new(0)),
+            kinds,
+            clock,
+            log_limit: log_limit.max(16),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -114,7 +123,10 @@ impl Store {
 
     /// One object.
     pub fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Option<Arc<Value>> {
-        self.lock().objects.get(&key(kind, namespace, name)).cloned()
+        self.lock()
+            .objects
+            .get(&key(kind, namespace, name))
+            .cloned()
     }
 
     /// One object by group and kind; `None` also when the kind is not served.
@@ -129,7 +141,9 @@ impl Store {
         let found = inner
             .objects
             .range(from..)
-            .take_while(|((resource, ns, _), _)| *resource == kind.resource() && (namespace.is_empty() || ns == namespace))
+            .take_while(|((resource, ns, _), _)| {
+                *resource == kind.resource() && (namespace.is_empty() || ns == namespace)
+            })
             .map(|(_, object)| object.clone())
             .collect();
         (found, inner.version)
@@ -137,7 +151,11 @@ impl Store {
 
     /// Every object there is.
     pub fn everything(&self) -> Vec<(Key, Arc<Value>)> {
-        self.lock().objects.iter().map(|(key, object)| (key.clone(), object.clone())).collect()
+        self.lock()
+            .objects
+            .iter()
+            .map(|(key, object)| (key.clone(), object.clone()))
+            .collect()
     }
 
     /// The events after `version`, or 410 when they are no longer held.
@@ -162,9 +180,20 @@ impl Store {
         inner.log.clear();
     }
 
-    fn record(&self, inner: &mut Inner, change: Change, key: Key, mut object: Value, before: Option<Arc<Value>>) -> Arc<Value> {
+    fn record(
+        &self,
+        inner: &mut Inner,
+        change: Change,
+        key: Key,
+        mut object: Value,
+        before: Option<Arc<Value>>,
+    ) -> Arc<Value> {
         inner.version += 1;
-        set(&mut object, &["metadata", "resourceVersion"], json!(inner.version.to_string()));
+        set(
+            &mut object,
+            &["metadata", "resourceVersion"],
+            json!(inner.version.to_string()),
+        );
         let object = Arc::new(object);
         match change {
             Change::Deleted => {
@@ -175,7 +204,13 @@ impl Store {
                 inner.objects.insert(key.clone(), object.clone());
             }
         }
-        inner.log.push_back(Arc::new(Event { version: inner.version, change, key, object: object.clone(), before }));
+        inner.log.push_back(Arc::new(Event {
+            version: inner.version,
+            change,
+            key,
+            object: object.clone(),
+            before,
+        }));
         while inner.log.len() > self.log_limit {
             if let Some(old) = inner.log.pop_front() {
                 inner.compacted = old.version;
@@ -186,7 +221,13 @@ impl Store {
     }
 
     /// Creates an object, with defaults and checks.
-    pub fn create(&self, kind: &Kind, namespace: &str, mut object: Value, write: Write) -> Result<Arc<Value>, Failure> {
+    pub fn create(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        mut object: Value,
+        write: Write,
+    ) -> Result<Arc<Value>, Failure> {
         if text(&object, &["metadata", "name"]).is_empty() {
             let prefix = text(&object, &["metadata", "generateName"]);
             if !prefix.is_empty() {
@@ -198,7 +239,9 @@ impl Store {
         if kind.namespaced {
             let inside = text(&object, &["metadata", "namespace"]);
             if !inside.is_empty() && inside != namespace {
-                return Err(Failure::bad("the namespace of the provided object does not match the namespace sent on the request"));
+                return Err(Failure::bad(
+                    "the namespace of the provided object does not match the namespace sent on the request",
+                ));
             }
             set(&mut object, &["metadata", "namespace"], json!(namespace));
         }
@@ -214,7 +257,11 @@ impl Store {
             remove(&mut object, &["metadata", field]);
         }
         set(&mut object, &["metadata", "uid"], json!(uid()));
-        set(&mut object, &["metadata", "creationTimestamp"], json!(self.clock.stamp()));
+        set(
+            &mut object,
+            &["metadata", "creationTimestamp"],
+            json!(self.clock.stamp()),
+        );
         if has_generation(kind) {
             set(&mut object, &["metadata", "generation"], json!(1));
         }
@@ -237,7 +284,9 @@ impl Store {
         if !kind.namespaced {
             return Ok(());
         }
-        let Some(namespaces) = self.kinds.by_kind("", "Namespace") else { return Ok(()) };
+        let Some(namespaces) = self.kinds.by_kind("", "Namespace") else {
+            return Ok(());
+        };
         if inner.objects.contains_key(&key(&namespaces, "", namespace)) {
             Ok(())
         } else {
@@ -256,10 +305,16 @@ impl Store {
     ) -> Result<Arc<Value>, Failure> {
         let mut inner = self.lock();
         let key = key(kind, namespace, name);
-        let stored = inner.objects.get(&key).cloned().ok_or_else(|| Failure::not_found(kind, name))?;
+        let stored = inner
+            .objects
+            .get(&key)
+            .cloned()
+            .ok_or_else(|| Failure::not_found(kind, name))?;
         let mut new = change(&stored)?;
         if text(&new, &["metadata", "name"]) != name {
-            return Err(Failure::bad("the name of the object does not match the name on the URL"));
+            return Err(Failure::bad(
+                "the name of the object does not match the name on the URL",
+            ));
         }
         let asked = text(&new, &["metadata", "resourceVersion"]);
         if !asked.is_empty() && asked != text(&stored, &["metadata", "resourceVersion"]) {
@@ -283,11 +338,24 @@ impl Store {
     }
 
     /// Server-side apply, approximated: a three-way merge with what this manager applied last.
-    pub fn apply(&self, kind: &Kind, namespace: &str, manager: &str, config: &Value, write: Write) -> Result<Arc<Value>, Failure> {
+    pub fn apply(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        manager: &str,
+        config: &Value,
+        write: Write,
+    ) -> Result<Arc<Value>, Failure> {
         let name = text(config, &["metadata", "name"]).to_owned();
         let key = key(kind, namespace, &name);
         let node = schemas().of_object(config).unwrap_or(Node::Any);
-        let last = self.lock().applied.get(&key).and_then(|managers| managers.get(manager)).cloned().unwrap_or(Value::Null);
+        let last = self
+            .lock()
+            .applied
+            .get(&key)
+            .and_then(|managers| managers.get(manager))
+            .cloned()
+            .unwrap_or(Value::Null);
         let done = if self.get(kind, namespace, &name).is_some() {
             self.update(kind, namespace, &name, write, |live| {
                 let mut new = live.clone();
@@ -298,7 +366,11 @@ impl Store {
             self.create(kind, namespace, config.clone(), write)?
         };
         if !write.dry_run && !write.status {
-            self.lock().applied.entry(key).or_default().insert(manager.to_owned(), config.clone());
+            self.lock()
+                .applied
+                .entry(key)
+                .or_default()
+                .insert(manager.to_owned(), config.clone());
         }
         Ok(done)
     }
@@ -306,14 +378,30 @@ impl Store {
     /// What a manager applied last, or null.
     pub fn last_applied(&self, kind: &Kind, namespace: &str, name: &str, manager: &str) -> Value {
         let key = key(kind, namespace, name);
-        self.lock().applied.get(&key).and_then(|managers| managers.get(manager)).cloned().unwrap_or(Value::Null)
+        self.lock()
+            .applied
+            .get(&key)
+            .and_then(|managers| managers.get(manager))
+            .cloned()
+            .unwrap_or(Value::Null)
     }
 
     /// Deletes, or marks for deletion while finalizers stand. The answer is the object's last state.
-    pub fn delete(&self, kind: &Kind, namespace: &str, name: &str, how: Propagation, dry_run: bool) -> Result<Arc<Value>, Failure> {
+    pub fn delete(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        how: Propagation,
+        dry_run: bool,
+    ) -> Result<Arc<Value>, Failure> {
         let mut inner = self.lock();
         let key = key(kind, namespace, name);
-        let stored = inner.objects.get(&key).cloned().ok_or_else(|| Failure::not_found(kind, name))?;
+        let stored = inner
+            .objects
+            .get(&key)
+            .cloned()
+            .ok_or_else(|| Failure::not_found(kind, name))?;
         if dry_run {
             return Ok(stored);
         }
@@ -335,107 +423,51 @@ impl Store {
         if get(&object, &["metadata", "deletionTimestamp"]).is_some() {
             return Ok(stored);
         }
-        set(&mut object, &["metadata", "finalizers"], Value::Array(finalizers));
-        set(&mut object, &["metadata", "deletionTimestamp"], json!(self.clock.stamp()));
-        set(&mut object, &["metadata", "deletionGracePeriodSeconds"], json!(0));
+        set(
+            &mut object,
+            &["metadata", "finalizers"],
+            Value::Array(finalizers),
+        );
+        set(
+            &mut object,
+            &["metadata", "deletionTimestamp"],
+            json!(self.clock.stamp()),
+        );
+        set(
+            &mut object,
+            &["metadata", "deletionGracePeriodSeconds"],
+            json!(0),
+        );
         Ok(self.record(&mut inner, Change::Modified, key, object, Some(stored)))
     }
 
     /// For the sandbox's own controllers: changes an object in place; a vanished object is no error.
-    pub fn edit(&self, kind: &Kind, namespace: &str, name: &str, status: bool, change: impl FnOnce(&mut Value)) -> Option<Arc<Value>> {
-        self.update(kind, namespace, name, Write { status, dry_run: false }, |stored| {
-            let mut new = stored.clone();
-            change(&mut new);
-            Ok(new)
-        })
+    pub fn edit(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        status: bool,
+        change: impl FnOnce(&mut Value),
+    ) -> Option<Arc<Value>> {
+        self.update(
+            kind,
+            namespace,
+            name,
+            Write {
+                status,
+                dry_run: false,
+            },
+            |stored| {
+                let mut new = stored.clone();
+                change(&mut new);
+                Ok(new)
+            },
+        )
         .ok()
     }
 }
 
-/// The key of an object.
-pub fn key(kind: &Kind, namespace: &str, name: &str) -> Key {
-    let namespace = if kind.namespaced { namespace } else { "" };
-    (kind.resource(), namespace.to_owned(), name.to_owned())
-}
-
-/// Keeps what a write may not touch: identity, and status or all but status, whichever is not being written.
-fn settle(kind: &Kind, stored: &Value, new: &mut Value, status: bool) {
-    if kind.status && status {
-        let written = new.get("status").cloned();
-        let meta = get(new, &["metadata", "annotations"]).cloned();
-        *new = stored.clone();
-        match written {
-            Some(written) => set(new, &["status"], written),
-            None => drop(remove(new, &["status"])),
-        }
-        // Controllers of the sandbox write an annotation together with a status, as the recordings show.
-        if let Some(annotations) = meta {
-            set(new, &["metadata", "annotations"], annotations);
-        }
-    } else if kind.status {
-        match stored.get("status") {
-            Some(kept) => set(new, &["status"], kept.clone()),
-            None => drop(remove(new, &["status"])),
-        }
-    }
-    for field in ["uid", "creationTimestamp", "namespace", "generation", "deletionTimestamp", "resourceVersion"] {
-        match get(stored, &["metadata", field]) {
-            Some(kept) => set(new, &["metadata", field], kept.clone()),
-            None => drop(remove(new, &["metadata", field])),
-        }
-    }
-    remove(new, &["metadata", "managedFields"]);
-}
-
 fn same_but_version(stored: &Value, new: &Value) -> bool {
     stored == new
-}
-
-fn has_generation(kind: &Kind) -> bool {
-    kind.status || (!kind.group.is_empty() && !kind.group.starts_with("rbac.") && kind.group != "coordination.k8s.io")
-}
-
-/// Kinds whose created status this sandbox keeps (a fixture may bring its own).
-fn keeps_status_on_create(kind: &Kind) -> bool {
-    kind.kind == "CustomResourceDefinition" || kind.kind == "Node"
-}
-
-/// With a status subresource the generation follows everything but metadata and status; without, everything but metadata.
-fn bump_generation(kind: &Kind, stored: &Value, new: &mut Value) {
-    if !has_generation(kind) {
-        return;
-    }
-    let body = |object: &Value| -> Vec<(String, Value)> {
-        object
-            .as_object()
-            .map(|map| {
-                let mut fields: Vec<_> = map
-                    .iter()
-                    .filter(|(field, _)| *field != "metadata" && !(kind.status && *field == "status"))
-                    .map(|(field, value)| (field.clone(), value.clone()))
-                    .collect();
-                fields.sort_by(|a, b| a.0.cmp(&b.0));
-                fields
-            })
-            .unwrap_or_default()
-    };
-    if body(stored) != body(new) {
-        let next = super::json::number(stored, &["metadata", "generation"], 0) + 1;
-        set(new, &["metadata", "generation"], json!(next));
-    }
-}
-
-/// A random uid in the usual form.
-pub fn uid() -> String {
-    let bits: u128 = rand::rng().random();
-    let hex = format!("{bits:032x}");
-    let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
-    format!("{}-{}-4{}-a{}-{}", part(0, 8), part(8, 12), part(13, 16), part(17, 20), part(20, 32))
-}
-
-/// A random name suffix from the alphabet that Kubernetes uses.
-pub fn suffix(length: usize) -> String {
-    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let mut rng = rand::rng();
-    (0..length).filter_map(|_| ALPHABET.get(rng.random_range(0..ALPHABET.len()))).map(|byte| char::from(*byte)).collect()
 }

@@ -2,6 +2,7 @@
 
 mod api;
 mod argo;
+mod control;
 mod flux;
 mod kubectl;
 mod world;

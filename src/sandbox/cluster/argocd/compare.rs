@@ -1,14 +1,11 @@
 //! The refresh loop: compare, decide on an automated sync, write `status.sync`, `status.health` and their company.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use super::super::health::{self, Health};
-use super::super::json::{flag, get, list, number, remove, set, text};
+use super::super::json::{get, list, remove, set, text};
 use super::super::merge;
 use super::super::schema::{Node, schemas};
 use super::target::{Target, sources};
@@ -18,18 +15,20 @@ use super::{App, Level, NAMESPACE, REFRESH, owner_of};
 #[derive(Debug, Clone)]
 pub struct Comparison {
     /// Commits, one for each source; on failure the refs as the spec has them.
-    revisions: Vec<String>,
-    source_type: Option<&'static str>,
-    resources: Vec<Value>,
-    sync: &'static str,
-    health: Option<Health>,
-    images: Vec<String>,
-    conditions: Vec<(&'static str, String)>,
+    pub(super) revisions: Vec<String>,
+    pub(super) source_type: Option<&'static str>,
+    pub(super) resources: Vec<Value>,
+    pub(super) sync: &'static str,
+    pub(super) health: Option<Health>,
+    pub(super) images: Vec<String>,
+    pub(super) conditions: Vec<(&'static str, String)>,
 }
 
 impl Comparison {
-    fn out_of_sync(&self) -> impl Iterator<Item = &Value> {
-        self.resources.iter().filter(|resource| text(resource, &["status"]) != "Synced")
+    pub(super) fn out_of_sync(&self) -> impl Iterator<Item = &Value> {
+        self.resources
+            .iter()
+            .filter(|resource| text(resource, &["status"]) != "Synced")
     }
 }
 
@@ -41,7 +40,10 @@ impl App {
             self.refuse_spec(&message);
             return;
         }
-        self.shared.clock().millis(if level == Level::Live { 20 } else { 120 }).await;
+        self.shared
+            .clock()
+            .millis(if level == Level::Live { 20 } else { 120 })
+            .await;
         let comparison = match self.target(&app, level, &[]).await {
             Ok(target) => self.compare(&app, &target),
             Err(message) => self.broken(&app, message),
@@ -77,20 +79,40 @@ impl App {
                 ordered(&entry)
             })
             .collect();
-        let revisions = sources(app).iter().map(|source| text(source, &["targetRevision"]).to_owned()).collect();
-        Comparison { revisions, source_type: None, resources, sync: "Unknown", health: None, images: Vec::new(), conditions: vec![("ComparisonError", message)] }
+        let revisions = sources(app)
+            .iter()
+            .map(|source| text(source, &["targetRevision"]).to_owned())
+            .collect();
+        Comparison {
+            revisions,
+            source_type: None,
+            resources,
+            sync: "Unknown",
+            health: None,
+            images: Vec::new(),
+            conditions: vec![("ComparisonError", message)],
+        }
     }
 
     fn entry(&self, object: &Value, status: &str) -> Value {
         let api_version = text(object, &["apiVersion"]);
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        let namespaced = self.shared.store.kinds.of(object).is_none_or(|kind| kind.namespaced);
+        let namespaced = self
+            .shared
+            .store
+            .kinds
+            .of(object)
+            .is_none_or(|kind| kind.namespaced);
         let mut entry = json!({ "kind": text(object, &["kind"]), "name": text(object, &["metadata", "name"]), "status": status, "version": version });
         if !group.is_empty() {
             set(&mut entry, &["group"], json!(group));
         }
         if namespaced {
-            set(&mut entry, &["namespace"], json!(text(object, &["metadata", "namespace"])));
+            set(
+                &mut entry,
+                &["namespace"],
+                json!(text(object, &["metadata", "namespace"])),
+            );
         }
         ordered(&entry)
     }
@@ -103,18 +125,42 @@ impl App {
         let mut wanted = BTreeSet::new();
         let mut images = BTreeSet::new();
         for object in &target.objects {
-            let group = text(object, &["apiVersion"]).split_once('/').map_or("", |(group, _)| group);
+            let group = text(object, &["apiVersion"])
+                .split_once('/')
+                .map_or("", |(group, _)| group);
             let known = self.shared.store.kinds.of(object);
-            let place = (group.to_owned(), text(object, &["kind"]).to_owned(), text(object, &["metadata", "namespace"]).to_owned(), text(object, &["metadata", "name"]).to_owned());
+            let place = (
+                group.to_owned(),
+                text(object, &["kind"]).to_owned(),
+                text(object, &["metadata", "namespace"]).to_owned(),
+                text(object, &["metadata", "name"]).to_owned(),
+            );
             if !wanted.insert(place) {
-                conditions.push(("RepeatedResourceWarning", format!("Resource {group}/{}/{}/{} appeared 2 times among application resources.", text(object, &["kind"]), text(object, &["metadata", "namespace"]), text(object, &["metadata", "name"]))));
+                conditions.push((
+                    "RepeatedResourceWarning",
+                    format!(
+                        "Resource {group}/{}/{}/{} appeared 2 times among application resources.",
+                        text(object, &["kind"]),
+                        text(object, &["metadata", "namespace"]),
+                        text(object, &["metadata", "name"])
+                    ),
+                ));
                 continue;
             }
-            if self.kind_error(app, group, text(object, &["kind"]), known.as_deref()).is_some() {
+            if self
+                .kind_error(app, group, text(object, &["kind"]), known.as_deref())
+                .is_some()
+            {
                 resources.push(self.entry(object, "Unknown"));
                 continue;
             }
-            let live = known.as_ref().and_then(|kind| self.shared.store.get(kind, text(object, &["metadata", "namespace"]), text(object, &["metadata", "name"])));
+            let live = known.as_ref().and_then(|kind| {
+                self.shared.store.get(
+                    kind,
+                    text(object, &["metadata", "namespace"]),
+                    text(object, &["metadata", "name"]),
+                )
+            });
             let Some(live) = live else {
                 missing += 1;
                 resources.push(self.entry(object, "OutOfSync"));
@@ -127,8 +173,16 @@ impl App {
             images.extend(self.images_of(&live));
         }
         for (_, live) in self.managed() {
-            let group = text(&live, &["apiVersion"]).split_once('/').map_or("", |(group, _)| group).to_owned();
-            let place = (group, text(&live, &["kind"]).to_owned(), text(&live, &["metadata", "namespace"]).to_owned(), text(&live, &["metadata", "name"]).to_owned());
+            let group = text(&live, &["apiVersion"])
+                .split_once('/')
+                .map_or("", |(group, _)| group)
+                .to_owned();
+            let place = (
+                group,
+                text(&live, &["kind"]).to_owned(),
+                text(&live, &["metadata", "namespace"]).to_owned(),
+                text(&live, &["metadata", "name"]).to_owned(),
+            );
             if !wanted.contains(&place) {
                 let mut entry = self.entry(&live, "OutOfSync");
                 set(&mut entry, &["requiresPruning"], json!(true));
@@ -136,12 +190,33 @@ impl App {
                 healths.extend(health::argo(&live));
             }
         }
-        resources.sort_by_key(|entry| ["group", "kind", "namespace", "name"].map(|field| text(entry, &[field]).to_owned()));
+        resources.sort_by_key(|entry| {
+            ["group", "kind", "namespace", "name"].map(|field| text(entry, &[field]).to_owned())
+        });
         let all_missing = missing > 0 && missing == target.objects.len();
-        let health = if all_missing { Health::Missing } else { healths.into_iter().max().unwrap_or(Health::Healthy) };
-        let sync = if resources.iter().all(|entry| text(entry, &["status"]) == "Synced") { "Synced" } else { "OutOfSync" };
+        let health = if all_missing {
+            Health::Missing
+        } else {
+            healths.into_iter().max().unwrap_or(Health::Healthy)
+        };
+        let sync = if resources
+            .iter()
+            .all(|entry| text(entry, &["status"]) == "Synced")
+        {
+            "Synced"
+        } else {
+            "OutOfSync"
+        };
         let images = images.into_iter().collect();
-        Comparison { revisions: target.revisions.clone(), source_type: Some(target.source_type), resources, sync, health: Some(health), images, conditions }
+        Comparison {
+            revisions: target.revisions.clone(),
+            source_type: Some(target.source_type),
+            resources,
+            sync,
+            health: Some(health),
+            images,
+            conditions,
+        }
     }
 
     /// Two Applications that want the same object fight over its tracking id.
@@ -149,8 +224,15 @@ impl App {
         let other = owner_of(live)?;
         let me = format!("{}/{}", self.namespace, self.name);
         (other != me).then(|| {
-            let other = other.strip_prefix(&format!("{NAMESPACE}/")).unwrap_or(&other).to_owned();
-            let message = format!("{}/{} is part of applications {me} and {other}", text(live, &["kind"]), text(live, &["metadata", "name"]));
+            let other = other
+                .strip_prefix(&format!("{NAMESPACE}/"))
+                .unwrap_or(&other)
+                .to_owned();
+            let message = format!(
+                "{}/{} is part of applications {me} and {other}",
+                text(live, &["kind"]),
+                text(live, &["metadata", "name"])
+            );
             ("SharedResourceWarning", message)
         })
     }
@@ -162,21 +244,42 @@ impl App {
         let mut after = live.clone();
         merge::three_way(schemas(), &node, &last, &mut after, object);
         let mut before = live.clone();
-        for rule in list(app, &["spec", "ignoreDifferences"]).iter().filter(|rule| covers_object(rule, object)) {
-            for pointer in list(rule, &["jsonPointers"]).iter().filter_map(Value::as_str) {
-                let path: Vec<String> = pointer.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~")).collect();
+        for rule in list(app, &["spec", "ignoreDifferences"])
+            .iter()
+            .filter(|rule| covers_object(rule, object))
+        {
+            for pointer in list(rule, &["jsonPointers"])
+                .iter()
+                .filter_map(Value::as_str)
+            {
+                let path: Vec<String> = pointer
+                    .split('/')
+                    .skip(1)
+                    .map(|part| part.replace("~1", "/").replace("~0", "~"))
+                    .collect();
                 let path: Vec<&str> = path.iter().map(String::as_str).collect();
                 remove(&mut before, &path);
                 remove(&mut after, &path);
             }
         }
-        before != after && !(merge::covers(schemas(), &node, &before, &after) && merge::covers(schemas(), &node, &after, &before))
+        before != after
+            && !(merge::covers(schemas(), &node, &before, &after)
+                && merge::covers(schemas(), &node, &after, &before))
     }
 
     fn last_applied(&self, object: &Value) -> Value {
-        self.shared.store.kinds.of(object).map_or(Value::Null, |kind| {
-            self.shared.store.last_applied(&kind, text(object, &["metadata", "namespace"]), text(object, &["metadata", "name"]), &self.manager())
-        })
+        self.shared
+            .store
+            .kinds
+            .of(object)
+            .map_or(Value::Null, |kind| {
+                self.shared.store.last_applied(
+                    &kind,
+                    text(object, &["metadata", "namespace"]),
+                    text(object, &["metadata", "name"]),
+                    &self.manager(),
+                )
+            })
     }
 
     /// The field manager under which this Application applies.
@@ -186,104 +289,29 @@ impl App {
 
     /// Images of the pods that a workload selects; the old ones stay listed while they run.
     fn images_of(&self, live: &Value) -> Vec<String> {
-        let Some(labels) = get(live, &["spec", "selector", "matchLabels"]).and_then(Value::as_object) else { return Vec::new() };
-        let Some(pods) = self.shared.store.kinds.by_kind("", "Pod") else { return Vec::new() };
-        let (all, _) = self.shared.store.list(&pods, text(live, &["metadata", "namespace"]));
-        let mine = all.iter().filter(|pod| labels.iter().all(|(key, value)| get(pod, &["metadata", "labels", key]) == Some(value)));
-        mine.flat_map(|pod| list(pod, &["spec", "containers"]).iter().map(|container| text(container, &["image"]).to_owned())).collect()
-    }
-
-    /// The operation that auto-sync posts, if it does (argo-cd: controller/appcontroller.go, autoSync).
-    fn automatic(&mut self, app: &Value, comparison: &mut Comparison) -> Option<Value> {
-        if !Self::automated(app) || comparison.sync != "OutOfSync" || app.get("operation").is_some_and(Value::is_object) {
-            return None;
-        }
-        let automated = ["spec", "syncPolicy", "automated"];
-        let prune = get(app, &automated).is_some_and(|automated| flag(automated, &["prune"]));
-        if !prune && comparison.out_of_sync().all(|entry| flag(entry, &["requiresPruning"])) {
-            return None;
-        }
-        let state = get(app, &["status", "operationState"]).unwrap_or(&Value::Null);
-        if text(state, &["phase"]) == "Running" || !self.window_open(app, false) {
-            return None;
-        }
-        if prune && !flag(app, &["spec", "syncPolicy", "automated", "allowEmpty"]) && comparison.resources.iter().all(|entry| flag(entry, &["requiresPruning"])) {
-            let revision = comparison.revisions.first().cloned().unwrap_or_default();
-            comparison.conditions.push(("SyncError", format!("Skipping sync attempt to {revision}: auto-sync will wipe out all resources")));
-            return None;
-        }
-        if synced_revisions(state) != comparison.revisions || !same_sources(app, state) {
-            return Some(self.operation(app, comparison, None));
-        }
-        if matches!(text(state, &["phase"]), "Failed" | "Error") {
-            let revision = comparison.revisions.join(" ");
-            comparison.conditions.push(("SyncError", format!("Failed last sync attempt to [{revision}]: {}", text(state, &["message"]))));
-            return None;
-        }
-        self.heal(app, state, comparison)
-    }
-
-    /// Self-heal: the same revision again, for the objects that differ, ever more slowly.
-    fn heal(&mut self, app: &Value, state: &Value, comparison: &Comparison) -> Option<Value> {
-        if !flag(app, &["spec", "syncPolicy", "automated", "selfHeal"]) {
-            return None;
-        }
-        let attempts = number(state, &["operation", "sync", "autoHealAttemptsCount"], 0);
-        let wait = if attempts == 0 { 0 } else { 2 * 3_i64.saturating_pow(u32::try_from(attempts - 1).unwrap_or(6).min(5)) };
-        let finished = DateTime::parse_from_rfc3339(text(state, &["finishedAt"])).ok()?.with_timezone(&Utc);
-        let passed = (self.shared.clock().now() - finished).to_std().unwrap_or_default();
-        let wait = self.shared.clock().scaled(Duration::from_secs(u64::try_from(wait.min(300)).unwrap_or(0)));
-        if passed < wait {
-            self.heal = Some(Instant::now() + (wait - passed));
-            return None;
-        }
-        Some(self.operation(app, comparison, Some(attempts + 1)))
-    }
-
-    /// An automated operation; with a count it is a self-heal of what differs.
-    pub(super) fn operation(&self, app: &Value, comparison: &Comparison, heal: Option<i64>) -> Value {
-        let mut sync = json!({});
-        if let Some(attempts) = heal {
-            set(&mut sync, &["autoHealAttemptsCount"], json!(attempts));
-        }
-        if flag(app, &["spec", "syncPolicy", "automated", "prune"]) {
-            set(&mut sync, &["prune"], json!(true));
-        }
-        if heal.is_some() {
-            let resources: Vec<Value> = comparison
-                .out_of_sync()
-                .map(|entry| {
-                    let mut named = json!({});
-                    for field in ["group", "kind", "name"] {
-                        if let Some(value) = entry.get(field) {
-                            set(&mut named, &[field], value.clone());
-                        }
-                    }
-                    named
-                })
-                .collect();
-            set(&mut sync, &["resources"], json!(resources));
-        }
-        put_revisions(&mut sync, app, &comparison.revisions);
-        if let Some(options) = get(app, &["spec", "syncPolicy", "syncOptions"]) {
-            set(&mut sync, &["syncOptions"], options.clone());
-        }
-        let retry = get(app, &["spec", "syncPolicy", "retry"]).cloned().unwrap_or_else(|| json!({ "limit": 5 }));
-        json!({ "initiatedBy": { "automated": true }, "retry": retry, "sync": sync })
-    }
-
-    /// Requests an operation; the state of the one before goes with it.
-    pub(super) fn post(&self, operation: &Value) {
-        self.edit(|app| {
-            if app.get("status").is_none() {
-                set(app, &["status"], json!({
-                    "health": {}, "sourceHydrator": {}, "summary": {},
-                    "sync": { "comparedTo": { "destination": {}, "source": { "repoURL": "" } }, "status": "" },
-                }));
-            }
-            set(app, &["operation"], operation.clone());
-            remove(app, &["status", "operationState"]);
+        let Some(labels) =
+            get(live, &["spec", "selector", "matchLabels"]).and_then(Value::as_object)
+        else {
+            return Vec::new();
+        };
+        let Some(pods) = self.shared.store.kinds.by_kind("", "Pod") else {
+            return Vec::new();
+        };
+        let (all, _) = self
+            .shared
+            .store
+            .list(&pods, text(live, &["metadata", "namespace"]));
+        let mine = all.iter().filter(|pod| {
+            labels
+                .iter()
+                .all(|(key, value)| get(pod, &["metadata", "labels", key]) == Some(value))
         });
+        mine.flat_map(|pod| {
+            list(pod, &["spec", "containers"])
+                .iter()
+                .map(|container| text(container, &["image"]).to_owned())
+        })
+        .collect()
     }
 
     fn write(&self, level: Level, comparison: &Comparison) {
@@ -292,14 +320,18 @@ impl App {
             if level != Level::Live {
                 remove(app, &["metadata", "annotations", REFRESH]);
             }
-            let unchanged_error = comparison.source_type.is_none() && has_condition(app, &comparison.conditions) && level == Level::Resync;
+            let unchanged_error = comparison.source_type.is_none()
+                && has_condition(app, &comparison.conditions)
+                && level == Level::Resync;
             set(app, &["status", "controllerNamespace"], json!(NAMESPACE));
             if let Some(health) = comparison.health {
                 set_health(app, health, &now);
             } else if get(app, &["status", "health", "status"]).is_none() {
                 set_health(app, Health::Unknown, &now);
             }
-            if level != Level::Live && !unchanged_error || get(app, &["status", "reconciledAt"]).is_none() {
+            if level != Level::Live && !unchanged_error
+                || get(app, &["status", "reconciledAt"]).is_none()
+            {
                 set(app, &["status", "reconciledAt"], json!(now));
             }
             set(app, &["status", "resourceHealthSource"], json!("appTree"));
@@ -310,7 +342,15 @@ impl App {
                 None => drop(remove(app, &["status", "sourceType"])),
             }
             if comparison.source_type.is_some() {
-                set(app, &["status", "summary"], if comparison.images.is_empty() { json!({}) } else { json!({ "images": comparison.images }) });
+                set(
+                    app,
+                    &["status", "summary"],
+                    if comparison.images.is_empty() {
+                        json!({})
+                    } else {
+                        json!({ "images": comparison.images })
+                    },
+                );
             }
             let mut sync = json!({ "comparedTo": compared_to(app) });
             let (field, value) = revisions_field(app, &comparison.revisions);
@@ -323,14 +363,29 @@ impl App {
 }
 
 fn covers_object(rule: &Value, object: &Value) -> bool {
-    let group = text(object, &["apiVersion"]).split_once('/').map_or("", |(group, _)| group);
-    let is = |field: &str, value: &str| text(rule, &[field]).is_empty() || super::project::glob(text(rule, &[field]), value);
-    is("group", group) && is("kind", text(object, &["kind"])) && is("name", text(object, &["metadata", "name"])) && is("namespace", text(object, &["metadata", "namespace"]))
+    let group = text(object, &["apiVersion"])
+        .split_once('/')
+        .map_or("", |(group, _)| group);
+    let is = |field: &str, value: &str| {
+        text(rule, &[field]).is_empty() || super::project::glob(text(rule, &[field]), value)
+    };
+    is("group", group)
+        && is("kind", text(object, &["kind"]))
+        && is("name", text(object, &["metadata", "name"]))
+        && is("namespace", text(object, &["metadata", "namespace"]))
 }
 
 fn ordered(entry: &Value) -> Value {
     let mut new = json!({});
-    for field in ["group", "kind", "name", "namespace", "requiresPruning", "status", "version"] {
+    for field in [
+        "group",
+        "kind",
+        "name",
+        "namespace",
+        "requiresPruning",
+        "status",
+        "version",
+    ] {
         if let Some(value) = entry.get(field) {
             set(&mut new, &[field], value.clone());
         }
@@ -344,7 +399,14 @@ fn many(app: &Value) -> bool {
 
 /// `revision` of a single source, `revisions` of several.
 pub fn revisions_field(app: &Value, revisions: &[String]) -> (&'static str, Value) {
-    if many(app) { ("revisions", json!(revisions)) } else { ("revision", json!(revisions.first().map(String::as_str).unwrap_or_default())) }
+    if many(app) {
+        ("revisions", json!(revisions))
+    } else {
+        (
+            "revision",
+            json!(revisions.first().map(String::as_str).unwrap_or_default()),
+        )
+    }
 }
 
 /// Writes revision and source (or their plurals) the way operations, results and history have them.
@@ -367,29 +429,23 @@ fn compared_to(app: &Value) -> Value {
     compared
 }
 
-fn synced_revisions(state: &Value) -> Vec<String> {
-    let of = |path: &[&str]| list(state, path).iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>();
-    let plural = of(&["syncResult", "revisions"]);
-    if !plural.is_empty() {
-        return plural;
-    }
-    let single = text(state, &["syncResult", "revision"]);
-    if single.is_empty() { Vec::new() } else { vec![single.to_owned()] }
-}
-
-fn same_sources(app: &Value, state: &Value) -> bool {
-    ["source", "sources"].iter().all(|field| get(app, &["spec", field]) == get(state, &["syncResult", field]))
-}
-
 fn set_health(app: &mut Value, health: Health, now: &str) {
     if text(app, &["status", "health", "status"]) != health.word() {
-        set(app, &["status", "health"], json!({ "lastTransitionTime": now, "status": health.word() }));
+        set(
+            app,
+            &["status", "health"],
+            json!({ "lastTransitionTime": now, "status": health.word() }),
+        );
     }
 }
 
 fn has_condition(app: &Value, conditions: &[(&'static str, String)]) -> bool {
     let found = list(app, &["status", "conditions"]);
-    conditions.iter().all(|(kind, message)| found.iter().any(|known| text(known, &["type"]) == *kind && text(known, &["message"]) == message))
+    conditions.iter().all(|(kind, message)| {
+        found
+            .iter()
+            .any(|known| text(known, &["type"]) == *kind && text(known, &["message"]) == message)
+    })
 }
 
 /// Presence is activity; an unchanged condition keeps its time.
@@ -398,8 +454,12 @@ fn set_conditions(app: &mut Value, conditions: &[(&'static str, String)], now: &
     let new: Vec<Value> = conditions
         .iter()
         .map(|(kind, message)| {
-            let same = before.iter().find(|known| text(known, &["type"]) == *kind && text(known, &["message"]) == message);
-            same.cloned().unwrap_or_else(|| json!({ "lastTransitionTime": now, "message": message, "type": kind }))
+            let same = before.iter().find(|known| {
+                text(known, &["type"]) == *kind && text(known, &["message"]) == message
+            });
+            same.cloned().unwrap_or_else(
+                || json!({ "lastTransitionTime": now, "message": message, "type": kind }),
+            )
         })
         .collect();
     if new.is_empty() {

@@ -1,6 +1,8 @@
 //! The Argo-like controller: one task for each Application, woken by its own changes, by those of its live
 //! objects, and by time. Order and wording of what it writes follow the recordings of Argo CD 3.5.
 
+mod apply;
+mod auto;
 mod compare;
 mod operation;
 mod project;
@@ -27,12 +29,17 @@ const FINALIZER: &str = "resources-finalizer.argocd.argoproj.io";
 
 /// Makes what an installed Argo CD has: its namespace, its settings, the default project.
 pub fn prepare(shared: &Shared) {
-    let settings = |name: &str, data: Value| json!({
-        "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": { "name": name, "namespace": NAMESPACE, "labels": { "app.kubernetes.io/part-of": "argocd" } }, "data": data,
-    });
+    let settings = |name: &str, data: Value| {
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": { "name": name, "namespace": NAMESPACE, "labels": { "app.kubernetes.io/part-of": "argocd" } }, "data": data,
+        })
+    };
     let objects = [
-        settings("argocd-cm", json!({ "application.resourceTrackingMethod": "annotation" })),
+        settings(
+            "argocd-cm",
+            json!({ "application.resourceTrackingMethod": "annotation" }),
+        ),
         settings("argocd-cmd-params-cm", json!({})),
         json!({
             "apiVersion": "argoproj.io/v1alpha1", "kind": "AppProject", "metadata": { "name": "default", "namespace": NAMESPACE },
@@ -44,7 +51,10 @@ pub fn prepare(shared: &Shared) {
     ];
     for object in &objects {
         if let Err(failure) = shared.apply(object) {
-            tracing::warn!(message = failure.message, "the sandbox could not prepare Argo CD");
+            tracing::warn!(
+                message = failure.message,
+                "the sandbox could not prepare Argo CD"
+            );
         }
     }
 }
@@ -58,7 +68,9 @@ struct Bell {
 
 /// Runs until the sandbox stops.
 pub async fn run(shared: Shared) {
-    let Some(kind) = shared.store.kinds.by_kind("argoproj.io", "Application") else { return };
+    let Some(kind) = shared.store.kinds.by_kind("argoproj.io", "Application") else {
+        return;
+    };
     let mut bells: HashMap<String, Arc<Bell>> = HashMap::new();
     let mut changed = shared.store.subscribe();
     let mut seen = 0;
@@ -75,15 +87,26 @@ pub async fn run(shared: Shared) {
             seen = event.version;
             let (resource, namespace, name) = &event.key;
             if resource == "applications.argoproj.io" {
-                let bell = bells.entry(format!("{namespace}/{name}")).or_insert_with(|| {
-                    let bell = Arc::new(Bell::default());
-                    tasks.spawn(serve(shared.clone(), kind.clone(), namespace.clone(), name.clone(), bell.clone()));
-                    bell
-                });
+                let bell = bells
+                    .entry(format!("{namespace}/{name}"))
+                    .or_insert_with(|| {
+                        let bell = Arc::new(Bell::default());
+                        tasks.spawn(serve(
+                            shared.clone(),
+                            kind.clone(),
+                            namespace.clone(),
+                            name.clone(),
+                            bell.clone(),
+                        ));
+                        bell
+                    });
                 bell.notify.notify_one();
                 continue;
             }
-            for object in [Some(&event.object), event.before.as_ref()].into_iter().flatten() {
+            for object in [Some(&event.object), event.before.as_ref()]
+                .into_iter()
+                .flatten()
+            {
                 if let Some(owner) = owner_of(object)
                     && let Some(bell) = bells.get(&owner)
                 {
@@ -175,7 +198,11 @@ async fn serve(shared: Shared, kind: Arc<Kind>, namespace: String, name: String,
         if app.step(&object, &bell).await {
             continue;
         }
-        let next = [Some(app.resync), app.retry, app.heal].into_iter().flatten().min().unwrap_or(app.resync);
+        let next = [Some(app.resync), app.retry, app.heal]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(app.resync);
         tokio::select! {
             () = bell.notify.notified() => {}
             () = tokio::time::sleep_until(next) => {}
@@ -186,16 +213,24 @@ async fn serve(shared: Shared, kind: Arc<Kind>, namespace: String, name: String,
 
 impl App {
     fn object(&self) -> Option<Arc<Value>> {
-        self.shared.store.get(&self.kind, &self.namespace, &self.name)
+        self.shared
+            .store
+            .get(&self.kind, &self.namespace, &self.name)
     }
 
     fn edit(&self, change: impl FnOnce(&mut Value)) -> Option<Arc<Value>> {
-        self.shared.store.edit(&self.kind, &self.namespace, &self.name, false, change)
+        self.shared
+            .store
+            .edit(&self.kind, &self.namespace, &self.name, false, change)
     }
 
     /// The name in tracking ids.
     fn instance(&self) -> String {
-        if self.namespace == NAMESPACE { self.name.clone() } else { format!("{}_{}", self.namespace, self.name) }
+        if self.namespace == NAMESPACE {
+            self.name.clone()
+        } else {
+            format!("{}_{}", self.namespace, self.name)
+        }
     }
 
     /// Does what is most due; `false` when nothing is.
@@ -204,7 +239,15 @@ impl App {
             self.cascade(object);
             return false;
         }
-        if text(object, &["metadata", "annotations", "argocd.argoproj.io/skip-reconcile"]) == "true" {
+        if text(
+            object,
+            &[
+                "metadata",
+                "annotations",
+                "argocd.argoproj.io/skip-reconcile",
+            ],
+        ) == "true"
+        {
             self.resync = Instant::now() + Duration::from_secs(3600);
             return false;
         }
@@ -213,7 +256,9 @@ impl App {
             self.terminated();
             return true;
         }
-        if object.get("operation").is_some_and(Value::is_object) && self.retry.is_none_or(|at| at <= Instant::now()) {
+        if object.get("operation").is_some_and(Value::is_object)
+            && self.retry.is_none_or(|at| at <= Instant::now())
+        {
             self.retry = None;
             self.operate(object).await;
             return true;
@@ -238,18 +283,34 @@ impl App {
     /// With the resources finalizer, deleting an Application deletes what it manages.
     fn cascade(&self, object: &Value) {
         let finalizers = list(object, &["metadata", "finalizers"]);
-        if !finalizers.iter().any(|known| known.as_str().is_some_and(|known| known.starts_with(FINALIZER))) {
+        if !finalizers.iter().any(|known| {
+            known
+                .as_str()
+                .is_some_and(|known| known.starts_with(FINALIZER))
+        }) {
             return;
         }
         for (_, live) in self.managed() {
             if let Some(kind) = self.shared.store.kinds.of(&live) {
-                let (namespace, name) = (text(&live, &["metadata", "namespace"]), text(&live, &["metadata", "name"]));
-                drop(self.shared.store.delete(&kind, namespace, name, Propagation::Foreground, false));
+                let (namespace, name) = (
+                    text(&live, &["metadata", "namespace"]),
+                    text(&live, &["metadata", "name"]),
+                );
+                drop(self.shared.store.delete(
+                    &kind,
+                    namespace,
+                    name,
+                    Propagation::Foreground,
+                    false,
+                ));
             }
         }
         self.edit(|app| {
-            let left: Vec<Value> =
-                list(app, &["metadata", "finalizers"]).iter().filter(|known| !known.as_str().is_some_and(|k| k.starts_with(FINALIZER))).cloned().collect();
+            let left: Vec<Value> = list(app, &["metadata", "finalizers"])
+                .iter()
+                .filter(|known| !known.as_str().is_some_and(|k| k.starts_with(FINALIZER)))
+                .cloned()
+                .collect();
             set(app, &["metadata", "finalizers"], Value::Array(left));
         });
     }
@@ -257,7 +318,12 @@ impl App {
     /// The live objects that carry this Application's tracking id.
     fn managed(&self) -> Vec<(super::store::Key, Arc<Value>)> {
         let me = format!("{}/{}", self.namespace, self.name);
-        self.shared.store.everything().into_iter().filter(|(_, object)| owner_of(object).as_deref() == Some(&me)).collect()
+        self.shared
+            .store
+            .everything()
+            .into_iter()
+            .filter(|(_, object)| owner_of(object).as_deref() == Some(&me))
+            .collect()
     }
 
     fn terminated(&mut self) {
@@ -266,13 +332,20 @@ impl App {
         self.edit(|app| {
             remove(app, &["operation"]);
             set(app, &["status", "operationState", "phase"], json!("Failed"));
-            set(app, &["status", "operationState", "message"], json!("Operation terminated"));
+            set(
+                app,
+                &["status", "operationState", "message"],
+                json!("Operation terminated"),
+            );
             set(app, &["status", "operationState", "finishedAt"], json!(now));
         });
     }
 
     fn automated(app: &Value) -> bool {
         let automated = get(app, &["spec", "syncPolicy", "automated"]);
-        automated.is_some_and(|automated| automated.is_object() && (automated.get("enabled").is_none() || flag(automated, &["enabled"])))
+        automated.is_some_and(|automated| {
+            automated.is_object()
+                && (automated.get("enabled").is_none() || flag(automated, &["enabled"]))
+        })
     }
 }

@@ -8,9 +8,18 @@ use super::super::json::{list, number, set, text};
 pub fn put(object: &mut Value, now: &str, kind: &str, status: &str, reason: &str, message: &str) {
     let generation = number(object, &["metadata", "generation"], 1);
     let mut all = list(object, &["status", "conditions"]).to_vec();
-    let old = all.iter().find(|condition| text(condition, &["type"]) == kind);
-    let same = old.is_some_and(|old| text(old, &["status"]) == status && text(old, &["reason"]) == reason && text(old, &["message"]) == message);
-    let since = old.filter(|_| same).map_or(now, |old| text(old, &["lastTransitionTime"])).to_owned();
+    let old = all
+        .iter()
+        .find(|condition| text(condition, &["type"]) == kind);
+    let same = old.is_some_and(|old| {
+        text(old, &["status"]) == status
+            && text(old, &["reason"]) == reason
+            && text(old, &["message"]) == message
+    });
+    let since = old
+        .filter(|_| same)
+        .map_or(now, |old| text(old, &["lastTransitionTime"]))
+        .to_owned();
     let new = json!({ "lastTransitionTime": since, "message": message, "observedGeneration": generation, "reason": reason, "status": status, "type": kind });
     all.retain(|condition| text(condition, &["type"]) != kind);
     all.push(new);
@@ -20,11 +29,28 @@ pub fn put(object: &mut Value, now: &str, kind: &str, status: &str, reason: &str
 
 /// Takes a condition away.
 pub fn drop(object: &mut Value, kind: &str) {
-    let left: Vec<Value> = list(object, &["status", "conditions"]).iter().filter(|condition| text(condition, &["type"]) != kind).cloned().collect();
+    let left: Vec<Value> = list(object, &["status", "conditions"])
+        .iter()
+        .filter(|condition| text(condition, &["type"]) != kind)
+        .cloned()
+        .collect();
     set(object, &["status", "conditions"], Value::Array(left));
 }
 
 fn rank(kind: &str) -> usize {
-    const ORDER: [&str; 9] = ["Stalled", "Reconciling", "Ready", "FetchFailed", "ArtifactInStorage", "ArtifactOutdated", "Healthy", "Released", "Remediated"];
-    ORDER.iter().position(|known| *known == kind).unwrap_or(ORDER.len())
+    const ORDER: [&str; 9] = [
+        "Stalled",
+        "Reconciling",
+        "Ready",
+        "FetchFailed",
+        "ArtifactInStorage",
+        "ArtifactOutdated",
+        "Healthy",
+        "Released",
+        "Remediated",
+    ];
+    ORDER
+        .iter()
+        .position(|known| *known == kind)
+        .unwrap_or(ORDER.len())
 }

@@ -8,11 +8,12 @@ use tokio::time::Instant;
 use super::super::admission::{self, Strictness};
 use super::super::clock::print_duration;
 use super::super::health::condition;
-use super::super::json::{flag, get, list, number, remove, set, text};
+use super::super::json::{flag, get, list, number, set, text};
 use super::super::reply::Failure;
-use super::super::store::{Propagation, Write};
+use super::super::store::Write;
 use super::build::{self, Unbuilt};
 use super::conditions::{drop as forget, put};
+use super::inventory::{id_of, prune, skipped};
 use super::source::digest;
 use super::{Item, Memory, REQUESTED, Watched, commit_of, source_of};
 
@@ -44,8 +45,14 @@ pub async fn reconcile(item: &Item, object: &Value, memory: &mut Memory) {
         memory.due = later(Duration::from_secs(3600));
         return;
     }
-    let Some((source, revision)) = source_of(&item.shared, object, &["spec", "sourceRef"]).filter(|(_, revision)| !revision.is_empty()) else {
-        not_ready(item, "ArtifactFailed", "Source artifact not found, retrying in 30s");
+    let Some((source, revision)) = source_of(&item.shared, object, &["spec", "sourceRef"])
+        .filter(|(_, revision)| !revision.is_empty())
+    else {
+        not_ready(
+            item,
+            "ArtifactFailed",
+            "Source artifact not found, retrying in 30s",
+        );
         memory.due = later(Duration::from_secs(30));
         return;
     };
@@ -54,11 +61,23 @@ pub async fn reconcile(item: &Item, object: &Value, memory: &mut Memory) {
         memory.due = later(Duration::from_secs(5));
         return;
     }
-    let timeout = Item::spec_duration(object, "timeout", interval.as_secs()).max(Duration::from_secs(30));
-    let mut attempt = Attempt { item, object, revision, timeout: print_duration(timeout), started: Instant::now(), digest: String::new() };
+    let timeout =
+        Item::spec_duration(object, "timeout", interval.as_secs()).max(Duration::from_secs(30));
+    let mut attempt = Attempt {
+        item,
+        object,
+        revision,
+        timeout: print_duration(timeout),
+        started: Instant::now(),
+        digest: String::new(),
+    };
     let done = attempt.run(&source, timeout).await;
     memory.failures = if done { 0 } else { memory.failures + 1 };
-    let retry = if get(object, &["spec", "retryInterval"]).is_some() { Item::spec_duration(object, "retryInterval", 60) } else { interval };
+    let retry = if get(object, &["spec", "retryInterval"]).is_some() {
+        Item::spec_duration(object, "retryInterval", 60)
+    } else {
+        interval
+    };
     memory.due = later(if done { interval } else { retry });
 }
 
@@ -92,13 +111,17 @@ fn waits_for(item: &Item, object: &Value, revision: &str) -> Option<String> {
         let Some(other) = item.shared.store.get(&item.kind, namespace, name) else {
             return Some(format!("dependency '{namespace}/{name}' not found"));
         };
-        let current = number(&other, &["metadata", "generation"], 0) == number(&other, &["status", "observedGeneration"], -1);
+        let current = number(&other, &["metadata", "generation"], 0)
+            == number(&other, &["status", "observedGeneration"], -1);
         if !current || condition(&other, "Ready", "status") != "True" {
             return Some(format!("dependency '{namespace}/{name}' is not ready"));
         }
-        let same_source = get(&other, &["spec", "sourceRef"]) == get(object, &["spec", "sourceRef"]);
+        let same_source =
+            get(&other, &["spec", "sourceRef"]) == get(object, &["spec", "sourceRef"]);
         if same_source && text(&other, &["status", "lastAppliedRevision"]) != revision {
-            return Some(format!("dependency '{namespace}/{name}' revision is not up to date"));
+            return Some(format!(
+                "dependency '{namespace}/{name}' revision is not up to date"
+            ));
         }
     }
     None
@@ -131,21 +154,41 @@ impl Attempt<'_> {
         }
         let health = self.progress("Running health checks");
         let now = self.item.now();
-        self.item.status(|new| put(new, &now, "Healthy", "Unknown", "Progressing", &health));
+        self.item
+            .status(|new| put(new, &now, "Healthy", "Unknown", "Progressing", &health));
         clock.millis(5).await;
         self.inventory(&built);
-        match self.item.healthy(&checked, timeout.min(Item::spec_duration(self.object, "timeout", timeout.as_secs()).max(Duration::from_secs(1)))).await {
+        match self
+            .item
+            .healthy(
+                &checked,
+                timeout.min(
+                    Item::spec_duration(self.object, "timeout", timeout.as_secs())
+                        .max(Duration::from_secs(1)),
+                ),
+            )
+            .await
+        {
             Ok(took) => {
                 let message = format!("Health check passed in {}", print_duration(took));
                 let now = self.item.now();
-                self.item.status(|new| put(new, &now, "Healthy", "True", "Succeeded", &message));
+                self.item
+                    .status(|new| put(new, &now, "Healthy", "True", "Succeeded", &message));
                 clock.millis(9).await;
                 self.succeed(Some(message)).await
             }
             Err((took, words)) => {
                 let now = self.item.now();
-                self.item.status(|new| put(new, &now, "Healthy", "False", "HealthCheckFailed", &words));
-                self.fail("HealthCheckFailed", &format!("health check failed after {}: {words}", print_duration(took))).await
+                self.item
+                    .status(|new| put(new, &now, "Healthy", "False", "HealthCheckFailed", &words));
+                self.fail(
+                    "HealthCheckFailed",
+                    &format!(
+                        "health check failed after {}: {words}",
+                        print_duration(took)
+                    ),
+                )
+                .await
             }
         }
     }
@@ -156,17 +199,28 @@ impl Attempt<'_> {
         self.progress("Building manifests");
         self.item.shared.clock().millis(4).await;
         let revision = self.revision.clone();
-        self.item.status(|new| set(new, &["status", "lastAttemptedRevision"], json!(revision)));
+        self.item
+            .status(|new| set(new, &["status", "lastAttemptedRevision"], json!(revision)));
         build::objects(self.item, self.object, &all).await
     }
 
     /// Says what is being done: in Reconciling, and Ready turns Unknown.
     fn progress(&self, what: &str) -> String {
-        let message = format!("{what} for revision {} with a timeout of {}", self.revision, self.timeout);
+        let message = format!(
+            "{what} for revision {} with a timeout of {}",
+            self.revision, self.timeout
+        );
         let now = self.item.now();
         self.item.status(|new| {
             put(new, &now, "Reconciling", "True", "Progressing", &message);
-            put(new, &now, "Ready", "Unknown", "Progressing", "Reconciliation in progress");
+            put(
+                new,
+                &now,
+                "Ready",
+                "Unknown",
+                "Progressing",
+                "Reconciliation in progress",
+            );
         });
         message
     }
@@ -194,34 +248,75 @@ impl Attempt<'_> {
         let watched = Watched::of(object);
         let Some(kind) = shared.store.kinds.of(object) else {
             let version = text(object, &["apiVersion"]);
-            return Err(format!("{} dry-run failed: no matches for kind {:?} in version {version:?}\n", watched.id(), watched.kind));
+            return Err(format!(
+                "{} dry-run failed: no matches for kind {:?} in version {version:?}\n",
+                watched.id(),
+                watched.kind
+            ));
         };
         if kind.namespaced && watched.namespace.is_empty() {
-            return Err(format!("{} namespace not specified: the server could not find the requested resource\n", watched.id()));
+            return Err(format!(
+                "{} namespace not specified: the server could not find the requested resource\n",
+                watched.id()
+            ));
         }
-        if skipped(object) || shared.store.get(&kind, &watched.namespace, &watched.name).is_some_and(|live| skipped(&live)) {
+        if skipped(object)
+            || shared
+                .store
+                .get(&kind, &watched.namespace, &watched.name)
+                .is_some_and(|live| skipped(&live))
+        {
             return Ok(());
         }
-        let with_namespace = built.iter().any(|other| text(other, &["kind"]) == "Namespace" && text(other, &["metadata", "name"]) == watched.namespace);
+        let with_namespace = built.iter().any(|other| {
+            text(other, &["kind"]) == "Namespace"
+                && text(other, &["metadata", "name"]) == watched.namespace
+        });
         if dry_run && with_namespace {
             return Ok(());
         }
         let done = shared
             .access
-            .check(&self.user(), "patch", &kind, "", &watched.namespace, &watched.name)
+            .check(
+                &self.user(),
+                "patch",
+                &kind,
+                "",
+                &watched.namespace,
+                &watched.name,
+            )
             .and_then(|()| admission::decode(&kind, object, Strictness::Strict))
-            .and_then(|_| shared.store.apply(&kind, &watched.namespace, "kustomize-controller", object, Write { status: false, dry_run }));
-        done.map(|_| ()).map_err(|failure| refused(&watched, &failure))
+            .and_then(|_| {
+                shared.store.apply(
+                    &kind,
+                    &watched.namespace,
+                    "kustomize-controller",
+                    object,
+                    Write {
+                        status: false,
+                        dry_run,
+                    },
+                )
+            });
+        done.map(|_| ())
+            .map_err(|failure| refused(&watched, &failure))
     }
 
     fn checked(&self, built: &[Value]) -> Vec<Watched> {
         if flag(self.object, &["spec", "wait"]) {
-            return built.iter().filter(|object| !skipped(object)).map(Watched::of).collect();
+            return built
+                .iter()
+                .filter(|object| !skipped(object))
+                .map(Watched::of)
+                .collect();
         }
         list(self.object, &["spec", "healthChecks"])
             .iter()
             .map(|check| Watched {
-                group: text(check, &["apiVersion"]).split_once('/').map_or("", |(group, _)| group).to_owned(),
+                group: text(check, &["apiVersion"])
+                    .split_once('/')
+                    .map_or("", |(group, _)| group)
+                    .to_owned(),
                 kind: text(check, &["kind"]).to_owned(),
                 namespace: text(check, &["namespace"]).to_owned(),
                 name: text(check, &["name"]).to_owned(),
@@ -239,7 +334,8 @@ impl Attempt<'_> {
             })
             .collect();
         entries.sort_by_key(|entry| text(entry, &["id"]).to_owned());
-        self.item.status(|new| set(new, &["status", "inventory"], json!({ "entries": entries })));
+        self.item
+            .status(|new| set(new, &["status", "inventory"], json!({ "entries": entries })));
     }
 
     /// Ready first, the applied revision some milliseconds later: two patches.
@@ -251,12 +347,23 @@ impl Attempt<'_> {
             if health.is_none() {
                 forget(new, "Healthy");
             }
-            put(new, &now, "Ready", "True", "ReconciliationSucceeded", &message);
+            put(
+                new,
+                &now,
+                "Ready",
+                "True",
+                "ReconciliationSucceeded",
+                &message,
+            );
         });
         self.item.shared.clock().millis(5).await;
         let generation = number(self.object, &["metadata", "generation"], 1);
         self.item.status(|new| {
-            set(new, &["status", "lastAppliedRevision"], json!(self.revision));
+            set(
+                new,
+                &["status", "lastAppliedRevision"],
+                json!(self.revision),
+            );
             set(new, &["status", "observedGeneration"], json!(generation));
             self.close(new, "ReconciliationSucceeded");
         });
@@ -266,8 +373,18 @@ impl Attempt<'_> {
     async fn fail(&self, reason: &str, message: &str) -> bool {
         let now = self.item.now();
         self.item.status(|new| {
-            let doing = list(new, &["status", "conditions"]).iter().find(|known| text(known, &["type"]) == "Reconciling").map(|known| text(known, &["message"]).to_owned());
-            put(new, &now, "Reconciling", "True", "ProgressingWithRetry", &doing.unwrap_or_default());
+            let doing = list(new, &["status", "conditions"])
+                .iter()
+                .find(|known| text(known, &["type"]) == "Reconciling")
+                .map(|known| text(known, &["message"]).to_owned());
+            put(
+                new,
+                &now,
+                "Reconciling",
+                "True",
+                "ProgressingWithRetry",
+                &doing.unwrap_or_default(),
+            );
             put(new, &now, "Ready", "False", reason, message);
         });
         self.item.shared.clock().millis(4).await;
@@ -286,10 +403,22 @@ impl Attempt<'_> {
         }
         let now = self.item.now();
         let mut history = list(new, &["status", "history"]).to_vec();
-        let before = history.iter().position(|entry| text(entry, &["digest"]) == self.digest).map(|index| history.remove(index));
-        let first = before.as_ref().map_or(now.as_str(), |entry| text(entry, &["firstReconciled"])).to_owned();
-        let count = before.as_ref().map_or(0, |entry| number(entry, &["totalReconciliations"], 0)) + 1;
-        let took = self.started.elapsed().mul_f64(self.item.shared.options.speed);
+        let before = history
+            .iter()
+            .position(|entry| text(entry, &["digest"]) == self.digest)
+            .map(|index| history.remove(index));
+        let first = before
+            .as_ref()
+            .map_or(now.as_str(), |entry| text(entry, &["firstReconciled"]))
+            .to_owned();
+        let count = before
+            .as_ref()
+            .map_or(0, |entry| number(entry, &["totalReconciliations"], 0))
+            + 1;
+        let took = self
+            .started
+            .elapsed()
+            .mul_f64(self.item.shared.options.speed);
         history.insert(0, json!({
             "digest": self.digest, "firstReconciled": first, "lastReconciled": now, "lastReconciledDuration": print_duration(took),
             "lastReconciledStatus": reason, "metadata": { "revision": self.revision }, "totalReconciliations": count,
@@ -299,48 +428,11 @@ impl Attempt<'_> {
     }
 }
 
-fn skipped(object: &Value) -> bool {
-    ["annotations", "labels"].iter().any(|place| {
-        text(object, &["metadata", place, "kustomize.toolkit.fluxcd.io/reconcile"]) == "disabled"
-            || text(object, &["metadata", place, "kustomize.toolkit.fluxcd.io/ssa"]) == "Ignore"
-    })
-}
-
 fn refused(watched: &Watched, failure: &Failure) -> String {
-    format!("{} dry-run failed ({}): {}\n", watched.id(), failure.reason, failure.message)
-}
-
-/// `<namespace>_<name>_<group>_<Kind>`; a colon in a name is written as `__`.
-fn id_of(object: &Value) -> String {
-    let watched = Watched::of(object);
-    format!("{}_{}_{}_{}", watched.namespace, watched.name.replace(':', "__"), watched.group, watched.kind)
-}
-
-/// Deletes what the inventory has and the build has not, if it still carries this Kustomization's labels.
-fn prune(item: &Item, object: &Value, built: &[Value]) {
-    let kept: Vec<String> = built.iter().map(id_of).collect();
-    for entry in list(object, &["status", "inventory", "entries"]) {
-        let id = text(entry, &["id"]);
-        if kept.iter().any(|known| known == id) {
-            continue;
-        }
-        let parts: Vec<&str> = id.rsplitn(3, '_').collect();
-        let [kind, group, rest] = parts.as_slice() else { continue };
-        let Some((namespace, name)) = rest.split_once('_') else { continue };
-        let name = name.replace("__", ":");
-        let Some(known) = item.shared.store.kinds.by_kind(group, kind) else { continue };
-        let ours = item.shared.store.get(&known, namespace, &name).is_some_and(|live| {
-            text(&live, &["metadata", "labels", "kustomize.toolkit.fluxcd.io/name"]) == item.name
-                && text(&live, &["metadata", "labels", "kustomize.toolkit.fluxcd.io/namespace"]) == item.namespace
-                && text(&live, &["metadata", "annotations", "kustomize.toolkit.fluxcd.io/prune"]) != "disabled"
-        });
-        if ours {
-            drop(item.shared.store.delete(&known, namespace, &name, Propagation::Background, false));
-        }
-    }
-    if built.is_empty() {
-        item.status(|new| {
-            remove(new, &["status", "inventory"]);
-        });
-    }
+    format!(
+        "{} dry-run failed ({}): {}\n",
+        watched.id(),
+        failure.reason,
+        failure.message
+    )
 }

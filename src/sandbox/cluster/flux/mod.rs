@@ -4,6 +4,7 @@
 mod build;
 mod conditions;
 mod helm;
+mod inventory;
 mod kustomization;
 mod source;
 
@@ -27,7 +28,10 @@ const REQUESTED: &str = "reconcile.fluxcd.io/requestedAt";
 /// Makes what an installed Flux has: its namespace.
 pub fn prepare(shared: &Shared) {
     if let Err(failure) = shared.ensure_namespace("flux-system") {
-        tracing::warn!(message = failure.message, "the sandbox could not prepare Flux");
+        tracing::warn!(
+            message = failure.message,
+            "the sandbox could not prepare Flux"
+        );
     }
 }
 
@@ -55,11 +59,15 @@ struct Memory {
 
 impl Item {
     fn object(&self) -> Option<Arc<Value>> {
-        self.shared.store.get(&self.kind, &self.namespace, &self.name)
+        self.shared
+            .store
+            .get(&self.kind, &self.namespace, &self.name)
     }
 
     fn status(&self, change: impl FnOnce(&mut Value)) {
-        self.shared.store.edit(&self.kind, &self.namespace, &self.name, true, change);
+        self.shared
+            .store
+            .edit(&self.kind, &self.namespace, &self.name, true, change);
     }
 
     fn now(&self) -> String {
@@ -68,13 +76,24 @@ impl Item {
 
     /// Adds Flux's finalizer, as the controllers do first of all.
     fn claim(&self, object: &Value) {
-        if !list(object, &["metadata", "finalizers"]).iter().any(|known| known == FINALIZER) {
-            self.shared.store.edit(&self.kind, &self.namespace, &self.name, false, |new| set(new, &["metadata", "finalizers"], json!([FINALIZER])));
+        if !list(object, &["metadata", "finalizers"])
+            .iter()
+            .any(|known| known == FINALIZER)
+        {
+            self.shared
+                .store
+                .edit(&self.kind, &self.namespace, &self.name, false, |new| {
+                    set(new, &["metadata", "finalizers"], json!([FINALIZER]))
+                });
         }
     }
 
     fn release(&self) {
-        self.shared.store.edit(&self.kind, &self.namespace, &self.name, false, |new| set(new, &["metadata", "finalizers"], json!([])));
+        self.shared
+            .store
+            .edit(&self.kind, &self.namespace, &self.name, false, |new| {
+                set(new, &["metadata", "finalizers"], json!([]))
+            });
     }
 
     fn spec_duration(object: &Value, field: &str, default: u64) -> Duration {
@@ -82,16 +101,32 @@ impl Item {
     }
 
     /// Waits until all objects are current: at once when they are, else at each poll, ending early when one is stalled.
-    async fn healthy(&self, ids: &[Watched], timeout: Duration) -> Result<Duration, (Duration, String)> {
+    async fn healthy(
+        &self,
+        ids: &[Watched],
+        timeout: Duration,
+    ) -> Result<Duration, (Duration, String)> {
         let clock = self.shared.clock();
         let start = Instant::now();
         // Durations are told as the real ones would be.
         let told = |start: Instant| start.elapsed().mul_f64(self.shared.options.speed);
         clock.millis(15).await;
         loop {
-            let found: Vec<(String, Kstatus)> = ids.iter().map(|watched| (watched.id(), kstatus(watched.object(&self.shared).as_deref()))).collect();
+            let found: Vec<(String, Kstatus)> = ids
+                .iter()
+                .map(|watched| {
+                    (
+                        watched.id(),
+                        kstatus(watched.object(&self.shared).as_deref()),
+                    )
+                })
+                .collect();
             let named = |word: &dyn Fn(Kstatus) -> bool| {
-                let all: Vec<String> = found.iter().filter(|(_, status)| word(*status)).map(|(id, status)| format!("{id} status: '{}'", status.word())).collect();
+                let all: Vec<String> = found
+                    .iter()
+                    .filter(|(_, status)| word(*status))
+                    .map(|(id, status)| format!("{id} status: '{}'", status.word()))
+                    .collect();
                 all.join(", ")
             };
             if found.iter().all(|(_, status)| *status == Kstatus::Current) {
@@ -99,13 +134,27 @@ impl Item {
             }
             let stalled = named(&|status| status == Kstatus::Failed);
             if !stalled.is_empty() {
-                return Err((told(start), format!("failed early due to stalled resources: [{stalled}]")));
+                return Err((
+                    told(start),
+                    format!("failed early due to stalled resources: [{stalled}]"),
+                ));
             }
             if start.elapsed() >= clock.scaled(timeout) {
-                return Err((told(start), format!("timeout waiting for: [{}]", named(&|status| status != Kstatus::Current))));
+                return Err((
+                    told(start),
+                    format!(
+                        "timeout waiting for: [{}]",
+                        named(&|status| status != Kstatus::Current)
+                    ),
+                ));
             }
             let left = clock.scaled(timeout).saturating_sub(start.elapsed());
-            tokio::time::sleep(clock.scaled(self.shared.options.flux_health_poll).min(left.max(Duration::from_millis(1)))).await;
+            tokio::time::sleep(
+                clock
+                    .scaled(self.shared.options.flux_health_poll)
+                    .min(left.max(Duration::from_millis(1))),
+            )
+            .await;
         }
     }
 }
@@ -121,18 +170,32 @@ struct Watched {
 
 impl Watched {
     fn of(object: &Value) -> Self {
-        let group = text(object, &["apiVersion"]).split_once('/').map_or("", |(group, _)| group).to_owned();
+        let group = text(object, &["apiVersion"])
+            .split_once('/')
+            .map_or("", |(group, _)| group)
+            .to_owned();
         let field = |path: &[&str]| text(object, path).to_owned();
-        Self { group, kind: field(&["kind"]), namespace: field(&["metadata", "namespace"]), name: field(&["metadata", "name"]) }
+        Self {
+            group,
+            kind: field(&["kind"]),
+            namespace: field(&["metadata", "namespace"]),
+            name: field(&["metadata", "name"]),
+        }
     }
 
     /// `Deployment/ns/name`, as messages have it.
     fn id(&self) -> String {
-        if self.namespace.is_empty() { format!("{}/{}", self.kind, self.name) } else { format!("{}/{}/{}", self.kind, self.namespace, self.name) }
+        if self.namespace.is_empty() {
+            format!("{}/{}", self.kind, self.name)
+        } else {
+            format!("{}/{}/{}", self.kind, self.namespace, self.name)
+        }
     }
 
     fn object(&self, shared: &Shared) -> Option<Arc<Value>> {
-        shared.store.find(&self.group, &self.kind, &self.namespace, &self.name)
+        shared
+            .store
+            .find(&self.group, &self.kind, &self.namespace, &self.name)
     }
 }
 
@@ -147,14 +210,21 @@ fn source_of(shared: &Shared, owner: &Value, reference: &[&str]) -> Option<(Arc<
         empty if empty.is_empty() => text(owner, &["metadata", "namespace"]).to_owned(),
         named => named,
     };
-    let source = shared.store.find("source.toolkit.fluxcd.io", &field("kind"), &namespace, &field("name"))?;
+    let source = shared.store.find(
+        "source.toolkit.fluxcd.io",
+        &field("kind"),
+        &namespace,
+        &field("name"),
+    )?;
     let revision = text(&source, &["status", "artifact", "revision"]).to_owned();
     Some((source, revision))
 }
 
 /// The commit in `main@sha1:…`.
 fn commit_of(revision: &str) -> &str {
-    revision.rsplit_once(':').map_or(revision, |(_, commit)| commit)
+    revision
+        .rsplit_once(':')
+        .map_or(revision, |(_, commit)| commit)
 }
 
 /// Runs until the sandbox stops.
@@ -176,7 +246,9 @@ pub async fn run(shared: Shared) {
             let (resource, namespace, name) = &event.key;
             if !matches!(
                 resource.as_str(),
-                "gitrepositories.source.toolkit.fluxcd.io" | "kustomizations.kustomize.toolkit.fluxcd.io" | "helmreleases.helm.toolkit.fluxcd.io"
+                "gitrepositories.source.toolkit.fluxcd.io"
+                    | "kustomizations.kustomize.toolkit.fluxcd.io"
+                    | "helmreleases.helm.toolkit.fluxcd.io"
             ) {
                 continue;
             }
@@ -185,11 +257,22 @@ pub async fn run(shared: Shared) {
             {
                 let bell = Arc::new(Notify::new());
                 bells.insert(event.key.clone(), bell.clone());
-                tasks.spawn(serve(Item { shared: shared.clone(), kind, namespace: namespace.clone(), name: name.clone() }, bell));
+                tasks.spawn(serve(
+                    Item {
+                        shared: shared.clone(),
+                        kind,
+                        namespace: namespace.clone(),
+                        name: name.clone(),
+                    },
+                    bell,
+                ));
             }
             // Sources wake what is built from them, and the ready wake those that depend on them.
             for (key, bell) in &bells {
-                if *key == event.key || (key.0 != "gitrepositories.source.toolkit.fluxcd.io" && resource != "helmreleases.helm.toolkit.fluxcd.io") {
+                if *key == event.key
+                    || (key.0 != "gitrepositories.source.toolkit.fluxcd.io"
+                        && resource != "helmreleases.helm.toolkit.fluxcd.io")
+                {
                     bell.notify_one();
                 }
             }
@@ -222,7 +305,9 @@ async fn serve(item: Item, bell: Arc<Notify>) {
         } else {
             memory = Memory::default();
         }
-        let next = memory.due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+        let next = memory
+            .due
+            .unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
         tokio::select! {
             () = bell.notified() => {}
             () = tokio::time::sleep_until(next) => {}
@@ -237,8 +322,15 @@ fn due(item: &Item, object: &Value, memory: &mut Memory) -> bool {
     let generation = super::json::number(object, &["metadata", "generation"], 0);
     let request = text(object, &["metadata", "annotations", REQUESTED]).to_owned();
     let revision = match item.kind.kind.as_str() {
-        "Kustomization" => source_of(&item.shared, object, &["spec", "sourceRef"]).map(|(_, revision)| revision),
-        "HelmRelease" => source_of(&item.shared, object, &["spec", "chart", "spec", "sourceRef"]).map(|(_, revision)| revision),
+        "Kustomization" => {
+            source_of(&item.shared, object, &["spec", "sourceRef"]).map(|(_, revision)| revision)
+        }
+        "HelmRelease" => source_of(
+            &item.shared,
+            object,
+            &["spec", "chart", "spec", "sourceRef"],
+        )
+        .map(|(_, revision)| revision),
         _ => None,
     };
     let reason = Some((generation, request, revision.unwrap_or_default()));

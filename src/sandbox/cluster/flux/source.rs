@@ -20,14 +20,28 @@ pub async fn reconcile(item: &Item, object: &Value, memory: &mut Memory) {
     item.claim(object);
     if flag(object, &["spec", "suspend"]) {
         memory.due = None;
-        memory.due.get_or_insert(Instant::now() + Duration::from_secs(3600));
+        memory
+            .due
+            .get_or_insert(Instant::now() + Duration::from_secs(3600));
         return;
     }
-    let (generation, observed) = (number(object, &["metadata", "generation"], 1), number(object, &["status", "observedGeneration"], -1));
+    let (generation, observed) = (
+        number(object, &["metadata", "generation"], 1),
+        number(object, &["status", "observedGeneration"], -1),
+    );
     let stored = text(object, &["status", "artifact", "revision"]).to_owned();
     let now = item.now();
     if observed == generation {
-        item.status(|new| put(new, &now, "Reconciling", "True", "Progressing", "reconciliation in progress"));
+        item.status(|new| {
+            put(
+                new,
+                &now,
+                "Reconciling",
+                "True",
+                "Progressing",
+                "reconciliation in progress",
+            )
+        });
     } else {
         let message = format!("processing object: new generation {observed} -> {generation}");
         item.status(|new| {
@@ -40,8 +54,22 @@ pub async fn reconcile(item: &Item, object: &Value, memory: &mut Memory) {
     if stored.is_empty() {
         clock.millis(6).await;
         item.status(|new| {
-            put(new, &now, "Reconciling", "True", "Progressing", "building artifact");
-            put(new, &now, "Ready", "Unknown", "Progressing", "building artifact");
+            put(
+                new,
+                &now,
+                "Reconciling",
+                "True",
+                "Progressing",
+                "building artifact",
+            );
+            put(
+                new,
+                &now,
+                "Ready",
+                "Unknown",
+                "Progressing",
+                "building artifact",
+            );
         });
     }
     clock.millis(60).await;
@@ -50,8 +78,16 @@ pub async fn reconcile(item: &Item, object: &Value, memory: &mut Memory) {
         Err(why) => fail(item, object, memory, &failure(url, &reference, &why)).await,
         Ok(commit) => {
             let shown = text(object, &["spec", "ref", "branch"]);
-            let shown = if shown.is_empty() { reference.clone() } else { shown.to_owned() };
-            let revision = if text(object, &["spec", "ref", "commit"]).is_empty() { format!("{shown}@sha1:{commit}") } else { format!("sha1:{commit}") };
+            let shown = if shown.is_empty() {
+                reference.clone()
+            } else {
+                shown.to_owned()
+            };
+            let revision = if text(object, &["spec", "ref", "commit"]).is_empty() {
+                format!("{shown}@sha1:{commit}")
+            } else {
+                format!("sha1:{commit}")
+            };
             store(item, object, memory, &stored, &revision, &commit).await;
         }
     }
@@ -60,12 +96,17 @@ pub async fn reconcile(item: &Item, object: &Value, memory: &mut Memory) {
 /// The ref that Flux checks out (commit wins over name, tag and branch).
 fn reference_of(object: &Value) -> String {
     let of = |field: &str| text(object, &["spec", "ref", field]).to_owned();
-    [of("commit"), of("name"), of("tag"), of("branch")].into_iter().find(|found| !found.is_empty()).unwrap_or_else(|| "master".to_owned())
+    [of("commit"), of("name"), of("tag"), of("branch")]
+        .into_iter()
+        .find(|found| !found.is_empty())
+        .unwrap_or_else(|| "master".to_owned())
 }
 
 fn failure(url: &str, reference: &str, why: &Unread) -> String {
     let words = match why {
-        Unread::NoRef if reference.starts_with("refs/") => format!("couldn't find remote ref {reference:?}"),
+        Unread::NoRef if reference.starts_with("refs/") => {
+            format!("couldn't find remote ref {reference:?}")
+        }
         Unread::NoRef => format!("couldn't find remote ref \"refs/heads/{reference}\""),
         Unread::Failed(words) => words.clone(),
     };
@@ -76,19 +117,47 @@ async fn fail(item: &Item, object: &Value, memory: &mut Memory, message: &str) {
     let now = item.now();
     let handled = text(object, &["metadata", "annotations", REQUESTED]).to_owned();
     item.status(|new| {
-        put(new, &now, "Reconciling", "True", "ProgressingWithRetry", "building artifact");
+        put(
+            new,
+            &now,
+            "Reconciling",
+            "True",
+            "ProgressingWithRetry",
+            "building artifact",
+        );
         put(new, &now, "Ready", "False", "GitOperationFailed", message);
-        put(new, &now, "FetchFailed", "True", "GitOperationFailed", message);
+        put(
+            new,
+            &now,
+            "FetchFailed",
+            "True",
+            "GitOperationFailed",
+            message,
+        );
         if !handled.is_empty() {
             set(new, &["status", "lastHandledReconcileAt"], json!(handled));
         }
     });
     memory.failures += 1;
-    let wait = Duration::from_millis(750).saturating_mul(2_u32.saturating_pow(memory.failures.min(10)));
-    memory.due = Some(Instant::now() + item.shared.clock().scaled(wait.min(Item::spec_duration(object, "interval", 60))));
+    let wait =
+        Duration::from_millis(750).saturating_mul(2_u32.saturating_pow(memory.failures.min(10)));
+    memory.due = Some(
+        Instant::now()
+            + item
+                .shared
+                .clock()
+                .scaled(wait.min(Item::spec_duration(object, "interval", 60))),
+    );
 }
 
-async fn store(item: &Item, object: &Value, memory: &mut Memory, stored: &str, revision: &str, commit: &str) {
+async fn store(
+    item: &Item,
+    object: &Value,
+    memory: &mut Memory,
+    stored: &str,
+    revision: &str,
+    commit: &str,
+) {
     let clock = item.shared.clock();
     if stored != revision {
         let now = item.now();
@@ -98,7 +167,14 @@ async fn store(item: &Item, object: &Value, memory: &mut Memory, stored: &str, r
             put(new, &now, "Reconciling", "True", "Progressing", &building);
             put(new, &now, "Ready", "Unknown", "Progressing", &building);
             if !stored.is_empty() {
-                put(new, &now, "ArtifactOutdated", "True", "NewRevision", &format!("new upstream revision '{revision}'"));
+                put(
+                    new,
+                    &now,
+                    "ArtifactOutdated",
+                    "True",
+                    "NewRevision",
+                    &format!("new upstream revision '{revision}'"),
+                );
             }
         });
         clock.millis(12).await;
@@ -110,11 +186,24 @@ async fn store(item: &Item, object: &Value, memory: &mut Memory, stored: &str, r
             forget(new, gone);
         }
         put(new, &now, "Ready", "True", "Succeeded", &message);
-        put(new, &now, "ArtifactInStorage", "True", "Succeeded", &message);
+        put(
+            new,
+            &now,
+            "ArtifactInStorage",
+            "True",
+            "Succeeded",
+            &message,
+        );
     });
     clock.millis(5).await;
-    let path = format!("gitrepository/{}/{}/{commit}.tar.gz", item.namespace, item.name);
-    let url = format!("http://source-controller.{}.svc.cluster.local./{path}", item.namespace);
+    let path = format!(
+        "gitrepository/{}/{}/{commit}.tar.gz",
+        item.namespace, item.name
+    );
+    let url = format!(
+        "http://source-controller.{}.svc.cluster.local./{path}",
+        item.namespace
+    );
     let handled = text(object, &["metadata", "annotations", REQUESTED]).to_owned();
     item.status(|new| {
         if stored != revision {
@@ -135,6 +224,9 @@ async fn store(item: &Item, object: &Value, memory: &mut Memory, stored: &str, r
 /// `sha256:…` of a text.
 pub fn digest(text: &str) -> String {
     use sha2::{Digest, Sha256};
-    let hex: String = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = Sha256::digest(text)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("sha256:{hex}")
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::sandbox::cluster::json::text;
 use crate::sandbox::cluster::record::{Wish, lines};
+use crate::sandbox::cluster::store::key;
 use crate::sandbox::cluster::{ClusterOptions, ClusterSandbox};
 
 pub struct Repo {
@@ -30,7 +31,10 @@ impl Repo {
     /// Commits files on top of main; `None` deletes one.
     pub fn commit(&self, message: &str, files: &[(&str, Option<&str>)]) -> String {
         let repository = git2::Repository::open_bare(self.dir.path()).unwrap();
-        let parent = repository.find_reference("refs/heads/main").ok().map(|reference| reference.peel_to_commit().unwrap());
+        let parent = repository
+            .find_reference("refs/heads/main")
+            .ok()
+            .map(|reference| reference.peel_to_commit().unwrap());
         let mut index = git2::Index::new().unwrap();
         if let Some(parent) = &parent {
             index.read_tree(&parent.tree().unwrap()).unwrap();
@@ -41,17 +45,39 @@ impl Repo {
                 Some(content) => {
                     let id = repository.blob(content.as_bytes()).unwrap();
                     let entry = git2::IndexEntry {
-                        ctime: git2::IndexTime::new(0, 0), mtime: git2::IndexTime::new(0, 0), dev: 0, ino: 0, mode: 0o100_644, uid: 0, gid: 0,
-                        file_size: 0, id, flags: 0, flags_extended: 0, path: path.as_bytes().to_vec(),
+                        ctime: git2::IndexTime::new(0, 0),
+                        mtime: git2::IndexTime::new(0, 0),
+                        dev: 0,
+                        ino: 0,
+                        mode: 0o100_644,
+                        uid: 0,
+                        gid: 0,
+                        file_size: 0,
+                        id,
+                        flags: 0,
+                        flags_extended: 0,
+                        path: path.as_bytes().to_vec(),
                     };
                     index.add(&entry).unwrap();
                 }
             }
         }
-        let tree = repository.find_tree(index.write_tree_to(&repository).unwrap()).unwrap();
+        let tree = repository
+            .find_tree(index.write_tree_to(&repository).unwrap())
+            .unwrap();
         let who = git2::Signature::now("t", "t@example.com").unwrap();
         let parents: Vec<&git2::Commit<'_>> = parent.iter().collect();
-        repository.commit(Some("refs/heads/main"), &who, &who, message, &tree, &parents).unwrap().to_string()
+        repository
+            .commit(
+                Some("refs/heads/main"),
+                &who,
+                &who,
+                message,
+                &tree,
+                &parents,
+            )
+            .unwrap()
+            .to_string()
     }
 }
 
@@ -62,7 +88,12 @@ pub fn deployment(name: &str, image: &str, replicas: i64) -> String {
 }
 
 pub async fn sandbox(speed: f64) -> ClusterSandbox {
-    ClusterSandbox::start(ClusterOptions { speed, ..ClusterOptions::default() }).await.unwrap()
+    ClusterSandbox::start(ClusterOptions {
+        speed,
+        ..ClusterOptions::default()
+    })
+    .await
+    .unwrap()
 }
 
 pub fn application(name: &str, repo: &Repo, extra: Value) -> Value {
@@ -78,29 +109,75 @@ pub fn application(name: &str, repo: &Repo, extra: Value) -> Value {
     app
 }
 
-/// Waits until a condition holds of an object.
-pub async fn until(sandbox: &ClusterSandbox, (group, kind, namespace, name): (&str, &str, &str, &str), what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+/// Waits until a condition holds of an object; every state counts, however short it was.
+pub async fn until(
+    sandbox: &ClusterSandbox,
+    (group, kind, namespace, name): (&str, &str, &str, &str),
+    what: &str,
+    holds: impl Fn(&Value) -> bool,
+) -> Value {
+    let store = sandbox.store();
+    let place = key(&store.kinds.by_kind(group, kind).unwrap(), namespace, name);
+    let mut changed = store.subscribe();
+    let mut seen = store.version();
+    let mut last = sandbox.get(group, kind, namespace, name);
     loop {
-        let found = sandbox.get(group, kind, namespace, name);
-        if let Some(object) = found.as_ref().filter(|object| holds(object)) {
+        if let Some(object) = last.as_ref().filter(|object| holds(object)) {
             return (**object).clone();
         }
-        assert!(tokio::time::Instant::now() < deadline, "{what} did not come; last seen: {}", found.map(|o| o.to_string()).unwrap_or_default());
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        for event in store.since(seen).unwrap() {
+            seen = event.version;
+            if event.key == place {
+                last = Some(event.object.clone());
+                if holds(&event.object) {
+                    return (*event.object).clone();
+                }
+            }
+        }
+        let woken = tokio::time::timeout(
+            Duration::from_secs(20),
+            changed.wait_for(|version| *version > seen),
+        )
+        .await;
+        assert!(
+            woken.is_ok(),
+            "{what} did not come; last seen: {}",
+            last.map(|object| object.to_string()).unwrap_or_default()
+        );
     }
 }
 
-pub async fn app_until(sandbox: &ClusterSandbox, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-    until(sandbox, ("argoproj.io", "Application", "argocd", name), what, holds).await
+pub async fn app_until(
+    sandbox: &ClusterSandbox,
+    name: &str,
+    what: &str,
+    holds: impl Fn(&Value) -> bool,
+) -> Value {
+    until(
+        sandbox,
+        ("argoproj.io", "Application", "argocd", name),
+        what,
+        holds,
+    )
+    .await
 }
 
 /// Sets the refresh annotation, as a client does.
 pub fn refresh(sandbox: &ClusterSandbox, name: &str, how: &str) {
-    let kind = sandbox.store().kinds.by_kind("argoproj.io", "Application").unwrap();
+    let kind = sandbox
+        .store()
+        .kinds
+        .by_kind("argoproj.io", "Application")
+        .unwrap();
     sandbox
         .store()
-        .edit(&kind, "argocd", name, false, |app| crate::sandbox::cluster::json::set(app, &["metadata", "annotations", "argocd.argoproj.io/refresh"], json!(how)))
+        .edit(&kind, "argocd", name, false, |app| {
+            crate::sandbox::cluster::json::set(
+                app,
+                &["metadata", "annotations", "argocd.argoproj.io/refresh"],
+                json!(how),
+            )
+        })
         .unwrap();
 }
 

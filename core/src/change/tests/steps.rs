@@ -1,0 +1,276 @@
+//! What comes next.
+
+use serde_json::json;
+
+use super::given::*;
+use crate::change::{Limits, Step, WaitFor, next};
+use crate::model::{Delivery, Effect, Ending, Level};
+
+const L: Limits =
+    Limits { observe_ms: 900_000, failed_grace_ms: 20_000, deliver_ms: 600_000, manual_ms: 86_400_000, poll_ms: 15_000 };
+
+fn step(s: &Story, now: i64) -> Step {
+    next(&s.c, now, false, &L)
+}
+
+fn close_of(step: Step) -> (Ending, String) {
+    match step {
+        Step::Close(ending, say) => (ending, say),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn asked(g: &Given) -> Story {
+    g.approvers.iter().fold(g.story(), |s, p| s.done(ask(p), json!({"message_id": 1})))
+}
+
+#[test]
+fn everybody_is_asked_and_then_waited_for() {
+    let s = Given::prompted().story();
+    assert_eq!(step(&s, T0), Step::Do(ask("ann")));
+    let s = s.done(ask("ann"), json!({"message_id": 1}));
+    assert_eq!(step(&s, T0), Step::Do(ask("bob")));
+    let s = s.done(ask("bob"), json!({"message_id": 2}));
+    assert_eq!(step(&s, T0), Step::Wait(WaitFor::Approval, EXPIRES));
+}
+
+#[test]
+fn a_card_that_cannot_be_sent_does_not_hold_up_the_next() {
+    let s = Given::prompted().story().failed(ask("ann"), false);
+    assert_eq!(step(&s, T0), Step::Do(ask("bob")));
+    let s = s.done(ask("bob"), json!({}));
+    assert_eq!(step(&s, T0), Step::Wait(WaitFor::Approval, T0 + 1000), "ann's next try");
+    assert_eq!(step(&s, T0 + 1000), Step::Do(ask("ann")));
+    let s = s.at(T0 + 1000).failed(ask("ann"), true);
+    assert_eq!(step(&s, T0 + 9_000_00), Step::Wait(WaitFor::Approval, EXPIRES), "given up");
+}
+
+#[test]
+fn pauses_double_up_to_a_minute() {
+    let mut s = Given::prompted().story().done(ask("bob"), json!({}));
+    for pause in [1, 2, 4, 8, 16, 32, 60, 60, 60] {
+        s = s.failed(ask("ann"), false);
+        let again = s.at + pause * 1000;
+        assert_eq!(step(&s, again - 1), Step::Wait(WaitFor::Approval, again));
+        assert_eq!(step(&s, again), Step::Do(ask("ann")));
+        s.at = again;
+    }
+}
+
+#[test]
+fn a_missing_result_is_always_asked_of_the_world_first() {
+    let asking = Given::prompted().story().then(intent(&ask("ann")));
+    let pushing = Given::prompted().story().yes("ann").authorized().then(intent(&Effect::PushTarget));
+    for (s, e) in [(asking, ask("ann")), (pushing, Effect::PushTarget)] {
+        for (now, stopped) in [(T0, false), (T0, true), (EXPIRES + 1, false), (i64::MAX / 4, true)] {
+            assert_eq!(next(&s.c, now, stopped, &L), Step::Recover(e.clone()));
+        }
+    }
+    let ended = Given::prompted().story().then(intent(&ask("ann"))).closed(Ending::Cancelled);
+    assert_eq!(step(&ended, T0), Step::Recover(ask("ann")));
+}
+
+#[test]
+fn the_quorum_is_what_asks_the_gate() {
+    let g = Given { count: 2, ..Given::prompted() };
+    let s = asked(&g).yes("ann");
+    assert_eq!(step(&s, T0), Step::Wait(WaitFor::Approval, EXPIRES));
+    assert_eq!(step(&s.yes("bob"), T0), Step::Authorize);
+    let none = Given { count: 0, ..Given::prompted() };
+    assert_eq!(step(&asked(&none), T0), Step::Wait(WaitFor::Approval, EXPIRES), "zero never suffices");
+}
+
+#[test]
+fn a_vote_on_something_else_does_not_count() {
+    let s = asked(&Given::prompted());
+    let other = crate::model::Digest("00".repeat(32));
+    let s = s.then(vote(&other, "ann", true));
+    assert_eq!(step(&s, T0), Step::Wait(WaitFor::Approval, EXPIRES));
+}
+
+#[test]
+fn one_no_beats_any_number_of_yes_and_the_clock() {
+    let s = asked(&Given::prompted()).yes("ann").no("bob");
+    let (ending, say) = close_of(step(&s, T0));
+    assert_eq!((ending, say.as_str()), (Ending::Rejected, "Rejected by bob."));
+    assert_eq!(close_of(step(&s, EXPIRES)).0, Ending::Rejected, "a no stays a no after the time");
+    let late = asked(&Given::prompted()).yes("ann").authorized().no("ann");
+    assert_eq!(close_of(step(&late, T0)).0, Ending::Rejected, "until it leaves, a yes can be taken back");
+}
+
+#[test]
+fn an_undecided_change_expires_to_the_millisecond() {
+    let s = asked(&Given::prompted());
+    assert_eq!(step(&s, EXPIRES - 1), Step::Wait(WaitFor::Approval, EXPIRES));
+    assert_eq!(close_of(step(&s, EXPIRES)).0, Ending::Expired);
+    let in_time = s.yes("ann");
+    assert_eq!(close_of(step(&in_time, EXPIRES)).0, Ending::Expired, "enough votes, but the gate came too late");
+    let unasked = Given::new(Level::Standard, Delivery::Direct).story();
+    assert_eq!(close_of(step(&unasked, EXPIRES)).0, Ending::Expired);
+}
+
+#[test]
+fn a_direct_delivery_pushes_and_watches() {
+    let s = Given::prompted().story().yes("ann").authorized();
+    assert_eq!(step(&s, T0), Step::Do(Effect::PushTarget));
+    assert_eq!(step(&s, EXPIRES - 3_000_001), Step::Do(Effect::PushTarget));
+    let s = s.pushed();
+    assert_eq!(step(&s, T0), Step::Do(Effect::Hint));
+    let s = s.done(Effect::Hint, json!({}));
+    assert_eq!(step(&s, T0), Step::Observe(T0 + L.observe_ms));
+    assert_eq!(close_of(step(&s.seen("healthy"), T0)).0, Ending::Healthy);
+}
+
+#[test]
+fn a_merge_after_approval_goes_through_its_pull_request() {
+    let s = Given::new(Level::Prompted, Delivery::MergeAfterApproval).story().yes("ann").authorized();
+    assert_eq!(step(&s, T0), Step::Do(Effect::PushBranch));
+    let s = s.done(Effect::PushBranch, json!({}));
+    assert_eq!(step(&s, T0), Step::Do(Effect::OpenPullRequest));
+    let s = s.done(Effect::OpenPullRequest, json!({"number": 1}));
+    assert_eq!(step(&s, T0), Step::Do(Effect::Merge));
+}
+
+#[test]
+fn a_pull_request_is_opened_by_us_and_merged_by_a_person() {
+    let g = Given::new(Level::Prompted, Delivery::PullRequest);
+    assert_eq!(step(&g.story(), T0), Step::Authorize, "no vote, but the gate");
+    let s = g.story().authorized();
+    assert_eq!(step(&s, T0), Step::Do(Effect::PushBranch));
+    let s = s.done(Effect::PushBranch, json!({}));
+    assert_eq!(step(&s, T0), Step::Do(Effect::OpenPullRequest));
+    let s = s.done(Effect::OpenPullRequest, json!({"number": 1}));
+    assert_eq!(step(&s, T0), Step::Do(notify("tom", "proposed")));
+    let s = s.done(notify("tom", "proposed"), json!({}));
+    assert_eq!(step(&s, T0), Step::PollMerge(T0 + L.poll_ms));
+    assert_eq!(step(&s, EXPIRES - 1), Step::PollMerge(EXPIRES));
+    assert_eq!(close_of(step(&s, EXPIRES)).0, Ending::Expired);
+    let s = s.closed(Ending::Expired);
+    assert_eq!(step(&s, EXPIRES), Step::Do(Effect::ClosePullRequest));
+    let s = s.done(Effect::ClosePullRequest, json!({}));
+    assert_eq!(step(&s, EXPIRES), Step::Finished);
+}
+
+#[test]
+fn a_merged_pull_request_is_not_closed_again() {
+    let s = Given::new(Level::Prompted, Delivery::PullRequest).story().authorized();
+    let s = s.done(Effect::PushBranch, json!({})).done(Effect::OpenPullRequest, json!({"number": 1})).landed().closed(Ending::Healthy);
+    assert_eq!(step(&s, T0), Step::Finished);
+}
+
+#[test]
+fn standard_asks_nobody_and_tells_at_the_end() {
+    let s = Given::new(Level::Standard, Delivery::Direct).story();
+    assert_eq!(step(&s, T0), Step::Authorize);
+    assert_eq!(next(&s.c, T0, true, &L), Step::Wait(WaitFor::Resume, i64::MAX));
+    let s = s.authorized().pushed().done(Effect::Hint, json!({})).seen("healthy").closed(Ending::Healthy);
+    assert_eq!(step(&s, T0), Step::Do(notify("tom", "ended")));
+    assert_eq!(step(&s.done(notify("tom", "ended"), json!({})), T0), Step::Finished);
+}
+
+#[test]
+fn manual_only_watches_for_a_persons_commit() {
+    let s = Given::new(Level::Manual, Delivery::Direct).story().done(notify("tom", "proposed"), json!({}));
+    assert_eq!(step(&s, T0), Step::PollCommit(T0 + L.poll_ms));
+    assert_eq!(step(&s, T0 + L.manual_ms - 1), Step::PollCommit(T0 + L.manual_ms));
+    assert_eq!(close_of(step(&s, T0 + L.manual_ms)).0, Ending::Abandoned);
+    let s = s.landed();
+    assert_eq!(step(&s, T0), Step::Do(Effect::Hint), "a found commit is watched like any other");
+}
+
+#[test]
+fn telling_people_is_tried_eight_times_and_then_left() {
+    let mut s = Given::new(Level::Manual, Delivery::Direct).story();
+    for _ in 0..8 {
+        assert_eq!(step(&s, s.at), Step::Do(notify("tom", "proposed")));
+        s = s.failed(notify("tom", "proposed"), false);
+        assert!(matches!(step(&s, s.at), Step::PollCommit(_)), "meanwhile the branch is watched");
+        s.at += 60_000;
+    }
+    assert!(matches!(step(&s, s.at), Step::PollCommit(_)));
+}
+
+#[test]
+fn a_push_given_up_or_too_late_ends_undelivered() {
+    let s = Given::prompted().story().yes("ann").authorized();
+    let refused = s.clone().failed(Effect::PushTarget, true);
+    assert_eq!(close_of(step(&refused, T0)), (Ending::Undelivered, "Not delivered: It broke.".into()));
+    let failing = s.clone().failed(Effect::PushTarget, false);
+    assert_eq!(step(&failing, T0 + 999), Step::Wait(WaitFor::Retry, T0 + 1000));
+    assert_eq!(step(&failing, T0 + 1000), Step::Do(Effect::PushTarget));
+    assert_eq!(step(&failing, T0 + L.deliver_ms - 1), Step::Do(Effect::PushTarget));
+    assert_eq!(close_of(step(&failing, T0 + L.deliver_ms)), (Ending::Undelivered, "Not delivered in time: It broke.".into()));
+    assert_eq!(close_of(step(&s, T0 + L.deliver_ms)).0, Ending::Undelivered);
+    let ended = s.closed(Ending::Undelivered);
+    assert_eq!(step(&ended, T0), Step::Do(notify("ann", "ended")), "who was asked is told that nothing came of it");
+}
+
+#[test]
+fn failed_must_stand_for_the_grace_time() {
+    let s = Given::prompted().story().yes("ann").authorized().pushed().done(Effect::Hint, json!({})).at(T0 + 100).seen("failed");
+    assert_eq!(step(&s, T0 + 100), Step::Observe(T0 + 100 + L.failed_grace_ms));
+    assert_eq!(step(&s, T0 + 99 + L.failed_grace_ms), Step::Observe(T0 + 100 + L.failed_grace_ms));
+    assert_eq!(close_of(step(&s, T0 + 100 + L.failed_grace_ms)).0, Ending::Failed);
+    let back = s.at(T0 + 5000).seen("waiting");
+    assert_eq!(step(&back, T0 + 100 + L.failed_grace_ms), Step::Observe(T0 + L.observe_ms), "the engine took it back");
+}
+
+#[test]
+fn a_failure_just_before_the_deadline_still_gets_its_grace_and_never_spins() {
+    let late = T0 + L.observe_ms - 1;
+    let s = Given::prompted().story().yes("ann").authorized().pushed().done(Effect::Hint, json!({})).at(late).seen("failed");
+    assert_eq!(step(&s, late + 1), Step::Observe(late + L.failed_grace_ms));
+    assert_eq!(close_of(step(&s, late + L.failed_grace_ms)).0, Ending::Failed);
+    let back = s.at(late + 2).seen("waiting");
+    assert_eq!(close_of(step(&back, late + 2)).0, Ending::TimedOut);
+}
+
+#[test]
+fn no_verdict_in_time_is_a_timeout_and_supersession_an_end() {
+    let s = Given::prompted().story().yes("ann").authorized().pushed().done(Effect::Hint, json!({}));
+    assert_eq!(step(&s, T0 + L.observe_ms - 1), Step::Observe(T0 + L.observe_ms));
+    let (ending, say) = close_of(step(&s, T0 + L.observe_ms));
+    assert_eq!(ending, Ending::TimedOut);
+    assert!(say.contains("never noticed"), "{say}");
+    assert!(close_of(step(&s.clone().seen("waiting"), T0 + L.observe_ms)).1.ends_with("last seen: so"));
+    assert_eq!(close_of(step(&s.seen("superseded"), T0)).0, Ending::Superseded);
+}
+
+#[test]
+fn only_a_failure_prepares_a_revert_once_and_never_a_revert_of_a_revert() {
+    let ended = |g: &Given, ending| {
+        let s = g.story().yes("ann").authorized().pushed().closed(ending);
+        g.approvers.iter().chain(&g.tell).fold(s, |s, p| s.done(notify(p, "ended"), json!({})))
+    };
+    let g = Given::prompted();
+    assert_eq!(step(&ended(&g, Ending::Failed), T0), Step::PrepareRevert);
+    assert_eq!(step(&ended(&g, Ending::TimedOut), T0), Step::PrepareRevert);
+    assert_eq!(next(&ended(&g, Ending::Failed).c, T0, true, &L), Step::Finished, "not during a stop");
+    let prepared = ended(&g, Ending::Failed).then(crate::model::Body::RevertPrepared { change: id() });
+    assert_eq!(step(&prepared, T0), Step::Finished);
+    for ending in [Ending::Healthy, Ending::Superseded] {
+        assert_eq!(step(&ended(&g, ending), T0), Step::Finished);
+    }
+    let revert = Given { reverts: Some(id()), ..Given::prompted() };
+    assert_eq!(step(&ended(&revert, Ending::Failed), T0), Step::Finished);
+}
+
+#[test]
+fn cards_get_their_last_words_only_where_there_is_a_card() {
+    let s = Given::prompted().story().done(ask("ann"), json!({"message_id": 5})).failed(ask("bob"), true).closed(Ending::Cancelled);
+    assert_eq!(step(&s, T0), Step::Do(settle("ann", "closed")));
+    let s = s.done(settle("ann", "closed"), json!({}));
+    assert_eq!(step(&s, T0), Step::Finished);
+}
+
+#[test]
+fn the_stop_holds_back_everything_that_leaves() {
+    let prompted = Given::prompted().story();
+    assert_eq!(next(&prompted.c, T0, true, &L), Step::Wait(WaitFor::Approval, EXPIRES));
+    let yes = prompted.yes("ann");
+    assert_eq!(next(&yes.c, T0, true, &L), Step::Wait(WaitFor::Resume, EXPIRES), "the gate would refuse");
+    let cleared = yes.authorized();
+    assert_eq!(next(&cleared.c, T0, true, &L), Step::Wait(WaitFor::Resume, i64::MAX));
+    let out = cleared.pushed();
+    assert_eq!(next(&out.c, T0, true, &L), Step::Observe(T0 + L.observe_ms), "looking is allowed");
+}

@@ -1,0 +1,330 @@
+//! One test for every control: each fails when its control is taken out.
+
+use serde_json::json;
+
+use super::*;
+use crate::change::tests::given::*;
+use crate::error::Retry;
+use crate::model::{Body, Effect, Ending};
+
+/// What is true right before the effect; a test changes one thing.
+struct World {
+    now: i64,
+    stopped: bool,
+    decided: Decided,
+    people: Vec<Named<PersonSpec>>,
+    sponsor: Option<String>,
+    owner: OwnerRef,
+    blobs: Vec<(String, Option<String>)>,
+}
+
+impl World {
+    fn of(g: &Given) -> Self {
+        Self {
+            now: T0 + 1,
+            stopped: false,
+            decided: g.decided(),
+            people: ["ann", "bob", "sue", "zoe"].map(|n| Named { name: n.to_owned(), spec: PersonSpec::default() }).into(),
+            sponsor: Some("sue".into()),
+            owner: owner(),
+            blobs: vec![(PATH.into(), Some(BEFORE.into()))],
+        }
+    }
+
+    fn ask(&self, c: &Change) -> Result<Authorization> {
+        authorize(
+            c,
+            &Now {
+                now: self.now,
+                stopped: self.stopped,
+                decided: &self.decided,
+                people: &self.people,
+                sponsor: self.sponsor.as_deref(),
+                owner: &self.owner,
+                blobs: &self.blobs,
+            },
+        )
+    }
+}
+
+/// Let through in the plain world, and refused as stale once `change` has been made to it.
+fn voids(given: &Given, story: &Story, change: impl FnOnce(&mut World)) -> String {
+    let mut world = World::of(given);
+    world.ask(&story.c).expect("the plain world lets it through");
+    change(&mut world);
+    let problem = world.ask(&story.c).expect_err("the control is gone");
+    assert_eq!(problem.code, "gate.stale");
+    assert_eq!(problem.retry, Retry::Never);
+    problem.message
+}
+
+fn refused(c: &Change) -> String {
+    World::of(&Given::prompted()).ask(c).expect_err("the control is gone").message
+}
+
+fn approved() -> Story {
+    Given::prompted().story().yes("ann")
+}
+
+#[test]
+fn an_approved_change_goes_out_with_whoever_approved_it() {
+    let auth = World::of(&Given::prompted()).ask(&approved().c).unwrap();
+    assert_eq!(auth.by(), ["ann"]);
+    assert_eq!(auth.digest(), &approved().c.digest);
+    assert_eq!(auth.repository(), "shop");
+}
+
+#[test]
+fn stored_bytes_that_were_changed_are_refused() {
+    let mut s = approved();
+    s.c.canonical = s.c.canonical.replace("2222", "3333");
+    assert!(refused(&s.c).contains("not the one that was shown"));
+    let mut s = approved();
+    s.c.digest = Digest("00".repeat(32));
+    assert!(World::of(&Given::prompted()).ask(&s.c).is_err());
+}
+
+#[test]
+fn fields_that_differ_from_the_stored_bytes_are_refused() {
+    for tamper in [
+        (|s: &mut crate::model::Sealed| s.git_ref = "refs/heads/other".into()) as fn(&mut crate::model::Sealed),
+        |s| s.repository = "other".into(),
+        |s| s.quorum.allow_sponsor = true,
+        |s| s.files.clear(),
+        |s| s.delivery = Delivery::MergeAfterApproval,
+        |s| s.expires_at += 1,
+    ] {
+        let mut s = approved();
+        tamper(&mut s.c.sealed);
+        let problem = World::of(&Given::prompted()).ask(&s.c).expect_err("the sealed fields are not the sealed bytes");
+        assert_eq!(problem.code, "gate.stale");
+    }
+}
+
+#[test]
+fn the_stop_holds_it_back_and_says_later() {
+    let world = World { stopped: true, ..World::of(&Given::prompted()) };
+    let problem = world.ask(&approved().c).unwrap_err();
+    assert_eq!((problem.code.as_ref(), problem.retry), ("gate.stopped", Retry::Later));
+}
+
+#[test]
+fn an_ended_change_is_refused() {
+    assert!(refused(&approved().closed(Ending::Cancelled).c).contains("ended"));
+}
+
+#[test]
+fn an_approval_expires_to_the_millisecond() {
+    let (g, s) = (Given::prompted(), approved());
+    assert!(World { now: EXPIRES - 1, ..World::of(&g) }.ask(&s.c).is_ok());
+    assert!(voids(&g, &s, |w| w.now = EXPIRES).contains("time to decide"));
+    let cleared = s.authorized();
+    assert!(World { now: EXPIRES, ..World::of(&g) }.ask(&cleared.c).is_ok(), "decided in time, delivered after");
+}
+
+#[test]
+fn one_no_is_enough_whatever_it_is_on() {
+    assert!(refused(&approved().no("bob").c).contains("rejected"));
+    let elsewhere = vote(&Digest("00".into()), "bob", false);
+    assert!(refused(&approved().then(elsewhere).c).contains("rejected"));
+    let g = Given::new(Level::Standard, Delivery::Direct);
+    assert!(World::of(&g).ask(&g.story().no("bob").c).is_err(), "also where nobody is asked");
+}
+
+#[test]
+fn a_policy_that_became_stricter_voids_every_approval() {
+    let (g, s) = (Given::prompted(), approved());
+    for level in [Level::Manual, Level::Deny] {
+        assert!(voids(&g, &s, |w| w.decided.level = level).contains("stricter"));
+    }
+    let free = Given::new(Level::Standard, Delivery::Direct);
+    assert!(voids(&free, &free.story(), |w| w.decided.level = Level::Prompted).contains("stricter"));
+    for delivery in [Delivery::MergeAfterApproval, Delivery::PullRequest] {
+        assert!(voids(&g, &s, |w| w.decided.delivery = delivery).contains("delivery"));
+    }
+    assert!(voids(&g, &s, |w| w.decided.quorum.count = 2).contains("1 of 2"));
+    let both = Given { count: 2, ..Given::prompted() };
+    assert!(voids(&g, &s, |w| w.decided.quorum.count = 2).contains("1 of 2"));
+    assert!(World::of(&both).ask(&both.story().yes("ann").yes("bob").c).is_ok());
+}
+
+#[test]
+fn a_policy_that_became_looser_loosens_nothing_that_was_shown() {
+    let g = Given { count: 2, ..Given::prompted() };
+    let mut world = World::of(&g);
+    world.decided.quorum.count = 1;
+    assert!(world.ask(&g.story().yes("ann").c).is_err());
+    world.decided.level = Level::Standard;
+    assert!(world.ask(&g.story().yes("ann").c).is_err());
+}
+
+#[test]
+fn manual_and_denied_changes_never_go_out() {
+    for level in [Level::Manual, Level::Deny] {
+        let g = Given::new(level, Delivery::Direct);
+        let problem = World::of(&g).ask(&g.story().yes("ann").c).expect_err("only a person commits it");
+        assert!(problem.message.contains("nobody but a person"), "{problem}");
+    }
+}
+
+#[test]
+fn a_gone_or_changed_sponsor_voids_it() {
+    let (g, s) = (Given::prompted(), approved());
+    assert!(voids(&g, &s, |w| w.sponsor = None).contains("no longer the same"));
+    assert!(voids(&g, &s, |w| w.sponsor = Some("zoe".into())).contains("no longer the same"));
+}
+
+#[test]
+fn the_sponsors_own_yes_counts_only_where_both_then_and_now_allow_it() {
+    let strict = Given { approvers: names(&["ann", "sue"]), ..Given::prompted() };
+    let own = strict.story().yes("sue");
+    assert!(World::of(&strict).ask(&own.c).unwrap_err().message.contains("0 of 1"));
+    let lone = Given { allow_sponsor: true, ..strict };
+    let own = lone.story().yes("sue");
+    assert_eq!(World::of(&lone).ask(&own.c).unwrap().by(), ["sue"]);
+    assert!(voids(&lone, &own, |w| w.decided.quorum.allow_sponsor = false).contains("0 of 1"), "taken back since");
+    let mut loosened = World::of(&Given { approvers: names(&["ann", "sue"]), ..Given::prompted() });
+    loosened.decided.quorum.allow_sponsor = true;
+    let shown_strict = Given { approvers: names(&["ann", "sue"]), ..Given::prompted() }.story().yes("sue");
+    assert!(loosened.ask(&shown_strict.c).is_err(), "the card said that the sponsor does not count");
+}
+
+#[test]
+fn a_yes_to_something_else_does_not_count() {
+    let s = Given::prompted().story().then(vote(&Digest("00".repeat(32)), "ann", true));
+    assert!(refused(&s.c).contains("0 of 1"));
+}
+
+#[test]
+fn a_person_who_is_gone_no_longer_counts() {
+    let (g, s) = (Given::prompted(), approved());
+    assert!(voids(&g, &s, |w| w.people.retain(|p| p.name != "ann")).contains("0 of 1"), "no longer in the configuration");
+    assert!(voids(&g, &s, |w| w.decided.approvers.retain(|p| p != "ann")).contains("0 of 1"), "no longer an approver");
+    let stranger = Given::prompted().story().yes("zoe");
+    assert!(refused(&stranger.c).contains("0 of 1"), "never an approver");
+}
+
+#[test]
+fn one_person_is_one_vote_however_often_it_is_written() {
+    let g = Given { count: 2, ..Given::prompted() };
+    let mut s = g.story().yes("ann");
+    let mut again = s.c.votes[0].clone();
+    again.channel = "ssh".into();
+    s.c.votes.push(again);
+    assert!(World::of(&g).ask(&s.c).unwrap_err().message.contains("1 of 2"));
+    assert_eq!(World::of(&g).ask(&s.yes("bob").c).unwrap().by(), ["ann", "bob"]);
+}
+
+#[test]
+fn zero_approvals_never_suffice() {
+    let g = Given { count: 0, ..Given::prompted() };
+    for s in [g.story(), g.story().yes("ann")] {
+        assert!(World::of(&g).ask(&s.c).unwrap_err().message.contains("No rule says who"));
+    }
+}
+
+#[test]
+fn another_owner_voids_it() {
+    let (g, s) = (Given::prompted(), approved());
+    assert!(voids(&g, &s, |w| w.owner.name = "other".into()).contains("now delivered by"));
+    assert!(voids(&g, &s, |w| w.owner.namespace = "argocd2".into()).contains("now delivered by"));
+    assert!(voids(&g, &s, |w| w.owner.engine = crate::model::Engine::Flux).contains("now delivered by"));
+}
+
+#[test]
+fn a_file_that_is_not_as_it_was_shown_voids_it() {
+    let (g, s) = (Given::prompted(), approved());
+    assert!(voids(&g, &s, |w| w.blobs[0].1 = Some(AFTER.into())).contains("changed since"));
+    assert!(voids(&g, &s, |w| w.blobs[0].1 = None).contains("changed since"), "deleted");
+    assert!(voids(&g, &s, |w| w.blobs.clear()).contains("changed since"), "not looked at");
+    assert!(voids(&g, &s, |w| w.blobs[0].0 = "other".into()).contains("changed since"));
+}
+
+#[test]
+fn nobody_needs_to_vote_on_standard_changes_and_pull_requests() {
+    for g in [Given::new(Level::Standard, Delivery::Direct), Given::new(Level::Prompted, Delivery::PullRequest)] {
+        assert!(World::of(&g).ask(&g.story().c).unwrap().by().is_empty());
+    }
+    for g in [Given::prompted(), Given::new(Level::Prompted, Delivery::MergeAfterApproval)] {
+        assert!(World::of(&g).ask(&g.story().c).unwrap_err().message.contains("0 of 1"));
+    }
+}
+
+/// What an authorization permits: own branch, followed branch, another branch, pull request, merge.
+fn reach(auth: &Authorization, own: &str) -> [bool; 5] {
+    [
+        auth.permits_ref(&format!("refs/heads/{own}")).is_ok(),
+        auth.permits_ref("refs/heads/main").is_ok(),
+        auth.permits_ref("refs/heads/release").is_ok(),
+        auth.permits_proposal().is_ok(),
+        auth.permits_merge().is_ok(),
+    ]
+}
+
+#[test]
+fn an_authorization_reaches_exactly_its_scope() {
+    let s = approved();
+    let own = s.c.branch();
+    let land = World::of(&Given::prompted()).ask(&s.c).unwrap();
+    assert_eq!(reach(&land, &own), [true, true, false, true, true]);
+    let g = Given::new(Level::Prompted, Delivery::PullRequest);
+    let propose = World::of(&g).ask(&g.story().c).unwrap();
+    assert_eq!(reach(&propose, &own), [true, false, false, true, false], "the merge is a person's");
+    let ended = s.closed(Ending::Cancelled);
+    let close = withdraw(&ended.c).unwrap();
+    assert_eq!(reach(&close, &own), [false, false, false, false, false]);
+    assert_eq!((close.repository(), close.digest()), ("shop", &ended.c.digest));
+    for e in [close.permits_ref("refs/heads/main"), close.permits_proposal(), close.permits_merge()] {
+        assert_eq!(e.unwrap_err().code, "gate.out_of_scope");
+    }
+}
+
+#[test]
+fn refs_are_compared_whole() {
+    let auth = World::of(&Given::prompted()).ask(&approved().c).unwrap();
+    for odd in ["main", "refs/heads/main/", "refs/heads/main2", "refs/heads/Main", "refs/tags/main", "", "+refs/heads/main", " refs/heads/main"] {
+        assert_eq!(auth.permits_ref(odd).unwrap_err().code, "gate.out_of_scope", "{odd:?}");
+    }
+}
+
+#[test]
+fn only_an_ended_change_that_never_landed_is_withdrawn() {
+    let open = approved();
+    assert_eq!(withdraw(&open.c).unwrap_err().code, "gate.out_of_scope");
+    let landed = open.clone().authorized().done(Effect::PushTarget, json!({})).landed();
+    assert!(withdraw(&landed.c).is_err());
+    assert!(withdraw(&landed.closed(Ending::Failed).c).is_err(), "what landed is undone by a new change");
+    assert!(withdraw(&open.closed(Ending::Expired).c).is_ok());
+}
+
+#[test]
+fn a_rebase_keeps_the_approval_as_long_as_the_files_are_the_same() {
+    let s = approved().then(Body::Rebased { base: "b1".into() });
+    assert!(World::of(&Given::prompted()).ask(&s.c).is_ok());
+}
+
+/// `Probe::<T>::CLONE` is true exactly where `T: Clone` (an inherent constant hides a trait's).
+struct Probe<T>(std::marker::PhantomData<T>);
+trait Absent {
+    const CLONE: bool = false;
+    const DESERIALIZE: bool = false;
+    const DEFAULT: bool = false;
+}
+impl<T> Absent for Probe<T> {}
+impl<T: Clone> Probe<T> {
+    const CLONE: bool = true;
+}
+impl<T: serde::de::DeserializeOwned> Probe<T> {
+    const DESERIALIZE: bool = true;
+}
+impl<T: Default> Probe<T> {
+    const DEFAULT: bool = true;
+}
+
+#[test]
+fn an_authorization_cannot_be_copied_or_read_from_anywhere() {
+    assert!(Probe::<Digest>::CLONE && Probe::<Digest>::DESERIALIZE && Probe::<String>::DEFAULT, "the probe sees what there is");
+    assert!(!Probe::<Authorization>::CLONE);
+    assert!(!Probe::<Authorization>::DESERIALIZE);
+    assert!(!Probe::<Authorization>::DEFAULT);
+}
