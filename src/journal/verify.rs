@@ -120,7 +120,7 @@ pub async fn verify_file(
         return Err(Problem::new(
             "audit.no_journal",
             "There is no journal at that place.",
-            "Name the state directory with --state, or the configuration with --config.",
+            "Name the configuration with --config; the journal lies in its state_dir once the daemon has run.",
         ));
     }
     let pool =
