@@ -1,4 +1,7 @@
 //! One integration binary. Tests read as: given a world, act, see what each person saw.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs, reason = "tests")]
 
+mod architecture;
+mod errors;
 mod replay;
+mod sources;
