@@ -4,5 +4,6 @@
 mod docs;
 mod replay;
 
+mod people;
 mod scenarios;
 mod world;
