@@ -5,6 +5,7 @@ mod architecture;
 mod docs;
 mod engines;
 mod errors;
+mod people;
 mod replay;
 mod scenarios;
 mod sources;
