@@ -368,7 +368,7 @@ impl World {
                 "crash": "checkout runs reg.example/checkout:1.9.2 from the start, which exits with code 1",
                 "lost race": "POST {control.git}/race {\"repo\":\"acme/shop\",\"branch\":\"main\",\"path\":\"other.txt\",\"content\":\"x\"}",
                 "protected branch": "POST {control.git}/protect {\"repo\":\"acme/shop\",\"branch\":\"main\",\"protected\":true}",
-                "engine paused": "POST {control.cluster}/engine {\"engine\":\"argo\",\"action\":\"pause\"} (or flux, resume, restart)",
+                "engine paused": "POST {control.cluster}/engine {\"engine\":\"argocd\",\"action\":\"pause\"} (or flux, resume, restart)",
                 "outage": "POST {control.bot}/down, later /up; also of control.forge and control.git",
             },
         })
