@@ -10,7 +10,8 @@ use countersign_core::{Problem, Result};
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::server::control::{NAMESPACE, Request, call, vote_text};
+use crate::pipeline::{ControlRequest as Request, vote_text};
+use crate::server::control::{NAMESPACE, call};
 
 /// `approve` and `reject`.
 #[derive(Debug, Args)]

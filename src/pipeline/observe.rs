@@ -12,7 +12,7 @@ use futures::{Stream, StreamExt};
 use serde_json::Value;
 use tokio::sync::broadcast;
 
-use super::plan::key_of;
+use super::effect::key_of;
 use super::{ACTOR, Pipeline};
 
 /// Commits by others that are looked at, at the most.
