@@ -350,10 +350,16 @@ impl World {
             "people": {"jon": JON, "anna": ANNA, "max": MAX, "eve (on no list)": EVE},
             "ssh_key_of_anna": self.keys.anna_key,
             "control": {
-                "bot": format!("{} (GET chat?chat_id=1002; POST press {{\"chat_id\":1002,\"button\":\"Approve\"}}; POST say)", self.bot.control_url()),
-                "forge": self.forge.control_url(),
-                "git": self.git.control_url(),
+                "bot": format!("{}/sandbox", self.bot.control_url()),
+                "forge": format!("{}/sandbox", self.forge.control_url()),
+                "git": format!("{}/sandbox", self.git.control_url()),
                 "cluster": format!("{}/sandbox", self.cluster.url()),
+            },
+            "people_do": {
+                "read a chat": format!("GET {{control.bot}}/chats/{ANNA}?contains=TEXT&timeout_s=10"),
+                "press a button": format!("POST {{control.bot}}/press {}", json!({"chat_id": ANNA, "button": "Approve"})),
+                "write to the bot": format!("POST {{control.bot}}/say {}", json!({"user_id": ANNA, "text": "/stop"})),
+                "merge a pull request": format!("POST {{control.forge}}/merge {}", json!({"repo": REPO, "number": 1, "as": "anna"})),
             },
             "targets": [format!("{CLUSTER}/shop/Deployment/checkout"), format!("{CLUSTER}/shop/Deployment/payments")],
             "scenarios": {
@@ -361,8 +367,9 @@ impl World {
                 "degraded": "set_image checkout reg.example/checkout:missing (never gets ready)",
                 "crash": "checkout runs reg.example/checkout:1.9.2 from the start, which exits with code 1",
                 "lost race": "POST {control.git}/race {\"repo\":\"acme/shop\",\"branch\":\"main\",\"path\":\"other.txt\",\"content\":\"x\"}",
-                "protected branch": "POST {control.forge}/protect",
-                "engine paused": "POST {control.cluster}/pause",
+                "protected branch": "POST {control.git}/protect {\"repo\":\"acme/shop\",\"branch\":\"main\",\"protected\":true}",
+                "engine paused": "POST {control.cluster}/engine {\"engine\":\"argocd\",\"action\":\"pause\"} (or flux, resume, restart)",
+                "outage": "POST {control.bot}/down, later /up; also of control.forge and control.git",
             },
         })
     }
