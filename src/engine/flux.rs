@@ -37,7 +37,8 @@ pub fn delivery_state(standing: Standing<'_>) -> DeliveryState {
         // Helm removes what a new version of the release no longer holds.
         _ => true,
     };
-    DeliveryState { automatic: suspended.is_none(), prune, suspended, window: None, notes }
+    // Flux never waits for a person to sync; what keeps it from reconciling is named on its own.
+    DeliveryState { automatic: true, prune, suspended, window: None, notes }
 }
 
 /// Marks on the live object that make kustomize-controller leave it alone, also where Git does not

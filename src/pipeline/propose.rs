@@ -363,14 +363,12 @@ fn several_owners(args: &OperateArgs, owners: &[countersign_core::model::OwnerRe
 fn stands_between(plan: &Plan) -> Vec<String> {
     let mut out = Vec::new();
     if let Some(s) = &plan.state.suspended {
-        out.push(format!("{s} is suspended: the commit is applied only after a person resumes it."));
-    }
-    if !plan.state.automatic {
-        out.push(format!("{} does not sync by itself: after the commit a person must sync it.", plan.owner));
+        out.push(format!("{s}: until a person changes that, the commit is not applied."));
     }
     if let Some(w) = &plan.state.window {
         out.push(format!("A sync window holds syncs back now: {w}."));
     }
+    out.extend(plan.state.notes.iter().map(|n| format!("{}: {n}.", plan.owner)));
     out
 }
 

@@ -21,6 +21,8 @@ pub struct App {
     pub name: &'static str,
     pub file: &'static str,
     pub owner: &'static str,
+    /// The owner as cards name it.
+    pub carded: &'static str,
     /// Image at first, in every world of [`quick`].
     pub old: &'static str,
     /// Another one that gets ready.
@@ -33,6 +35,7 @@ pub const CHECKOUT: App = App {
     name: "checkout",
     file: "apps/checkout/deploy.yaml",
     owner: "Argo CD Application argocd/shop-prod",
+    carded: "Owner: Argo CD shop-prod",
     old: "reg.example/checkout:1.9.0",
     new: "reg.example/checkout:1.9.1",
     missing: "reg.example/checkout:missing",
@@ -42,10 +45,19 @@ pub const PAYMENTS: App = App {
     name: "payments",
     file: "apps/payments/deploy.yaml",
     owner: "Flux Kustomization flux-system/payments",
+    carded: "Owner: Flux payments",
     old: "reg.example/payments:2.0.0",
     new: "reg.example/payments:2.1.0",
     missing: "reg.example/payments:missing",
 };
+
+impl App {
+    /// The change from the old image to another one, as cards show it.
+    pub fn arrow(self, image: &str) -> String {
+        let tag = |i: &str| i.rsplit(':').next().unwrap().to_owned();
+        format!("{} → {}", tag(self.old), tag(image))
+    }
+}
 
 /// The same test for Argo CD and for Flux.
 macro_rules! on_both_engines {

@@ -1,7 +1,7 @@
 //! Commit messages and pull requests.
 
 use super::card::CardFacts;
-use super::escape::{escape_lines, escape_name, escape_visible, shorten};
+use super::escape::{escape_name, escape_visible, shorten};
 use super::field::{label, sides, what_short};
 use crate::model::LeafChange;
 
@@ -167,7 +167,7 @@ fn cell(s: &str) -> String {
     shorten(&escape_visible(s), 300).replace('`', "'").replace('|', "/")
 }
 
-/// A fence longer than any run of backticks inside.
+/// A fence longer than any run of backticks inside. What goes in is escaped already.
 fn fence(language: &str, body: &str) -> String {
     let (mut longest, mut run) = (0usize, 0usize);
     for c in body.chars() {
@@ -175,5 +175,5 @@ fn fence(language: &str, body: &str) -> String {
         longest = longest.max(run);
     }
     let ticks = "`".repeat(longest.max(2) + 1);
-    format!("{ticks}{language}\n{}\n{ticks}\n", escape_lines(body))
+    format!("{ticks}{language}\n{body}\n{ticks}\n")
 }

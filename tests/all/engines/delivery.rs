@@ -22,8 +22,8 @@ async fn a_direct_push_is_the_one_commit_that_becomes_healthy(app: App) {
     let asked = s.operate(vec![set_image(app.name, app.new)]).await;
     assert_eq!(text(&asked, "state"), "awaiting_approval", "{asked:#}");
     assert_eq!(text(&asked["next"], "tool"), "change");
-    let card = s.sees(ANNA, app.owner).await;
-    for fact in [app.old, app.new, "prod-eu", app.file] {
+    let card = s.sees(ANNA, app.carded).await;
+    for fact in [app.arrow(app.new).as_str(), app.name, "prod-eu", app.file, "Direct push to main"] {
         assert!(card.text.contains(fact), "the card shows {fact}: {}", card.text);
     }
     assert!(s.world.bot.chat(JON).is_empty(), "Jon is on no list of the rule");
@@ -49,7 +49,7 @@ async fn a_direct_push_is_the_one_commit_that_becomes_healthy(app: App) {
 async fn our_merge_follows_the_approval(app: App) {
     let mut s = Stage::new(quick(policy("prompted", "merge_after_approval", 1))).await;
     let change = s.propose(set_image(app.name, app.new)).await;
-    s.sees(ANNA, app.owner).await;
+    s.sees(ANNA, app.carded).await;
     assert!(s.world.forge.pulls(REPO).is_empty(), "nothing at the forge before a yes");
     assert_eq!(s.world.git.repos().branches(REPO).unwrap().len(), 1);
     s.press(ANNA, "Approve").await;
@@ -62,7 +62,7 @@ async fn our_merge_follows_the_approval(app: App) {
     assert_eq!(text(&end, "commit"), merged.commit, "the merge result is what was watched");
     assert_eq!(merged.commit, s.world.tip());
     assert!(text(&end, "pull_request").ends_with(&format!("/{}", pull.number)));
-    assert!(pull.body.as_ref().is_some_and(|b| b.contains(&change) && b.contains(app.new)), "{:?}", pull.body);
+    assert!(pull.body.as_ref().is_some_and(|b| b.contains(&change) && b.contains(&app.arrow(app.new))), "{:?}", pull.body);
     assert_eq!(s.world.live_image(app.name).as_deref(), Some(app.new));
     s.sees(ANNA, "HEALTHY").await;
     s.end().await;
@@ -250,7 +250,7 @@ async fn standard_level_asks_nobody_and_tells_people(app: App) {
     assert!(commit.message.contains("Countersign-Approved-By: policy"), "{}", commit.message);
     for person in [ANNA, MAX] {
         let told = s.sees(person, "HEALTHY").await;
-        assert!(told.text.contains(app.new), "{}", told.text);
+        assert!(told.text.contains(&app.arrow(app.new)) && told.text.contains(app.owner), "{}", told.text);
         assert!(s.world.bot.chat(person).iter().all(|m| m.buttons.is_empty()), "nobody is asked");
     }
     s.end().await;

@@ -153,8 +153,8 @@ async fn several_edits_are_one_commit(app: App) {
     ];
     let asked = s.operate(edits).await;
     assert_eq!(asked["fields"].as_array().map(Vec::len), Some(3), "{asked:#}");
-    let card = s.sees(ANNA, app.new).await;
-    assert!(card.text.contains("warn") && card.text.contains('3'), "one card with all of it: {}", card.text);
+    let card = s.sees(ANNA, &app.arrow(app.new)).await;
+    assert!(card.text.contains("info → warn") && card.text.contains("2 → 3"), "one card with all of it: {}", card.text);
     s.press(ANNA, "Approve").await;
     let end = s.until(text(&asked, "change"), &["healthy", "failed", "timed_out"]).await;
     assert_eq!(text(&end, "state"), "healthy", "{end:#}");

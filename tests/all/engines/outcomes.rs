@@ -1,16 +1,17 @@
 //! What becomes of a commit: healthy is in `delivery`; here is everything else.
 
-use countersign::sandbox::cluster::Engine;
+use countersign::sandbox::cluster::{Behaviour, Engine};
 use countersign::sandbox::world::{ANNA, MAX, WorldOptions, policy};
 use serde_json::{Value, json};
 
-use super::{App, CHECKOUT, on_both_engines, quick, refusal, story};
+use super::{App, CHECKOUT, on_both_engines, quick, refusal};
 use crate::world::{Stage, set_image, target, text};
 
 on_both_engines!(
     a_sync_that_the_api_refuses_fails_with_the_engines_words,
     a_degraded_rollout_fails_and_its_revert_is_a_change_of_its_own,
     an_engine_that_stands_still_is_timed_out,
+    a_late_success_takes_the_offered_revert_back,
     a_later_commit_of_a_person_supersedes,
     a_later_commit_elsewhere_does_not_disturb,
     a_rollback_puts_every_byte_back,
@@ -19,6 +20,21 @@ on_both_engines!(
 
 fn engine(app: App) -> Engine {
     if app.name == CHECKOUT.name { Engine::Argocd } else { Engine::Flux }
+}
+
+impl Stage {
+    /// The revert that the answer about a failed change leads to.
+    async fn offered_revert(&mut self, change: &str) -> String {
+        let end = tokio::time::Instant::now() + crate::world::PATIENCE;
+        loop {
+            let now = self.call("change", json!({"change": change})).await;
+            if text(&now["next"], "tool") == "change" {
+                return text(&now["next"]["args"], "change").to_owned();
+            }
+            assert!(tokio::time::Instant::now() < end, "no revert is offered: {now:#}");
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    }
 }
 
 async fn a_sync_that_the_api_refuses_fails_with_the_engines_words(app: App) {
@@ -49,13 +65,7 @@ async fn a_degraded_rollout_fails_and_its_revert_is_a_change_of_its_own(app: App
     assert_eq!(text(&end["problem"], "code"), "change.failed");
     s.sees(ANNA, "FAILED").await;
     // The agent is led to the revert.
-    let revert = loop {
-        let now = s.call("change", json!({"change": change, "wait_s": 1})).await;
-        if text(&now["next"], "tool") == "change" {
-            break text(&now["next"]["args"], "change").to_owned();
-        }
-        assert!(!story(&now).contains("no revert"), "{now:#}");
-    };
+    let revert = s.offered_revert(&change).await;
     assert_ne!(revert, change);
     let offered = s.until(&revert, &["awaiting_approval"]).await;
     assert!(text(&offered, "diff").contains(&format!("+          image: {}", app.old)), "{offered:#}");
@@ -83,17 +93,28 @@ async fn an_engine_that_stands_still_is_timed_out(app: App) {
     assert_eq!(s.world.live_image(app.name).as_deref(), Some(app.old));
     s.sees(ANNA, "FAILED").await;
     s.sees(MAX, "FAILED").await;
-    // The engine wakes up: the revert that was offered is taken back, for nothing needs undoing.
-    let offered = loop {
-        let now = s.call("change", json!({"change": change, "wait_s": 1})).await;
-        if text(&now["next"], "tool") == "change" {
-            break text(&now["next"]["args"], "change").to_owned();
-        }
-    };
+    let offered = s.offered_revert(&change).await;
+    s.until(&offered, &["awaiting_approval"]).await;
     s.world.cluster.pause_engine(engine(app), false);
-    super::eventually("the new image", || s.world.live_image(app.name).as_deref() == Some(app.new)).await;
-    let withdrawn = s.until(&offered, &["cancelled", "stale", "expired"]).await;
+    s.end().await;
+}
+
+async fn a_late_success_takes_the_offered_revert_back(app: App) {
+    let mut s = Stage::new(quick(policy("prompted", "direct", 1))).await;
+    let (change, end) = s.approved_image(app, app.missing, &["failed", "healthy", "timed_out"]).await;
+    assert_eq!(text(&end, "state"), "failed", "{end:#}");
+    let offered = s.offered_revert(&change).await;
+    let card = s.world.bot.wait_for(ANNA, crate::world::PATIENCE, |m| m.text.contains("Undoes") && m.button("Approve").is_some()).await;
+    assert!(card.is_some());
+    // Somebody pushes the image that was missing.
+    s.world.cluster.set_image_behaviour(app.missing, Behaviour::Ready);
+    let withdrawn = s.until(&offered, &["cancelled", "stale", "expired", "healthy"]).await;
     assert_eq!(text(&withdrawn, "state"), "cancelled", "{withdrawn:#}");
+    let settled = s.sees(ANNA, "CANCELLED").await;
+    assert!(settled.buttons.is_empty() && settled.text.contains("healthy after all"), "{}", settled.text);
+    assert_eq!(s.world.live_image(app.name).as_deref(), Some(app.missing));
+    let now = s.call("change", json!({"change": change})).await;
+    assert!(now.get("next").is_none(), "nothing is left to undo: {now:#}");
     s.end().await;
 }
 

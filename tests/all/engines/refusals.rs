@@ -82,23 +82,30 @@ async fn policy_denies_by_default(app: App) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_feeds_a_second_application_is_refused_naming_it() {
-    let mut s = Stage::new(quick(policy("standard", "direct", 1))).await;
-    let mut copy = application("shop-copy", &s.world.git.repo_url(REPO), "apps/checkout");
+    let web = deployment("web", "reg.example/web:1", 1).replace("  namespace: shop\n", "");
+    let files = vec![("apps/web/deploy.yaml".into(), web)];
+    let mut s = Stage::new(WorldOptions { files, ..quick(policy("standard", "direct", 1)) }).await;
+    let url = s.world.git.repo_url(REPO);
+    s.world.cluster.apply(&application("web", &url, "apps/web")).unwrap();
+    eventually("web", || s.world.live_image("web").is_some()).await;
+    let tip = s.world.tip();
+    let alone = s.plan(vec![set_image("web", "reg.example/web:2")]).await;
+    assert_eq!(text(&alone, "outcome"), "planned", "{alone:#}");
+    let mut copy = application("web-copy", &url, "apps/web");
     copy["spec"]["destination"]["namespace"] = json!("shop-copy");
     s.world.cluster.apply(&copy).unwrap();
-    let tip = s.world.tip();
     // The daemon hears of it by its watch.
     let end = tokio::time::Instant::now() + crate::world::PATIENCE;
     let said = loop {
-        let plan = s.plan(vec![set_image("checkout", CHECKOUT.new)]).await;
+        let plan = s.plan(vec![set_image("web", "reg.example/web:2")]).await;
         if text(&plan, "outcome") == "refused" {
             break plan;
         }
         assert!(tokio::time::Instant::now() < end, "{plan:#}");
     };
     assert_eq!(text(&said["problem"], "code"), "source.shared", "{said:#}");
-    assert!(refusal(&said).contains("Argo CD Application argocd/shop-copy"), "{said:#}");
-    let real = s.operate(vec![set_image("checkout", CHECKOUT.new)]).await;
+    assert!(refusal(&said).contains("Argo CD Application argocd/web-copy"), "{said:#}");
+    let real = s.operate(vec![set_image("web", "reg.example/web:2")]).await;
     assert_eq!(text(&real["problem"], "code"), "source.shared", "{real:#}");
     assert_eq!(s.world.tip(), tip);
     s.end().await;
@@ -158,7 +165,7 @@ async fn a_repository_that_is_not_configured_is_never_written() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_does_not_go_into_git_in_the_clear() {
-    let mut s = Stage::new(WorldOptions { ..quick(policy("standard", "direct", 1)) }).await;
+    let mut s = Stage::new(quick(policy("standard", "direct", 1))).await;
     let edit = json!({"target": target("checkout"), "set_env": {"container": "app", "name": "DB_PASSWORD", "value": "hunter2-and-more"}});
     let said = refused(&mut s, edit, "secret.in_change").await;
     assert!(!said.contains("hunter2"), "{said}");

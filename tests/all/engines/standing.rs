@@ -14,9 +14,9 @@ async fn a_suspended_kustomization_is_told_and_waited_for() {
     let mut s = Stage::new(quick(policy("prompted", "direct", 1))).await;
     s.kubectl(KUSTOMIZE, "Kustomization", "flux-system", "payments", |k| k["spec"]["suspend"] = json!(true));
     let asked = s.operate(vec![set_image("payments", PAYMENTS.new)]).await;
-    assert!(notes(&asked).contains("suspended"), "{asked:#}");
-    let card = s.sees(ANNA, PAYMENTS.new).await;
-    assert!(card.text.contains("suspended"), "people are told too: {}", card.text);
+    assert!(notes(&asked).contains("flux-system/payments is suspended: until a person changes that"), "{asked:#}");
+    let card = s.sees(ANNA, "SUSPENDED: Kustomization flux-system/payments is suspended").await;
+    assert!(card.text.contains("auto-sync on"), "nobody has to sync by hand: {}", card.text);
     s.press(ANNA, "Approve").await;
     let change = text(&asked, "change").to_owned();
     loop {
@@ -40,9 +40,8 @@ async fn an_application_without_auto_sync_is_told_and_waited_for() {
         a["spec"].as_object_mut().unwrap().remove("syncPolicy");
     });
     let asked = s.operate(vec![set_image("checkout", CHECKOUT.new)]).await;
-    assert!(notes(&asked).contains("a person must sync it"), "{asked:#}");
-    let card = s.sees(ANNA, CHECKOUT.new).await;
-    assert!(card.text.contains("sync"), "{}", card.text);
+    assert!(notes(&asked).contains("a person has to sync it"), "{asked:#}");
+    s.sees(ANNA, "auto-sync off: someone must sync").await;
     s.press(ANNA, "Approve").await;
     let change = text(&asked, "change").to_owned();
     let waiting = loop {

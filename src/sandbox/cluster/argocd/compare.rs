@@ -317,7 +317,9 @@ impl App {
     fn write(&self, level: Level, comparison: &Comparison) {
         let now = self.shared.clock().stamp();
         self.edit(|app| {
-            if level != Level::Live {
+            // Only the request that was there at the start is taken off: one that came meanwhile is still to be met
+            // (argo-cd: controller/appcontroller.go, persistAppStatus patches from the original annotations).
+            if matches!(level, Level::Normal | Level::Hard) {
                 remove(app, &["metadata", "annotations", REFRESH]);
             }
             let unchanged_error = comparison.source_type.is_none()
