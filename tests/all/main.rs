@@ -6,4 +6,5 @@ mod replay;
 
 mod people;
 mod scenarios;
+mod trouble;
 mod world;
