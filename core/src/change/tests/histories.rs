@@ -99,6 +99,9 @@ fn sound(c: &Change, now: i64, stopped: bool, step: &Step) {
             assert!(*at > now, "a wait until {at} at {now} would spin");
         }
         Step::Wait(_, at) => assert!(*at > now, "a wait until {at} at {now} would spin"),
+        Step::WithdrawRevert => {
+            assert!(c.end.is_some() && c.seen.as_ref().is_some_and(|s| s.verdict == "healthy"));
+        }
         Step::PrepareRevert => {
             assert!(!stopped && c.end.is_some());
             assert!(c.revert.is_none() && c.proposal.reverts.is_none());
@@ -155,7 +158,7 @@ proptest! {
                 Step::Authorize if *luck >= 90 => vec![closed(Ending::Stale)],
                 Step::Authorize => vec![authorized(&s.c)],
                 Step::Close(ending, say) => vec![Body::Closed { ending, say }],
-                Step::PrepareRevert => vec![Body::RevertPrepared { change: id() }],
+                Step::PrepareRevert | Step::WithdrawRevert => vec![Body::RevertPrepared { change: id() }],
                 Step::PollMerge(_) | Step::PollCommit(_) if *luck >= 50 => vec![landed()],
                 Step::Observe(_) if *luck >= 20 => vec![observed(["healthy", "failed", "superseded", "waiting"][usize::from(*luck) % 4])],
                 Step::Wait(crate::change::WaitFor::Approval, _) if *luck >= 30 => {
