@@ -81,7 +81,8 @@ impl Pipeline {
 
     /// A problem that will not go away ends the change; any other is tried again shortly.
     pub(super) async fn stale_or_later(&self, change: &Change, problem: Problem) -> Result<()> {
-        if problem.code == "gate.stale" || problem.retry == countersign_core::Retry::Never {
+        // Without its branch a change has no place any more; it must not be made again.
+        if matches!(problem.code.as_ref(), "gate.stale" | "git.branch_missing") || problem.retry == countersign_core::Retry::Never {
             return self.close(change, Ending::Stale, problem.message).await;
         }
         if self.clock.now_ms() >= change.sealed.expires_at * 1000 {

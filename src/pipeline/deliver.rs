@@ -228,6 +228,10 @@ impl Pipeline {
                 return self.close(change, Ending::Stale, say).await;
             }
         }
+        if lost_merge(change) {
+            let body = Body::Landed { commit, via: "merge".into() };
+            return self.journal.append(self.clock.now_ms(), change.id, ACTOR, vec![body]).await;
+        }
         let login = pull.merged_by.clone().unwrap_or_default();
         let config = self.config.load();
         let person = config.people.iter().find(|p| p.spec.forge.as_deref() == Some(login.as_str())).map(|p| p.name.clone());
@@ -272,6 +276,12 @@ impl Pipeline {
         let body = Body::Landed { commit: tip, via: "found".into() };
         self.journal.append(self.clock.now_ms(), change.id, ACTOR, vec![body]).await
     }
+}
+
+/// Whether our own merge was sent and its answer lost: then the merge that is found is ours.
+fn lost_merge(change: &Change) -> bool {
+    let failed = change.effect(&Effect::Merge).and_then(|s| s.problem.as_ref());
+    failed.is_some_and(|p| p.code == "forge.unknown_outcome")
 }
 
 fn base_branch(change: &Change) -> &str {
