@@ -7,7 +7,7 @@ use countersign_core::model::{Body, Ending};
 use countersign_core::{Problem, Result, message};
 use serde_json::{Value, json};
 
-use super::{ACTOR, Pipeline, RepoHandle};
+use super::{ACTOR, Pipeline, RepoHandle, fault};
 use crate::git::{CommitRequest, FileChange, Identity};
 use crate::journal::Entry;
 
@@ -66,6 +66,7 @@ impl Pipeline {
                 };
                 let n = change.n;
                 let id = change.id;
+                fault::point("before_authorized");
                 self.journal
                     .transact(self.clock.now_ms(), &[], |view| {
                         if view.stopped.is_some() || view.changes.get(&id).is_none_or(|c| c.n != n) {
@@ -73,7 +74,9 @@ impl Pipeline {
                         }
                         Ok(((), vec![Entry::of(id, ACTOR, body)]))
                     })
-                    .await
+                    .await?;
+                fault::point("after_authorized");
+                Ok(())
             }
             Err(problem) => self.stale_or_later(change, problem).await,
         }

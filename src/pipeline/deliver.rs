@@ -7,7 +7,7 @@ use countersign_core::{Problem, Result, message};
 use serde_json::{Value, json};
 
 use super::commit::commit_and_base;
-use super::{ACTOR, Pipeline};
+use super::{ACTOR, Pipeline, fault};
 use crate::cluster::Hinted;
 use crate::forge::{Merge, NewPull, Pull, PullState};
 
@@ -44,6 +44,7 @@ impl Pipeline {
     /// what cannot be asked (a message) is sent again.
     pub(super) async fn recover(&self, change: &Change, effect: Effect) -> Result<()> {
         let facts = change.effect(&effect).map(|s| s.facts.clone()).unwrap_or_default();
+        fault::point("before_recovery");
         let outcome = match &effect {
             Effect::PushTarget => self.recover_push(change, &facts, &change.sealed.git_ref).await,
             Effect::PushBranch => self.recover_push(change, &facts, &format!("refs/heads/{}", change.branch())).await,
@@ -66,7 +67,11 @@ impl Pipeline {
                 tokio::time::sleep(std::time::Duration::from_secs(2)).await;
                 Ok(())
             }
-            outcome => self.settle_effect(change.id, effect, outcome).await,
+            outcome => {
+                self.settle_effect(change.id, effect, outcome).await?;
+                fault::point("after_recovery");
+                Ok(())
+            }
         }
     }
 
