@@ -1,11 +1,12 @@
 """aiogram (PyPI) parses every message that Countersign sends, and every answer and update that it gets.
 
-A proxy between Countersign and the sandbox's Bot API keeps both sides of each call. A change is asked for and
-approved, another rejected; a person asks for status, stops, and the command line resumes. Then aiogram's own types
+A proxy between Countersign and the sandbox's Bot API keeps both sides of each call. One change is
+rejected, one approved; a person stops everything in the chat, and the command line resumes. Then aiogram's own types
 must take every request and every answer. Prints one line; exit code 1 with the reason when something does not hold.
 """
 
 import asyncio
+import email
 import json
 import subprocess
 from collections import Counter
@@ -24,6 +25,16 @@ METHODS = {name.lower(): getattr(aiogram.methods, name) for name in aiogram.meth
 calls = []
 
 
+def form_fields(content_type, body):
+    """The fields of a multipart body; a file as its name."""
+    whole = email.message_from_bytes(b"content-type: " + content_type.encode() + b"\r\n\r\n" + body)
+    fields = {}
+    for part in whole.get_payload():
+        name = part.get_param("name", header="content-disposition")
+        fields[name] = part.get_filename() or part.get_payload(decode=True).decode()
+    return fields
+
+
 async def forward(request):
     """Passes a call on and keeps it."""
     body = await request.read()
@@ -32,8 +43,7 @@ async def forward(request):
     if request.content_type == "application/json" and body:
         fields = json.loads(body)
     elif request.content_type == "multipart/form-data":
-        form = await request.post()
-        fields = {k: v if isinstance(v, str) else f"attach://{v.filename}" for k, v in form.items()}
+        fields = form_fields(request.headers["content-type"], body)
     async with ClientSession(timeout=ClientTimeout(total=120)) as http:
         async with http.request(request.method, WORLD["bot_api_url"] + request.path_qs, data=body, headers=headers) as got:
             content = await got.read()
@@ -42,7 +52,7 @@ async def forward(request):
 
 
 def take(method, fields, status, content):
-    """Both sides of one call through aiogram's types, which forbid nothing silently: what is sent must come back."""
+    """Both sides of one call through aiogram's types; a parameter that is not of the method is refused."""
     kind = METHODS[method.lower()]
     decoded = {k: json.loads(v) if isinstance(v, str) and v[:1] in "[{" and k not in ("text", "caption") else v for k, v in fields.items()}
     for name in decoded:
@@ -72,13 +82,22 @@ async def story(url):
             if now["outcome"] != "waiting":
                 break
         assert now["outcome"] == "healthy", now
-    for words in ("/start", "/pending", "/status", "/help", "what is this?", "/stop a test"):
-        control("bot", "say", {"user_id": ANNA, "text": words})
-    await asyncio.sleep(2)
+    for words in ("what is this?", "/stop@countersign_sandbox_bot it burns"):
+        await asyncio.to_thread(control, "bot", "say", {"user_id": ANNA, "text": words})
+    await until_stopped()
     resume = [PROGRAM, "resume", "--config", CONFIG, "--key", WORLD["ssh_key_of_anna"], "the test goes on"]
     done = await asyncio.to_thread(subprocess.run, resume, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done
-    await asyncio.sleep(1)
+
+
+async def until_stopped():
+    """Until the daemon says that the stop is on."""
+    for _ in range(PATIENCE * 5):
+        status = await asyncio.to_thread(subprocess.run, [PROGRAM, "status", "--config", CONFIG], capture_output=True, text=True)
+        if "stop" in status.stdout.lower():
+            return
+        await asyncio.sleep(0.2)
+    raise AssertionError(f"not stopped: {status.stdout}")
 
 
 async def main():

@@ -33,7 +33,7 @@ async def main(node, packages):
     pulls = control("forge", "pulls?repo=acme/shop")
     number = max(p["number"] for p in pulls)
     person = secrets.token_hex(20)
-    control("forge", "users", {"login": "carol", "token": person, "kind": "user", "can_write": True})
+    control("forge", "users", {"login": "carol", "token": person, "kind": "User", "can_write": True})
     control("forge", "commit", {"repo": "acme/shop", "branch": "scale-web", "path": "web.txt", "content": "2\n"})
     bot = (Path(CONFIG).parent / "keys/forge-token").read_text().strip()
     script = Path(__file__).with_name("octokit.mjs")

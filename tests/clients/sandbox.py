@@ -83,14 +83,21 @@ async def daemon():
 
 
 def end_daemon():
-    """Ends the daemon that a bridge started: it outlives its clients on purpose."""
+    """Ends the daemon that a bridge started (it outlives its clients on purpose), and waits until it is gone."""
+    path = str(Path(CONFIG).parent / "state/control.sock")
     with socket.socket(socket.AF_UNIX) as line:
-        line.connect(str(Path(CONFIG).parent / "state/control.sock"))
+        line.connect(path)
         line.sendall(b'{"do":"shutdown"}\n')
         assert b"stopping" in line.recv(4096)
     end = time.monotonic() + PATIENCE
-    while (Path(CONFIG).parent / "state/control.sock").exists() and time.monotonic() < end:
+    while time.monotonic() < end:
+        try:
+            with socket.socket(socket.AF_UNIX) as line:
+                line.connect(path)
+        except OSError:
+            return
         time.sleep(0.05)
+    raise AssertionError("the daemon does not end")
 
 
 @contextlib.asynccontextmanager
