@@ -114,20 +114,29 @@ pub fn verify_rows(rows: &[Row], anchors: &[Anchor]) -> Report {
 pub async fn verify_file(
     path: &Path,
     check_head: impl Fn(&str, &str) -> Result<()>,
-    mut anchors: Vec<Anchor>,
+    anchors: Vec<Anchor>,
 ) -> Result<Report> {
     if !path.is_file() {
         return Err(Problem::new(
             "audit.no_journal",
             "There is no journal at that place.",
-            "Name the state directory with --state, or the configuration with --config.",
+            "Name the configuration with --config; the journal lies in its state_dir once the daemon has run.",
         ));
     }
     let pool =
         SqlitePoolOptions::new().max_connections(1).connect_with(options(path).read_only(true)).await.map_err(broken)?;
-    let read = read_all(&pool, &path.with_extension("head")).await;
+    let report = verify_pool(&pool, &path.with_extension("head"), check_head, anchors).await;
     pool.close().await;
-    let (rows, head, blobs) = read?;
+    report
+}
+
+pub(super) async fn verify_pool(
+    pool: &SqlitePool,
+    head_file: &Path,
+    check_head: impl Fn(&str, &str) -> Result<()>,
+    mut anchors: Vec<Anchor>,
+) -> Result<Report> {
+    let (rows, head) = read_together(pool, head_file).await?;
     let mut findings = Vec::new();
     let mut say = |what: &str| findings.push(Finding { seq: 0, what: what.to_owned() });
     match head.as_deref().map(|text| signed_head(text, check_head)) {
@@ -149,14 +158,8 @@ pub async fn verify_file(
     }
     let mut report = verify_rows(&rows, &anchors);
     report.findings.extend(findings);
-    report.findings.extend(blobs);
+    report.findings.extend(check_blobs(pool, &rows).await?);
     Ok(report)
-}
-
-async fn read_all(pool: &SqlitePool, head_file: &Path) -> Result<(Vec<Row>, Option<String>, Vec<Finding>)> {
-    let (rows, head) = read_together(pool, head_file).await?;
-    let blobs = check_blobs(pool, &rows).await?;
-    Ok((rows, head, blobs))
 }
 
 /// Rows and head of one moment, also while the daemon writes: the head stood still meanwhile.

@@ -12,6 +12,9 @@ use countersign::sandbox::world::{CLUSTER, World, WorldOptions};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+/// Worlds that run at the same time: more of them would only wait for each other on a small machine.
+static WORLDS: Semaphore = Semaphore::const_new(3);
+
 /// The world, the daemon in front of it, and an agent that is connected.
 pub struct Stage {
     pub world: World,
@@ -21,8 +24,10 @@ pub struct Stage {
     _turn: SemaphorePermit<'static>,
 }
 
-/// Worlds at once: more of them make each other late.
-static TURNS: Semaphore = Semaphore::const_new(3);
+/// A turn among the worlds, for tests that start one by hand.
+pub async fn turn() -> SemaphorePermit<'static> {
+    WORLDS.acquire().await.unwrap()
+}
 
 /// Longest wait for anything in a test.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -42,7 +47,7 @@ pub fn text<'v>(v: &'v Value, key: &str) -> &'v str {
 impl Stage {
     pub async fn new(options: WorldOptions) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let turn = TURNS.acquire().await.unwrap();
+        let turn = turn().await;
         let world = World::start(options).await.unwrap_or_else(|p| panic!("{p}"));
         let clock = Clock::real();
         let daemon = Self::daemon(&world, &clock).await;
@@ -64,9 +69,19 @@ impl Stage {
 
     /// Ends the daemon (not the world) and starts it again on the same state.
     pub async fn restart(&mut self) {
+        self.stop_daemon().await;
+        self.start_daemon().await;
+    }
+
+    /// Ends the daemon; the world goes on.
+    pub async fn stop_daemon(&mut self) {
         if let Some(d) = self.daemon.take() {
             d.stop().await;
         }
+    }
+
+    /// Starts the daemon on the state that is there, and connects the agent again.
+    pub async fn start_daemon(&mut self) {
         // The lock goes with the last worker that holds the pipeline.
         tokio::time::sleep(Duration::from_millis(300)).await;
         let daemon = Self::daemon(&self.world, &self.clock).await;
