@@ -19,6 +19,7 @@ missing=$(k get deployment nowhere -n shop 2>&1) && { echo "kubectl: a Deploymen
 has "a missing object" NotFound "$missing"
 
 # The watch must tell of a change that is made while it is open.
+: >"$scratch/watched"
 timeout 20 "$kubectl" --kubeconfig "$kubeconfig" --cache-dir "$scratch/kube-cache" get deployments -n shop --watch \
     -o jsonpath='{.metadata.name} {.metadata.annotations.watched}{"\n"}' >"$scratch/watched" 2>"$scratch/watch.err" &
 watch=$!

@@ -29,11 +29,14 @@ install() {
             (cd "$cache/clients-npm" && npm ci --no-audit --no-fund --loglevel=error >&2) &&
             cp "$here/package-lock.json" "$cache/clients-npm/.installed" || die "the npm packages did not install"
     fi
-    # kubectl of the system where there is one; else from its own Go module.
+    # kubectl of the system where there is one, else from its own Go module, else from the distribution.
     kubectl=$(command -v kubectl || true)
-    if [ -z "$kubectl" ]; then
-        "$root/tests/tools/build.sh" "$cache/bin" kubectl || die "kubectl is not here and was not built"
+    if [ -z "$kubectl" ] && command -v go >/dev/null; then
+        "$root/tests/tools/build.sh" "$cache/bin" kubectl || die "kubectl was not built"
         kubectl=$cache/bin/kubectl
+    elif [ -z "$kubectl" ]; then
+        { apt-get update -qq && apt-get install -y -qq --no-install-recommends kubernetes-client; } >/dev/null || die "kubectl is not here"
+        kubectl=$(command -v kubectl)
     fi
 }
 
