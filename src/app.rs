@@ -156,6 +156,12 @@ impl Daemon {
         let http_options = HttpOptions {
             hosts: config.bootstrap.http.allowed_hosts.clone(),
             origins: config.bootstrap.http.allowed_origins.clone(),
+            // Where no agent has a token, whoever is on this machine is the agent of stdio; never beyond loopback.
+            loopback_agent: if config.agents.iter().all(|a| a.spec.token_sha256.is_none()) {
+                config.bootstrap.stdio_agent.as_deref().and_then(|a| config.principal(a))
+            } else {
+                None
+            },
             ..HttpOptions::new(Arc::clone(&agents))
         };
         let kustomize = Kustomize::find(config.bootstrap.kustomize.as_deref());

@@ -214,6 +214,7 @@ impl Config {
         bootstrap.state_dir = base.join(&bootstrap.state_dir);
         bootstrap.policies = base.join(&bootstrap.policies);
         bootstrap.prompts = bootstrap.prompts.map(|p| base.join(p));
+        bootstrap.kustomize = bootstrap.kustomize.map(|p| base.join(p));
         bootstrap.resources = bootstrap.resources.iter().map(|p| base.join(p)).collect();
         let policies = PolicySet::parse(&read_policies(&bootstrap.policies)?)?;
         let mut config = Self {
@@ -287,6 +288,9 @@ impl Config {
             && !self.agents.iter().any(|a| a.name == *name)
         {
             return Err(bad(file, format!("stdio_agent {name} is no Agent")));
+        }
+        if self.channels.len() > 1 {
+            return Err(bad(file, "there is more than one Channel, and only one is used"));
         }
         let mut seen: BTreeMap<i64, &str> = BTreeMap::new();
         for p in &self.people {

@@ -34,7 +34,7 @@ pub async fn verify_config(config: &Config) -> Result<Report> {
     let mut anchors: Vec<Anchor> = Vec::new();
     for repo in &config.repositories {
         let dir = crate::app::mirror_dir(config, &repo.name);
-        for (commit, text) in crate::git::audit_trailers(&dir)? {
+        for (commit, text) in crate::git::audit_trailers(&dir, &public)? {
             let short: String = commit.chars().take(10).collect();
             anchors.extend(Anchor::parse(&format!("commit {short} in {}", repo.name), &text));
         }

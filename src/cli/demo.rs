@@ -214,7 +214,8 @@ fn ask(question: &str) -> Result<bool> {
 async fn stay(t: &Teller, world: &World, url: &str) {
     t.say("demo", "stays up. Connect your own MCP client:");
     println!("  HTTP   {url}   with the bearer token in {}", world.dir.join("keys/agent-token").display());
-    println!("  chat   {} (press buttons as Anna: POST press)", world.bot.control_url());
+    let press = json!({"chat_id": ANNA, "button": "Approve"});
+    println!("  chat   {}/sandbox/chats/{ANNA} is what Anna sees; she presses by POST {}/sandbox/press {press}", world.bot.control_url(), world.bot.control_url());
     println!("  kubectl --kubeconfig {} get deployments -A", world.dir.join("kubeconfig.yaml").display());
     println!("  countersign --config {} pending", world.config.display());
     println!("  countersign --config {} approve CHANGE --key {}", world.config.display(), world.keys.anna_key.display());

@@ -72,7 +72,7 @@ fn start_daemon(config: &Path, state: &Path) -> Result<()> {
         Problem::new(
             "daemon.start",
             format!("The daemon could not be started: {e}."),
-            "Start it by hand: countersign serve --http 127.0.0.1:8080 --config FILE.",
+            "Start it by hand: countersign serve --daemon --config FILE.",
         )
     };
     std::fs::create_dir_all(state).map_err(failed)?;

@@ -11,10 +11,11 @@ use super::history::trailers;
 const LIMIT: usize = 20_000;
 
 /// Commit ids with their `Countersign-Audit` trailer (`seq/hash`), from every ref of the mirror in
-/// `dir`. No mirror: nothing. Only commits signed by us count as anchors; who verifies checks that.
+/// `dir`. No mirror: nothing. Only commits signed with `public_key` count: a trailer is text that
+/// anybody who can push can write.
 ///
 /// Errors: `git.mirror`.
-pub fn audit_trailers(dir: &Path) -> Result<Vec<(String, String)>> {
+pub fn audit_trailers(dir: &Path, public_key: &str) -> Result<Vec<(String, String)>> {
     if !dir.exists() {
         return Ok(Vec::new());
     }
@@ -28,10 +29,19 @@ pub fn audit_trailers(dir: &Path) -> Result<Vec<(String, String)>> {
     let mut out = Vec::new();
     for id in walk.take(LIMIT).flatten() {
         let Ok(commit) = repo.find_commit(id) else { continue };
+        if !signed_by(&repo, id, public_key) {
+            continue;
+        }
         let message = String::from_utf8_lossy(commit.message_bytes()).into_owned();
         out.extend(trailers(&message, "Countersign-Audit").into_iter().map(|text| (id.to_string(), text)));
     }
     Ok(out)
+}
+
+fn signed_by(repo: &Repository, id: git2::Oid, public_key: &str) -> bool {
+    let Ok((signature, content)) = repo.extract_signature(&id, None) else { return false };
+    let Ok(signature) = std::str::from_utf8(&signature) else { return false };
+    super::verify(super::NAMESPACE_GIT, &content, signature, &[public_key]).is_ok()
 }
 
 /// The mirror in this folder, or in the one folder below it.

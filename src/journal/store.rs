@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, broadcast};
 
 use super::chain::{GENESIS, Row, VERSION, hash_row, kind_of};
 
-/// Signs the head of the journal; gets `seq` and hash, answers an armoured signature.
+/// Signs the head of the journal; gets `seq/hash`, one or two of them, answers an armoured signature.
 pub type SignHead = Arc<dyn Fn(&str) -> Result<String> + Send + Sync>;
 
 /// The last event.
@@ -96,14 +96,19 @@ struct Inner {
     view: View,
 }
 
-/// The journal. One process at a time (the daemon holds the state directory's lock).
-pub struct Journal {
-    writer: SqlitePool,
-    readers: SqlitePool,
-    inner: Mutex<Inner>,
+/// What a commit needs; it goes on even where its caller is gone.
+struct Writer {
+    pool: SqlitePool,
     news: broadcast::Sender<Option<ChangeId>>,
     head_file: std::path::PathBuf,
     sign: Option<SignHead>,
+}
+
+/// The journal. One process at a time (the daemon holds the state directory's lock).
+pub struct Journal {
+    writer: Arc<Writer>,
+    readers: SqlitePool,
+    inner: Arc<Mutex<Inner>>,
 }
 
 impl std::fmt::Debug for Journal {
@@ -202,12 +207,13 @@ impl Journal {
             .map_or_else(|| Head { seq: 0, hash: GENESIS.to_owned() }, |r| Head { seq: r.seq, hash: r.hash.clone() });
         let (news, _) = broadcast::channel(1024);
         let head_file = path.with_extension("head");
-        Ok(Self { writer, readers, inner: Mutex::new(Inner { head, view }), news, head_file, sign })
+        let writer = Arc::new(Writer { pool: writer, news, head_file, sign });
+        Ok(Self { writer, readers, inner: Arc::new(Mutex::new(Inner { head, view })) })
     }
 
     /// Told after every commit which change moved (`None`: something of the installation).
     pub fn subscribe(&self) -> broadcast::Receiver<Option<ChangeId>> {
-        self.news.subscribe()
+        self.writer.news.subscribe()
     }
 
     /// The last event.
@@ -226,53 +232,37 @@ impl Journal {
     }
 
     /// Decides on the current state and appends what was decided, all or nothing. `decide` runs
-    /// under the writer's lock: what it saw is what its events follow.
+    /// under the writer's lock: what it saw is what its events follow. A caller that goes away
+    /// meanwhile loses the answer only: events and state stay together.
     pub async fn transact<T>(
         &self,
         now: i64,
         blobs: &[(String, Vec<u8>)],
         decide: impl FnOnce(&View) -> Result<(T, Vec<Entry>)>,
     ) -> Result<T> {
-        let mut inner = self.inner.lock().await;
+        let mut inner = Arc::clone(&self.inner).lock_owned().await;
         let (out, entries) = decide(&inner.view)?;
         if entries.is_empty() {
             return Ok(out);
         }
-        let mut view = None;
+        let mut view = inner.view.clone();
         let mut head = inner.head.clone();
         let mut rows = Vec::with_capacity(entries.len());
         for entry in entries {
-            let base = view.get_or_insert_with(|| inner.view.clone());
-            let row = seal_row(entry, &head, base, now)?;
-            base.apply(&row.event()?)?;
+            let row = seal_row(entry, &head, &view, now)?;
+            view.apply(&row.event()?)?;
             head = Head { seq: row.seq, hash: row.hash.clone() };
             rows.push(row);
         }
-        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(broken)?;
-        for (oid, bytes) in blobs {
-            sqlx::query("INSERT OR IGNORE INTO blobs (oid, bytes) VALUES ($1, $2)")
-                .bind(oid)
-                .bind(bytes)
-                .execute(&mut *tx)
-                .await
-                .map_err(broken)?;
-        }
-        for row in &rows {
-            insert(&mut tx, row).await?;
-        }
-        tx.commit().await.map_err(broken)?;
-        if let Some(view) = view {
-            inner.view = view;
-        }
-        inner.head = head.clone();
-        self.write_head(&head);
-        drop(inner);
-        let moved: BTreeSet<Option<ChangeId>> =
-            rows.iter().map(|r| if r.change.is_empty() { None } else { r.change.parse().ok() }).collect();
-        for id in moved {
-            // Nobody listening is fine: the state is in the journal, news only wake.
-            let _ = self.news.send(id);
-        }
+        let (writer, blobs) = (Arc::clone(&self.writer), blobs.to_vec());
+        let commit = tokio::spawn(async move {
+            writer.commit(&inner.head, &head, &rows, &blobs).await?;
+            *inner = Inner { head, view };
+            drop(inner);
+            writer.tell(&rows);
+            Ok(())
+        });
+        commit.await.map_err(broken)??;
         Ok(out)
     }
 
@@ -299,20 +289,53 @@ impl Journal {
             .await
             .map_err(broken)
     }
+}
 
-    /// The signed head lies beside the journal: a cut tail or a rewritten chain no longer agrees
-    /// with it. A failure here is no reason to stop: the chain itself is already durable.
-    fn write_head(&self, head: &Head) {
-        let Some(sign) = &self.sign else { return };
-        let line = format!("{}/{}", head.seq, head.hash);
-        let written = sign(&line).and_then(|signature| {
-            let text = serde_json::json!({"head": line, "signature": signature}).to_string();
-            let tmp = self.head_file.with_extension("head.new");
-            std::fs::write(&tmp, text).and_then(|()| std::fs::rename(&tmp, &self.head_file)).map_err(broken)
-        });
-        if let Err(problem) = written {
+impl Writer {
+    async fn commit(&self, from: &Head, to: &Head, rows: &[Row], blobs: &[(String, Vec<u8>)]) -> Result<()> {
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(broken)?;
+        for (oid, bytes) in blobs {
+            sqlx::query("INSERT OR IGNORE INTO blobs (oid, bytes) VALUES ($1, $2)")
+                .bind(oid)
+                .bind(bytes)
+                .execute(&mut *tx)
+                .await
+                .map_err(broken)?;
+        }
+        for row in rows {
+            insert(&mut tx, row).await?;
+        }
+        self.write_head(&[from, to])?;
+        tx.commit().await.map_err(broken)?;
+        if let Err(problem) = self.write_head(&[to]) {
+            // The one before covers this commit too; only a cut of just this commit would not show.
             tracing::warn!(code = %problem.code, "the journal's head could not be signed");
         }
+        Ok(())
+    }
+
+    fn tell(&self, rows: &[Row]) {
+        let moved: BTreeSet<Option<ChangeId>> =
+            rows.iter().map(|r| if r.change.is_empty() { None } else { r.change.parse().ok() }).collect();
+        for id in moved {
+            // Nobody listening is fine: the state is in the journal, news only wake.
+            let _ = self.news.send(id);
+        }
+    }
+
+    /// The signed head lies beside the journal: a cut tail, an added one or a rewritten chain no
+    /// longer agrees with it. Around a commit it names the last event without and with it, so
+    /// that it fits whenever the process dies; after it, the last event alone.
+    fn write_head(&self, heads: &[&Head]) -> Result<()> {
+        use std::io::Write as _;
+        let Some(sign) = &self.sign else { return Ok(()) };
+        let line = heads.iter().map(|h| format!("{}/{}", h.seq, h.hash)).collect::<Vec<_>>().join(" ");
+        let signature = sign(&line)?;
+        let text = serde_json::json!({"head": line, "signature": signature}).to_string();
+        let tmp = self.head_file.with_extension("head.new");
+        let mut file = std::fs::File::create(&tmp).map_err(broken)?;
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(broken)?;
+        std::fs::rename(&tmp, &self.head_file).map_err(broken)
     }
 }
 

@@ -1,11 +1,12 @@
 //! Checks a journal offline: the chain, the signed head, and what landed commits say of it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use countersign_core::change::{Change, fold};
-use countersign_core::model::ChangeId;
+use countersign_core::model::{Body, ChangeId, Sealed, hex};
 use countersign_core::{Problem, Result};
-use sqlx::sqlite::SqlitePoolOptions;
+use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 
 use super::chain::{GENESIS, Row, hash_row};
 use super::store::{broken, options, read_rows};
@@ -90,7 +91,7 @@ pub fn verify_rows(rows: &[Row], anchors: &[Anchor]) -> Report {
             Some(_) => {}
         }
     }
-    let mut changes: std::collections::BTreeMap<ChangeId, Change> = std::collections::BTreeMap::new();
+    let mut changes: BTreeMap<ChangeId, Change> = BTreeMap::new();
     for row in rows {
         match row.event() {
             Ok(event) => {
@@ -113,33 +114,105 @@ pub fn verify_rows(rows: &[Row], anchors: &[Anchor]) -> Report {
 pub async fn verify_file(
     path: &Path,
     check_head: impl Fn(&str, &str) -> Result<()>,
-    mut anchors: Vec<Anchor>,
+    anchors: Vec<Anchor>,
 ) -> Result<Report> {
     if !path.is_file() {
         return Err(Problem::new(
             "audit.no_journal",
             "There is no journal at that place.",
-            "Name the state directory with --state, or the configuration with --config.",
+            "Name the configuration with --config; the journal lies in its state_dir once the daemon has run.",
         ));
     }
     let pool =
         SqlitePoolOptions::new().max_connections(1).connect_with(options(path).read_only(true)).await.map_err(broken)?;
-    let rows = read_rows(&pool).await?;
-    let mut head_findings = Vec::new();
-    match std::fs::read_to_string(path.with_extension("head")) {
-        Ok(text) => {
-            let v: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-            let part = |k: &str| v.get(k).and_then(|x| x.as_str()).unwrap_or_default().to_owned();
-            let (head, signature) = (part("head"), part("signature"));
-            match (check_head(&head, &signature), Anchor::parse("the signed head", &head)) {
-                (Ok(()), Some(a)) => anchors.push(a),
-                _ => head_findings.push(Finding { seq: 0, what: "the signed head does not verify".into() }),
+    let report = verify_pool(&pool, &path.with_extension("head"), check_head, anchors).await;
+    pool.close().await;
+    report
+}
+
+pub(super) async fn verify_pool(
+    pool: &SqlitePool,
+    head_file: &Path,
+    check_head: impl Fn(&str, &str) -> Result<()>,
+    mut anchors: Vec<Anchor>,
+) -> Result<Report> {
+    let (rows, head) = read_together(pool, head_file).await?;
+    let mut findings = Vec::new();
+    let mut say = |what: &str| findings.push(Finding { seq: 0, what: what.to_owned() });
+    match head.as_deref().map(|text| signed_head(text, check_head)) {
+        Some(Some((without, with))) => {
+            let end = rows.last().map_or(0, |r| r.seq);
+            if end > with.seq {
+                say("events follow that the signed head does not cover: somebody else wrote them");
+            }
+            // A process that died between head and commit leaves the journal as it was without it.
+            if end != without.seq {
+                anchors.push(with);
+            } else if end > 0 {
+                anchors.push(without);
             }
         }
-        Err(_) if rows.is_empty() => {}
-        Err(_) => head_findings.push(Finding { seq: 0, what: "the signed head is missing".into() }),
+        Some(None) => say("the signed head does not verify"),
+        None if rows.is_empty() => {}
+        None => say("the signed head is missing"),
     }
     let mut report = verify_rows(&rows, &anchors);
-    report.findings.extend(head_findings);
+    report.findings.extend(findings);
+    report.findings.extend(check_blobs(pool, &rows).await?);
     Ok(report)
+}
+
+/// Rows and head of one moment, also while the daemon writes: the head stood still meanwhile.
+async fn read_together(pool: &SqlitePool, head_file: &Path) -> Result<(Vec<Row>, Option<String>)> {
+    let mut before = std::fs::read_to_string(head_file).ok();
+    loop {
+        let rows = read_rows(pool).await?;
+        let after = std::fs::read_to_string(head_file).ok();
+        if before == after {
+            return Ok((rows, after));
+        }
+        before = after;
+    }
+}
+
+/// The last event without and with a commit that is just being made (the same event where none
+/// is), where the signature is good.
+fn signed_head(text: &str, check: impl Fn(&str, &str) -> Result<()>) -> Option<(Anchor, Anchor)> {
+    let v: serde_json::Value = serde_json::from_str(text).ok()?;
+    let head = v.get("head")?.as_str()?;
+    check(head, v.get("signature")?.as_str()?).ok()?;
+    let (without, with) = head.split_once(' ').unwrap_or((head, head));
+    Some((Anchor::parse("the signed head", without)?, Anchor::parse("the signed head", with)?))
+}
+
+/// The stored content: every blob has its id, and every file that was ever sealed is there.
+async fn check_blobs(pool: &SqlitePool, rows: &[Row]) -> Result<Vec<Finding>> {
+    use futures::TryStreamExt as _;
+    let mut wanted: BTreeMap<String, u64> = BTreeMap::new();
+    for row in rows.iter().filter(|r| r.kind == "proposed") {
+        if let Ok(Body::Proposed { sealed, .. }) = row.event().map(|e| e.body)
+            && let Ok(sealed) = serde_json::from_str::<Sealed>(&sealed)
+        {
+            wanted.extend(sealed.files.into_iter().filter_map(|f| f.after).map(|oid| (oid, row.seq)));
+        }
+    }
+    let mut out = Vec::new();
+    let mut stored = sqlx::query_as::<_, (String, Vec<u8>)>("SELECT oid, bytes FROM blobs").fetch(pool);
+    while let Some((oid, bytes)) = stored.try_next().await.map_err(broken)? {
+        let seq = wanted.remove(&oid).unwrap_or(0);
+        if blob_id(&bytes) != oid {
+            out.push(Finding { seq, what: format!("the stored content {oid} was changed after it was written") });
+        }
+    }
+    out.extend(wanted.into_iter().map(|(oid, seq)| Finding { seq, what: format!("the stored content {oid} is missing") }));
+    Ok(out)
+}
+
+/// Git's name of these bytes (git: Documentation/gitformat-loose.txt).
+fn blob_id(bytes: &[u8]) -> String {
+    use sha1::Digest as _;
+    let mut h = sha1::Sha1::new();
+    h.update(format!("blob {}\0", bytes.len()));
+    h.update(bytes);
+    hex(&h.finalize())
 }

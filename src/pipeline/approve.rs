@@ -47,7 +47,8 @@ struct Batch {
     replies: Vec<Reply>,
     /// People's votes of this batch, so that a double press in one batch counts once.
     voted: BTreeMap<(ChangeId, String), bool>,
-    stop_by: Option<String>,
+    /// Who stopped in this batch, and why.
+    stopped: Option<(String, String)>,
 }
 
 impl Pipeline {
@@ -186,7 +187,7 @@ impl Pipeline {
                     tracing::warn!(code = %problem.code, "{}", problem.message);
                     tokio::select! {
                         () = shutdown.cancelled() => return,
-                        () = tokio::time::sleep(pause) => {}
+                        () = self.clock.sleep_until(self.clock.now_ms() + i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)) => {}
                     }
                     pause = (pause * 2).min(Duration::from_secs(30));
                 }
@@ -237,8 +238,28 @@ impl Pipeline {
             })
             .await?;
         fault::point("after_vote");
+        if let Some((by, reason)) = &batch.stopped {
+            self.tell_stop(true, by, reason);
+        }
         self.answer(batch);
         Ok(())
+    }
+
+    /// Tells everyone of the list that the emergency stop is on, or over. In the background: the stop
+    /// is in the journal and holds, whether or not anybody can be told.
+    pub(super) fn tell_stop(self: &Arc<Self>, on: bool, by: &str, reason: &str) {
+        let (me, by, reason) = (Arc::clone(self), by.to_owned(), reason.to_owned());
+        tokio::spawn(async move {
+            let Some(telegram) = &me.telegram else { return };
+            let held = me.journal.read(|v| v.changes.values().filter(|c| c.is_open()).count()).await;
+            let text = message::stopped(on, &by, &reason, held);
+            let chats: Vec<i64> = me.config.load().people.iter().filter_map(|p| p.spec.telegram).collect();
+            for chat in chats {
+                if let Err(problem) = telegram.send(chat, &outgoing(&text, Vec::new(), false, None)).await {
+                    tracing::info!(code = %problem.code, "a person could not be told of the stop");
+                }
+            }
+        });
     }
 
     /// One press: whose it is, what it is, and whether it may be.
@@ -338,8 +359,8 @@ impl Pipeline {
 
 impl Batch {
     fn stop(&mut self, view: &View, person: &str, reason: &str) {
-        if view.stopped.is_none() && self.stop_by.is_none() {
-            self.stop_by = Some(person.to_owned());
+        if view.stopped.is_none() && self.stopped.is_none() {
+            self.stopped = Some((person.to_owned(), reason.to_owned()));
             self.entries.push(Entry::global(&format!("person:{person}"), Body::Stopped { reason: reason.to_owned() }));
         }
     }

@@ -199,6 +199,11 @@ impl Pipeline {
             }
             Err(problem) => return Err(problem),
         };
+        if base != change.base && change.decided.reapprove_on_move && change.approvals().next().is_some() {
+            let say = "The branch moved, and the policy asks for a new approval then.";
+            self.close(change, Ending::Stale, say.into()).await?;
+            return Ok(Value::Bool(true));
+        }
         if base != change.base {
             let body = Body::Rebased { base };
             self.journal.append(self.clock.now_ms(), change.id, ACTOR, vec![body]).await?;

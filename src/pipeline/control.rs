@@ -40,14 +40,18 @@ impl Pipeline {
             Request::Resume { reason, signature } => {
                 let person = self.signer_of(&self.resume_text().await?, &signature)?;
                 let (actor, reason) = (format!("person:{person}"), self.redactor.redact_text(&reason));
-                self.journal
+                let resumed = self
+                    .journal
                     .transact(self.clock.now_ms(), &[], |v| {
                         if v.stopped.is_none() {
-                            return Ok(((), Vec::new()));
+                            return Ok((false, Vec::new()));
                         }
-                        Ok(((), vec![Entry::global(&actor, Body::Resumed { reason: reason.clone() })]))
+                        Ok((true, vec![Entry::global(&actor, Body::Resumed { reason: reason.clone() })]))
                     })
                     .await?;
+                if resumed {
+                    self.tell_stop(false, &person, &reason);
+                }
                 Ok(json!({"say": format!("Resumed by {person}.")}))
             }
             Request::Status => Ok(self.status().await),
@@ -57,16 +61,21 @@ impl Pipeline {
     }
 
     /// Emergency stop. Stopping twice is one stop.
-    pub async fn stop(&self, actor: &str, reason: &str) -> Result<()> {
-        let (actor, reason) = (actor.to_owned(), reason.to_owned());
-        self.journal
+    pub async fn stop(self: &Arc<Self>, actor: &str, reason: &str) -> Result<()> {
+        let first = self
+            .journal
             .transact(self.clock.now_ms(), &[], |v| {
                 if v.stopped.is_some() {
-                    return Ok(((), Vec::new()));
+                    return Ok((false, Vec::new()));
                 }
-                Ok(((), vec![Entry::global(&actor, Body::Stopped { reason: reason.clone() })]))
+                Ok((true, vec![Entry::global(actor, Body::Stopped { reason: reason.to_owned() })]))
             })
-            .await
+            .await?;
+        if first {
+            let by = if actor == "person:local" { "somebody on the machine" } else { actor.trim_start_matches("person:") };
+            self.tell_stop(true, by, reason);
+        }
+        Ok(())
     }
 
     /// What a resume signs: it names this very stop, so that an old signature ends no new one.

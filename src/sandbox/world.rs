@@ -47,6 +47,8 @@ pub struct WorldOptions {
     pub files: Vec<(String, String)>,
     /// Kind of forge API that the configuration uses: `github` or `gitea`.
     pub forge: String,
+    /// How the forge merges for Countersign: `merge`, `squash` or `rebase`.
+    pub merge_method: String,
     /// Image that checkout has at first; `reg.example/checkout:1.9.2` crashes.
     pub first_image: String,
 }
@@ -61,6 +63,7 @@ impl Default for WorldOptions {
             logs: false,
             files: Vec::new(),
             forge: "github".into(),
+            merge_method: "merge".into(),
             first_image: "reg.example/checkout:1.9.2".into(),
         }
     }
@@ -147,7 +150,8 @@ pub fn deployment(name: &str, image: &str, replicas: u32) -> String {
     )
 }
 
-fn application(name: &str, url: &str, path: &str) -> Value {
+/// An Application of the shop that syncs by itself.
+pub fn application(name: &str, url: &str, path: &str) -> Value {
     json!({
         "apiVersion": "argoproj.io/v1alpha1", "kind": "Application",
         "metadata": {"name": name, "namespace": "argocd"},
@@ -160,7 +164,8 @@ fn application(name: &str, url: &str, path: &str) -> Value {
     })
 }
 
-fn flux(name: &str, url: &str, path: &str) -> [Value; 2] {
+/// The shop's GitRepository, and a Kustomization that follows it.
+pub fn flux(name: &str, url: &str, path: &str) -> [Value; 2] {
     [
         json!({
             "apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "GitRepository",
@@ -261,7 +266,7 @@ impl World {
             json!({"kind": "Repository", "metadata": {"name": "shop"}, "spec": {
                 "url": self.git.repo_url(REPO),
                 "auth": {"username": "countersign", "token": {"file": "keys/git-token"}},
-                "forge": {"kind": o.forge, "api_url": api, "owner": "acme", "repo": "shop", "token": {"file": "keys/forge-token"}},
+                "forge": {"kind": o.forge, "api_url": api, "owner": "acme", "repo": "shop", "token": {"file": "keys/forge-token"}, "merge_method": o.merge_method},
             }}),
             json!({"kind": "Cluster", "metadata": {"name": CLUSTER}, "spec": {"kubeconfig": "kubeconfig.yaml", "hints": true, "labels": {"env": "prod"}}}),
             json!({"kind": "Agent", "metadata": {"name": AGENT}, "spec": {"sponsor": "jon", "token_sha256": token_hash}}),
@@ -345,10 +350,16 @@ impl World {
             "people": {"jon": JON, "anna": ANNA, "max": MAX, "eve (on no list)": EVE},
             "ssh_key_of_anna": self.keys.anna_key,
             "control": {
-                "bot": format!("{} (GET chat?chat_id=1002; POST press {{\"chat_id\":1002,\"button\":\"Approve\"}}; POST say)", self.bot.control_url()),
-                "forge": self.forge.control_url(),
-                "git": self.git.control_url(),
+                "bot": format!("{}/sandbox", self.bot.control_url()),
+                "forge": format!("{}/sandbox", self.forge.control_url()),
+                "git": format!("{}/sandbox", self.git.control_url()),
                 "cluster": format!("{}/sandbox", self.cluster.url()),
+            },
+            "people_do": {
+                "read a chat": format!("GET {{control.bot}}/chats/{ANNA}?contains=TEXT&timeout_s=10"),
+                "press a button": format!("POST {{control.bot}}/press {}", json!({"chat_id": ANNA, "button": "Approve"})),
+                "write to the bot": format!("POST {{control.bot}}/say {}", json!({"user_id": ANNA, "text": "/stop"})),
+                "merge a pull request": format!("POST {{control.forge}}/merge {}", json!({"repo": REPO, "number": 1, "as": "anna"})),
             },
             "targets": [format!("{CLUSTER}/shop/Deployment/checkout"), format!("{CLUSTER}/shop/Deployment/payments")],
             "scenarios": {
@@ -356,8 +367,9 @@ impl World {
                 "degraded": "set_image checkout reg.example/checkout:missing (never gets ready)",
                 "crash": "checkout runs reg.example/checkout:1.9.2 from the start, which exits with code 1",
                 "lost race": "POST {control.git}/race {\"repo\":\"acme/shop\",\"branch\":\"main\",\"path\":\"other.txt\",\"content\":\"x\"}",
-                "protected branch": "POST {control.forge}/protect",
-                "engine paused": "POST {control.cluster}/pause",
+                "protected branch": "POST {control.git}/protect {\"repo\":\"acme/shop\",\"branch\":\"main\",\"protected\":true}",
+                "engine paused": "POST {control.cluster}/engine {\"engine\":\"argocd\",\"action\":\"pause\"} (or flux, resume, restart)",
+                "outage": "POST {control.bot}/down, later /up; also of control.forge and control.git",
             },
         })
     }

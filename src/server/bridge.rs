@@ -284,7 +284,7 @@ fn not_there(again: bool, patience: Duration) -> Problem {
     Problem::new(
         "server.daemon",
         what,
-        "Run `countersign serve --http 127.0.0.1:0` in a terminal to see why it does not start.",
+        "Run `countersign serve --daemon` in a terminal to see why it does not start.",
     )
     .later()
 }

@@ -127,7 +127,7 @@ pub async fn call(state_dir: &Path, request: &Request) -> Result<serde_json::Val
         Problem::new(
             "daemon.unreachable",
             format!("No daemon answers in this state directory ({}).", e.kind()),
-            "Start it with `countersign serve --http 127.0.0.1:8080 --config FILE`.",
+            "Start it with `countersign serve --daemon --config FILE`.",
         )
         .later()
     };

@@ -116,7 +116,8 @@ fn typed<T: serde::de::DeserializeOwned + serde::Serialize>(doc: &Value, file: &
 
 fn manifests() -> Vec<(String, Value)> {
     let mut out = Vec::new();
-    let mut files: Vec<_> = std::fs::read_dir(root().join("deploy/kubernetes")).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(root().join("deploy/kubernetes")).unwrap().map(|e| e.unwrap().path()).collect();
     files.sort();
     for file in files {
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
@@ -160,7 +161,9 @@ fn the_manifests_give_no_write_but_the_hints_and_no_secrets() {
     for (file, doc) in manifests() {
         let name = doc["metadata"]["name"].as_str().unwrap_or_default();
         for rule in doc["rules"].as_array().into_iter().flatten() {
-            let list = |key: &str| -> Vec<&str> { rule[key].as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect() };
+            let list = |key: &str| -> Vec<&str> {
+                rule[key].as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect()
+            };
             for resource in list("resources") {
                 assert!(resource != "secrets" && resource != "*", "{file} {name}: {resource}");
             }
@@ -185,7 +188,9 @@ fn the_read_role_covers_every_kind_that_is_always_watched() {
         .flat_map(|r| {
             let groups = r["apiGroups"].as_array().unwrap().clone();
             let resources = r["resources"].as_array().unwrap().clone();
-            let pairs = groups.iter().flat_map(|g| resources.iter().map(|k| (g.as_str().unwrap().to_owned(), k.as_str().unwrap().to_owned())));
+            let pairs = groups.iter().flat_map(|g| {
+                resources.iter().map(|k| (g.as_str().unwrap().to_owned(), k.as_str().unwrap().to_owned()))
+            });
             pairs.collect::<Vec<_>>()
         })
         .collect();
@@ -193,7 +198,11 @@ fn the_read_role_covers_every_kind_that_is_always_watched() {
     for row in table.lines().filter(|l| l.trim_start().starts_with("(\"")) {
         let cells: Vec<&str> = row.split('"').collect();
         let (group, kind) = (cells[3], cells[5]);
-        let plural = if kind.ends_with('y') { format!("{}ies", kind.to_lowercase().trim_end_matches('y')) } else { format!("{}s", kind.to_lowercase()) };
+        let plural = if kind.ends_with('y') {
+            format!("{}ies", kind.to_lowercase().trim_end_matches('y'))
+        } else {
+            format!("{}s", kind.to_lowercase())
+        };
         assert!(granted.contains(&(group.to_owned(), plural.clone())), "{group} {plural}");
         rows += 1;
     }
@@ -203,8 +212,14 @@ fn the_read_role_covers_every_kind_that_is_always_watched() {
 /// Relative links of a page lead somewhere.
 #[test]
 fn links_between_pages_lead_somewhere() {
-    let mut pages: Vec<PathBuf> = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"].iter().map(|p| root().join(p)).collect();
-    pages.extend(std::fs::read_dir(root().join("docs")).unwrap().map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|x| x == "md")));
+    let mut pages: Vec<PathBuf> =
+        ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"].iter().map(|p| root().join(p)).collect();
+    pages.extend(
+        std::fs::read_dir(root().join("docs"))
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .filter(|p| p.extension().is_some_and(|x| x == "md")),
+    );
     let mut links = 0;
     for page in pages {
         let text = std::fs::read_to_string(&page).unwrap();
@@ -219,4 +234,39 @@ fn links_between_pages_lead_somewhere() {
         }
     }
     assert!(links > 10);
+}
+
+/// The ConfigMaps as the Deployment mounts them: every key is listed, and the program reads the result.
+#[test]
+fn the_configuration_in_the_manifests_loads_as_it_is_mounted() {
+    let all = manifests();
+    let deployment = all.iter().find(|(_, d)| d["kind"] == "Deployment").unwrap();
+    let volumes = deployment.1["spec"]["template"]["spec"]["volumes"].as_array().unwrap();
+    let projected = volumes.iter().find_map(|v| v["projected"]["sources"].as_array()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    for (_, map) in all.iter().filter(|(_, d)| d["kind"] == "ConfigMap") {
+        let source = projected
+            .iter()
+            .find(|s| s["configMap"]["name"] == map["metadata"]["name"])
+            .expect("a ConfigMap is mounted");
+        for (key, content) in map["data"].as_object().unwrap() {
+            let items = source["configMap"]["items"].as_array();
+            let path = items.map_or(key.as_str(), |items| {
+                items.iter().find(|i| i["key"] == key.as_str()).unwrap_or_else(|| panic!("{key} is not mounted"))["path"].as_str().unwrap()
+            });
+            let file = dir.path().join(path);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, content.as_str().unwrap()).unwrap();
+        }
+    }
+    let config = Config::load(&dir.path().join("countersign.yaml")).unwrap();
+    assert_eq!((config.agents.len(), config.people.len(), config.clusters.len()), (1, 1, 1));
+    let mount =
+        deployment.1["spec"]["template"]["spec"]["containers"][0]["volumeMounts"][0]["mountPath"].as_str().unwrap();
+    assert!(config.bootstrap.state_dir.starts_with(mount), "the state is on the volume");
+    assert_ne!(
+        config.bootstrap.state_dir,
+        Path::new(mount),
+        "the daemon sets the mode of its own folder, not of the volume"
+    );
 }

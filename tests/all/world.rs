@@ -10,6 +10,10 @@ use countersign::config::Config;
 use countersign::sandbox::bot::Press;
 use countersign::sandbox::world::{CLUSTER, World, WorldOptions};
 use serde_json::{Value, json};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Worlds that run at the same time: more of them would only wait for each other on a small machine.
+static WORLDS: Semaphore = Semaphore::const_new(3);
 
 /// The world, the daemon in front of it, and an agent that is connected.
 pub struct Stage {
@@ -17,6 +21,12 @@ pub struct Stage {
     pub daemon: Option<Daemon>,
     pub agent: Agent,
     pub clock: Clock,
+    _turn: SemaphorePermit<'static>,
+}
+
+/// A turn among the worlds, for tests that start one by hand.
+pub async fn turn() -> SemaphorePermit<'static> {
+    WORLDS.acquire().await.unwrap()
 }
 
 /// Longest wait for anything in a test.
@@ -37,11 +47,12 @@ pub fn text<'v>(v: &'v Value, key: &str) -> &'v str {
 impl Stage {
     pub async fn new(options: WorldOptions) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let turn = turn().await;
         let world = World::start(options).await.unwrap_or_else(|p| panic!("{p}"));
         let clock = Clock::real();
         let daemon = Self::daemon(&world, &clock).await;
         let agent = Self::agent(&world, &daemon).await;
-        Self { world, daemon: Some(daemon), agent, clock }
+        Self { world, daemon: Some(daemon), agent, clock, _turn: turn }
     }
 
     async fn daemon(world: &World, clock: &Clock) -> Daemon {
@@ -58,9 +69,19 @@ impl Stage {
 
     /// Ends the daemon (not the world) and starts it again on the same state.
     pub async fn restart(&mut self) {
+        self.stop_daemon().await;
+        self.start_daemon().await;
+    }
+
+    /// Ends the daemon; the world goes on.
+    pub async fn stop_daemon(&mut self) {
         if let Some(d) = self.daemon.take() {
             d.stop().await;
         }
+    }
+
+    /// Starts the daemon on the state that is there, and connects the agent again.
+    pub async fn start_daemon(&mut self) {
         // The lock goes with the last worker that holds the pipeline.
         tokio::time::sleep(Duration::from_millis(300)).await;
         let daemon = Self::daemon(&self.world, &self.clock).await;

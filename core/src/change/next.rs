@@ -1,6 +1,7 @@
 //! State to the single next step.
 
 use super::{Change, State};
+use crate::error::Problem;
 use crate::model::{Delivery, Effect, Ending, Level};
 
 /// Times and limits that `next` works with; all from the configuration. Milliseconds.
@@ -173,6 +174,11 @@ fn tell_then(c: &Change, now: i64, stopped: bool, then: Step) -> Step {
     then
 }
 
+/// What was wrong, with the other side's own words: a server that refuses says there what it wants.
+fn in_words(p: &Problem) -> String {
+    if p.evidence.is_empty() { p.message.clone() } else { format!("{} ({})", p.message, p.evidence.join("; ")) }
+}
+
 fn deliver(c: &Change, now: i64, stopped: bool, limits: &Limits) -> Step {
     if let Some(step) = rejected(c) {
         return step;
@@ -191,14 +197,14 @@ fn deliver(c: &Change, now: i64, stopped: bool, limits: &Limits) -> Step {
             continue;
         }
         if let Some(s) = c.effect(e).filter(|s| s.given_up) {
-            let why = s.problem.as_ref().map_or_else(|| "no reason given".to_owned(), |p| p.message.clone());
+            let why = s.problem.as_ref().map_or_else(|| "no reason given".to_owned(), in_words);
             return Step::Close(Ending::Undelivered, format!("Not delivered: {why}"));
         }
         if now >= since + limits.deliver_ms && !c.is_leaving() {
             let why = c
                 .effect(e)
                 .and_then(|s| s.problem.as_ref())
-                .map_or_else(|| "it took too long.".to_owned(), |p| p.message.clone());
+                .map_or_else(|| "it took too long.".to_owned(), in_words);
             return Step::Close(Ending::Undelivered, format!("Not delivered in time: {why}"));
         }
         if let Some(step) = do_or_wait(c, e.clone(), now, stopped) {

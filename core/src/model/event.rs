@@ -76,6 +76,9 @@ pub struct Decided {
     pub policy_version: String,
     /// Seconds that an approval may take.
     pub expires_s: u32,
+    /// A moved base voids the approval, however innocent the move.
+    #[serde(default)]
+    pub reapprove_on_move: bool,
 }
 
 /// A proposal, as first written.

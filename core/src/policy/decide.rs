@@ -201,6 +201,7 @@ pub fn decide(set: &PolicySet, people: &[Named<PersonSpec>], facts: &Facts) -> D
         rules: rules.iter().map(|r| r.id.clone()).collect(),
         policy_version: set.version().to_owned(),
         expires_s: asks.iter().filter_map(|(_, a)| a.expires_s).min().unwrap_or(EXPIRES_S),
+        reapprove_on_move: rules.iter().any(|r| r.on_base_move == OnBaseMove::Reapprove),
     };
     Decision {
         decided,

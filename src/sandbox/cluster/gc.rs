@@ -13,14 +13,7 @@ pub async fn run(shared: Shared) {
     let mut changed = shared.store.subscribe();
     let mut seen = 0;
     loop {
-        let events = match shared.store.since(seen) {
-            Ok(events) => events,
-            Err(_) => {
-                seen = shared.store.oldest();
-                continue;
-            }
-        };
-        for event in events {
+        for event in shared.store.tail(seen) {
             seen = event.version;
             collect(&shared, &event);
         }

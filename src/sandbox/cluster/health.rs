@@ -89,8 +89,7 @@ fn deployment(object: &Value) -> Health {
     }
     let status = |field: &str| number(object, &["status", field], 0);
     if number(object, &["metadata", "generation"], 0) > status("observedGeneration") {
-        // The controller has not seen the change; Argo reports what it knew, which is the recorded stale Healthy
-        // when its own cache is older, and Progressing once it has the new object.
+        // The controller has not seen the change yet. The recorded stale Healthy comes from comparing too early, not from here.
         return Health::Progressing;
     }
     if condition(object, "Progressing", "reason") == "ProgressDeadlineExceeded" {

@@ -18,9 +18,11 @@ pub mod json;
 pub mod kinds;
 pub mod merge;
 pub mod meta;
+pub mod objects;
 pub mod openapi;
 pub mod oracle;
 pub mod pods;
+pub mod progress;
 pub mod record;
 pub mod render;
 pub mod replicas;
@@ -281,6 +283,7 @@ impl State {
 pub struct ClusterSandbox {
     state: Shared,
     tasks: Vec<JoinHandle<()>>,
+    stopped: signal::Sender<bool>,
 }
 
 impl std::fmt::Debug for ClusterSandbox {
@@ -348,12 +351,23 @@ impl ClusterSandbox {
             tasks.push(tokio::spawn(flux::run(state.clone())));
         }
         let router = apiserver::router(state.clone()).merge(control::router(state.clone()));
-        tasks.push(tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
+        let stopped = signal::Sender::new(false);
+        let mut stopping = stopped.subscribe();
+        // Not aborted but told: open connections close too, so nobody talks to a sandbox that is over.
+        tokio::spawn(async move {
+            let over = async move { drop(stopping.wait_for(|stopped| *stopped).await) };
+            if let Err(error) = axum::serve(listener, router)
+                .with_graceful_shutdown(over)
+                .await
+            {
                 tracing::error!(%error, "the sandbox API server ended");
             }
-        }));
-        Ok(Self { state, tasks })
+        });
+        Ok(Self {
+            state,
+            tasks,
+            stopped,
+        })
     }
 
     /// `http://127.0.0.1:port`.
@@ -439,6 +453,7 @@ impl ClusterSandbox {
 
     /// Stops everything; open watches end.
     pub fn stop(&self) {
+        self.stopped.send_replace(true);
         self.state.drop_watches();
         for task in &self.tasks {
             task.abort();

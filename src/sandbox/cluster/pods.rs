@@ -14,18 +14,13 @@ use super::store::{Change, Propagation, Write, suffix};
 pub async fn run(shared: Shared) {
     let mut changed = shared.store.subscribe();
     let mut seen = 0;
+    let tasks = &mut tokio::task::JoinSet::new();
     loop {
-        let events = match shared.store.since(seen) {
-            Ok(events) => events,
-            Err(_) => {
-                seen = shared.store.oldest();
-                continue;
-            }
-        };
-        for event in events {
+        while tasks.try_join_next().is_some() {}
+        for event in shared.store.tail(seen) {
             seen = event.version;
             if event.key.0 == "pods" && event.change == Change::Added {
-                tokio::spawn(live(shared.clone(), event.object.clone()));
+                tasks.spawn(live(shared.clone(), event.object.clone()));
             }
         }
         if changed.wait_for(|version| *version > seen).await.is_err() {

@@ -127,7 +127,7 @@ pub fn lines(shared: Shared, wish: Wish) -> impl Stream<Item = Value> + Send + '
                     if let Some(line) = ready.pop() {
                         return Some((line, (ready, seen, acts, changed)));
                     }
-                    for event in shared.store.since(seen).unwrap_or_default() {
+                    for event in shared.store.tail(seen) {
                         seen = event.version;
                         if wish.shows(&event.object) {
                             let change = match event.change {

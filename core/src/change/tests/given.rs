@@ -62,6 +62,7 @@ impl Given {
             rules: names(&["prod"]),
             policy_version: "p1".into(),
             expires_s: 3600,
+            reapprove_on_move: false,
         }
     }
 

@@ -234,14 +234,7 @@ pub async fn run(shared: Shared) {
     let mut seen = 0;
     let tasks = &mut tokio::task::JoinSet::new();
     loop {
-        let events = match shared.store.since(seen) {
-            Ok(events) => events,
-            Err(_) => {
-                seen = shared.store.oldest();
-                continue;
-            }
-        };
-        for event in events {
+        for event in shared.store.tail(seen) {
             seen = event.version;
             let (resource, namespace, name) = &event.key;
             if !matches!(

@@ -285,3 +285,39 @@ async fn a_kustomization_is_built_by_the_real_program() {
         "nginx:1.29"
     );
 }
+
+#[tokio::test]
+async fn a_stopped_sandbox_answers_nobody_and_frees_its_port() {
+    let sandbox = sandbox(20.0).await;
+    let url = sandbox.url();
+    let client = reqwest::Client::new();
+    assert!(
+        client
+            .get(format!("{url}/version"))
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .is_success()
+    );
+    let listen = url.strip_prefix("http://").unwrap().parse().unwrap();
+    drop(sandbox);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(client.get(format!("{url}/version")).send().await.is_err());
+    let again = ClusterSandbox::start(ClusterOptions {
+        listen,
+        ..ClusterOptions::default()
+    })
+    .await
+    .unwrap();
+    assert_eq!(again.url(), url);
+    assert!(
+        client
+            .get(format!("{url}/version"))
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .is_success()
+    );
+}

@@ -3,29 +3,22 @@
 use serde_json::{Value, json};
 
 use super::world::{Repo, deployment, recorder, sandbox, until};
-use crate::sandbox::cluster::ClusterSandbox;
 use crate::sandbox::cluster::access::Denial;
 use crate::sandbox::cluster::health::condition;
 use crate::sandbox::cluster::json::{get, merge_patch, set, text};
+use crate::sandbox::cluster::{ClusterSandbox, objects};
 
 const KS: &str = "kustomize.toolkit.fluxcd.io";
 const SOURCE: &str = "source.toolkit.fluxcd.io";
 
 fn git(repo: &Repo, branch: &str) -> Value {
-    json!({
-        "apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "GitRepository", "metadata": { "name": "fl", "namespace": "flux-system" },
-        "spec": { "interval": "1m", "ref": { "branch": branch }, "url": repo.url() },
-    })
+    let mut object = objects::git_repository("fl", &repo.url());
+    set(&mut object, &["spec", "ref", "branch"], json!(branch));
+    object
 }
 
 fn kustomization(name: &str, extra: Value) -> Value {
-    let mut object = json!({
-        "apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization", "metadata": { "name": name, "namespace": "flux-system" },
-        "spec": {
-            "interval": "1m", "retryInterval": "10s", "timeout": "25s", "path": format!("./{name}"), "prune": true, "wait": true,
-            "targetNamespace": name, "sourceRef": { "kind": "GitRepository", "name": "fl" },
-        },
-    });
+    let mut object = objects::kustomization(name, "fl", &format!("./{name}"), name);
     merge_patch(&mut object, &extra);
     object
 }

@@ -7,6 +7,7 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 
 use crate::sandbox::cluster::json::text;
+use crate::sandbox::cluster::objects;
 use crate::sandbox::cluster::record::{Wish, lines};
 use crate::sandbox::cluster::store::key;
 use crate::sandbox::cluster::{ClusterOptions, ClusterSandbox};
@@ -97,14 +98,7 @@ pub async fn sandbox(speed: f64) -> ClusterSandbox {
 }
 
 pub fn application(name: &str, repo: &Repo, extra: Value) -> Value {
-    let mut app = json!({
-        "apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": { "name": name, "namespace": "argocd" },
-        "spec": {
-            "project": "default", "source": { "repoURL": repo.url(), "path": name, "targetRevision": "main" },
-            "destination": { "server": "https://kubernetes.default.svc", "namespace": name },
-            "syncPolicy": { "automated": { "prune": true, "selfHeal": true }, "syncOptions": ["CreateNamespace=true"] },
-        },
-    });
+    let mut app = objects::application(name, &repo.url(), name, name);
     crate::sandbox::cluster::json::merge_patch(&mut app, &extra);
     app
 }
@@ -125,7 +119,7 @@ pub async fn until(
         if let Some(object) = last.as_ref().filter(|object| holds(object)) {
             return (**object).clone();
         }
-        for event in store.since(seen).unwrap() {
+        for event in store.tail(seen) {
             seen = event.version;
             if event.key == place {
                 last = Some(event.object.clone());

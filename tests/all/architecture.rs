@@ -1,0 +1,206 @@
+//! The layers, read from the sources: a layer imports only lower ones.
+
+use crate::sources::{Source, sources};
+
+/// Folders and files of `src/` by layer, lowest first. What is not listed fails the test.
+const LAYERS: [(&str, u8); 17] = [
+    ("clock", 1),
+    ("git", 2),
+    ("render", 2),
+    ("cluster", 2),
+    ("engine", 2),
+    ("forge", 2),
+    ("channel", 2),
+    ("journal", 2),
+    ("config", 3),
+    ("pipeline", 4),
+    ("server", 5),
+    ("app", 6),
+    ("cli", 7),
+    ("main", 8),
+    ("lib", 8),
+    ("sandbox", 9),
+    ("mod", 9),
+];
+
+/// Imports that go up, each with its reason. An entry that nobody needs any more fails.
+const EXCEPTIONS: [(&str, &str, &str); 1] =
+    [("pipeline", "server::control", "the requests of the control socket; they would stand better below both")];
+
+/// Who may start other programs.
+const STARTERS: [&str; 4] = ["src/render/", "src/cli/", "src/sandbox/", "src/pipeline/fault.rs"];
+
+fn unit(path: &str) -> &str {
+    let rest = path.strip_prefix("src/").unwrap();
+    rest.split(['/', '.']).next().unwrap()
+}
+
+fn layer(unit: &str) -> u8 {
+    LAYERS.iter().find(|(u, _)| *u == unit).unwrap_or_else(|| panic!("src/{unit} has no layer: add it to the table")).1
+}
+
+/// Every `crate::…` path of a source, with its line; nested `use` lists are opened one level.
+fn imports(s: &Source) -> Vec<(usize, String)> {
+    let mut out = Vec::new();
+    for (at, _) in s.code.match_indices("crate::") {
+        let before = s.code[..at].chars().next_back();
+        if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
+            continue;
+        }
+        let rest = &s.code[at + 7..];
+        let line = s.line(at);
+        if let Some(list) = rest.strip_prefix('{') {
+            let mut depth = 0;
+            let end = list.find(|c| { match c { '{' => depth += 1, '}' if depth == 0 => return true, '}' => depth -= 1, _ => {} } false }).unwrap();
+            let mut depth = 0;
+            for part in list[..end].split(|c| { match c { '{' => depth += 1, '}' => depth -= 1, _ => {} } c == ',' && depth == 0 }) {
+                out.push((line, part.trim().to_owned()));
+            }
+        } else {
+            let path: String = rest.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | ':')).collect();
+            out.push((line, path));
+        }
+    }
+    out.retain(|(_, p)| !p.is_empty());
+    out
+}
+
+fn none(found: Vec<String>, rule: &str) {
+    assert!(found.is_empty(), "{rule}:\n  {}", found.join("\n  "));
+}
+
+#[test]
+fn a_layer_imports_only_lower_ones() {
+    let mut wrong = Vec::new();
+    let mut used = [false; EXCEPTIONS.len()];
+    for s in sources(&["src"]) {
+        let from = unit(&s.path);
+        for (line, path) in imports(&s) {
+            let to = path.split("::").next().unwrap();
+            if to == from || (to != "sandbox" && layer(to) < layer(from)) {
+                continue;
+            }
+            if to == "sandbox" && from == "cli" && matches!(s.path.as_str(), "src/cli/demo.rs" | "src/cli/sandbox.rs") {
+                continue;
+            }
+            match EXCEPTIONS.iter().position(|(f, t, _)| *f == from && path.starts_with(t)) {
+                Some(i) => used[i] = true,
+                None => wrong.push(format!("{}:{line}: {from} (layer {}) imports {path} (layer {})", s.path, layer(from), layer(to))),
+            }
+        }
+    }
+    none(wrong, "a layer imports only lower ones");
+    for ((from, to, _), used) in EXCEPTIONS.iter().zip(used) {
+        assert!(used, "the exception {from} -> {to} is not needed any more");
+    }
+}
+
+#[test]
+fn edges_never_import_each_other() {
+    const EDGES: [&str; 7] = ["git", "render", "cluster", "engine", "forge", "channel", "journal"];
+    for edge in EDGES {
+        assert_eq!(layer(edge), 2, "{edge}");
+    }
+    let mut wrong = Vec::new();
+    for s in sources(&["src"]) {
+        let from = unit(&s.path);
+        if EDGES.contains(&from) {
+            wrong.extend(imports(&s).into_iter().filter(|(_, p)| p.split("::").next() != Some(from)).map(|(l, p)| format!("{}:{l}: {p}", s.path)));
+        }
+    }
+    none(wrong, "an edge imports the core and its SDK only");
+}
+
+#[test]
+fn the_core_reads_no_clock_no_file_no_environment_and_no_network() {
+    const OUTSIDE: [&str; 20] = [
+        "tokio", "std::fs", "std::env", "std::net", "std::process", "std::thread", "std::os", "env!(", "SystemTime", "Instant::now",
+        "Utc::now", "Local::now", "reqwest", "kube::", "git2", "sqlx", "rand::", "getrandom", "println!", "async fn",
+    ];
+    let mut wrong = Vec::new();
+    for s in sources(&["core/src"]) {
+        for word in OUTSIDE {
+            wrong.extend(s.lines_with(word));
+        }
+        wrong.extend(s.lines_with("Ulid::generate").into_iter().chain(s.lines_with("Ulid::new()")));
+    }
+    none(wrong, "the core is pure");
+    let manifest = std::fs::read_to_string(crate::sources::root().join("core/Cargo.toml")).unwrap();
+    for sdk in ["tokio", "kube", "git2", "sqlx", "reqwest", "octocrab", "teloxide", "axum", "rmcp", "rand", "\"clock\""] {
+        assert!(!manifest.contains(sdk), "core/Cargo.toml names {sdk}");
+    }
+}
+
+#[test]
+fn an_authorization_is_made_in_the_gate_and_nowhere_else() {
+    let mut makers = Vec::new();
+    for s in sources(&["core/src", "src"]) {
+        for line in s.lines_with("Authorization {") {
+            let made = !["struct Authorization {", "impl Authorization {", "-> Authorization {"].iter().any(|w| line.contains(w));
+            if made {
+                makers.push(line);
+            }
+        }
+    }
+    assert_eq!(makers.len(), 2, "authorize and withdraw: {makers:#?}");
+    assert!(makers.iter().all(|m| m.starts_with("core/src/gate.rs:")), "{makers:#?}");
+    let gate = sources(&["core/src"]).into_iter().find(|s| s.path == "core/src/gate.rs").unwrap().code;
+    let (head, body) = gate.split_once("pub struct Authorization {").unwrap();
+    let fields = body.split_once("\n}").unwrap().0;
+    assert!(!fields.contains("pub"), "every field is private: {fields}");
+    let derive = head.trim_end().lines().next_back().unwrap();
+    assert_eq!(derive, "#[derive(Debug)]");
+    for public in ["pub fn authorize(", "pub fn withdraw("] {
+        assert_eq!(gate.matches(public).count(), 1);
+    }
+}
+
+#[test]
+fn what_writes_to_the_world_takes_an_authorization() {
+    let mut seen = 0;
+    for s in sources(&["src/git", "src/forge", "src/journal", "src/engine", "src/render", "src/cluster"]) {
+        for name in ["push", "open_pull", "merge_pull", "open", "merge", "close"] {
+            let head = format!("async fn {name}(");
+            for (at, _) in s.code.match_indices(&head) {
+                let args = &s.code[at..at + s.code[at..].find('{').unwrap_or(200).min(600)];
+                if s.path.starts_with("src/git/") && name == "push" || s.path.starts_with("src/forge/") {
+                    assert!(args.contains("Authorization"), "{}:{}: {args}", s.path, s.line(at));
+                    seen += 1;
+                }
+            }
+        }
+    }
+    assert!(seen >= 2, "the functions that write have other names now: {seen}");
+}
+
+#[test]
+fn few_places_start_other_programs() {
+    let mut wrong = Vec::new();
+    for s in sources(&["src", "core/src"]) {
+        if !STARTERS.iter().any(|p| s.path.starts_with(p)) {
+            wrong.extend(s.lines_with("Command::new"));
+        }
+    }
+    none(wrong, "only these start programs: render, cli, sandbox, pipeline/fault");
+}
+
+#[test]
+fn nothing_but_tests_demo_and_sandbox_commands_uses_the_sandbox() {
+    let mut wrong = Vec::new();
+    for s in sources(&["src", "core/src"]) {
+        if s.path.starts_with("src/sandbox/") || matches!(s.path.as_str(), "src/cli/demo.rs" | "src/cli/sandbox.rs") {
+            continue;
+        }
+        wrong.extend(s.lines_with("crate::sandbox").into_iter().chain(s.lines_with("countersign::sandbox")));
+    }
+    none(wrong, "the product does not know the sandbox");
+}
+
+#[test]
+fn the_import_reader_sees_every_form() {
+    let s = Source { path: "src/x/mod.rs".into(), code: "use crate::git::{A, b::C};\nuse crate::{forge::D, journal::{E, F}};\nlet g = crate::cluster::h();\nnotcrate::i();".into() };
+    let found: Vec<(usize, String)> = imports(&s);
+    let names: Vec<&str> = found.iter().map(|(_, p)| p.trim_end_matches(':')).collect();
+    assert_eq!(names, ["git", "forge::D", "journal::{E, F}", "cluster::h"]);
+    assert_eq!(found[3].0, 3);
+}
