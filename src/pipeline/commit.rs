@@ -140,6 +140,22 @@ impl Pipeline {
         self.journal.append(self.clock.now_ms(), change.id, ACTOR, vec![body]).await
     }
 
+    /// The sealed message with the trailers that follow approval.
+    pub(super) async fn full_message(&self, change: &Change, auth: &Authorization) -> String {
+        let head = self.journal.head().await;
+        message::with_trailers(
+            &change.sealed.commit_message,
+            &message::Trailers {
+                change: change.id.to_string(),
+                digest: change.digest.0.clone(),
+                requested_by: change.sealed.requester.clone(),
+                approved_by: auth.by().to_vec(),
+                policy: format!("{}@{}", change.sealed.rules.join(","), change.sealed.policy_version),
+                audit: format!("{}/{}", head.seq, head.hash),
+            },
+        )
+    }
+
     /// Builds the signed commit on `base`. Nothing outside the mirror is touched.
     pub(super) async fn build(&self, change: &Change, auth: &Authorization, base: &str) -> Result<String> {
         let repo = self.repo(&change.sealed.repository)?;
@@ -162,18 +178,7 @@ impl Pipeline {
             };
             files.push(FileChange { path: f.path.clone(), mode: f.mode.clone(), bytes });
         }
-        let head = self.journal.head().await;
-        let message = message::with_trailers(
-            &change.sealed.commit_message,
-            &message::Trailers {
-                change: change.id.to_string(),
-                digest: change.digest.0.clone(),
-                requested_by: change.sealed.requester.clone(),
-                approved_by: auth.by().to_vec(),
-                policy: format!("{}@{}", change.sealed.rules.join(","), change.sealed.policy_version),
-                audit: format!("{}/{}", head.seq, head.hash),
-            },
-        );
+        let message = self.full_message(change, auth).await;
         let who = &self.config.load().bootstrap.committer;
         let identity = Identity { name: who.name.clone(), email: who.email.clone() };
         let at = change.authorized.as_ref().map_or(change.proposed_at, |(_, at)| *at) / 1000;

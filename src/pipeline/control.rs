@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use countersign_core::change::State;
 use countersign_core::message;
 use countersign_core::model::Body;
 use countersign_core::{Problem, Result};
@@ -157,7 +158,7 @@ impl Pipeline {
             .read(|v| {
                 v.changes
                     .values()
-                    .filter(|c| c.is_open())
+                    .filter(|c| matches!(c.state(), State::AwaitingApproval | State::AwaitingMerge | State::AwaitingCommit))
                     .map(|c| {
                         json!({"change": c.id.to_string(), "name": c.name(), "state": c.state().name(),
                                "what": format!("{} in {}: {}", message::what_short(&c.proposal.fields), c.proposal.cluster, self.waits_for(c))})

@@ -165,14 +165,15 @@ impl Pipeline {
         let (forge, method) = self.forge(change)?;
         let number = change.pull_number().unwrap_or_default();
         let head = change.done(&Effect::PushBranch).and_then(|r| r.get("commit")).and_then(Value::as_str).unwrap_or_default();
-        let subject = change.sealed.commit_message.lines().next().unwrap_or_default().to_owned();
-        let body: String = change.sealed.commit_message.lines().skip(2).collect::<Vec<_>>().join("\n");
+        // A squash or a merge commit is the forge's own, so the trailers go into its message as well.
+        let whole = self.full_message(change, &auth).await;
+        let (subject, body) = whole.split_once('\n').unwrap_or((&whole, ""));
         let request = Merge {
             number,
             expected_head: head.to_owned(),
             method,
             title: format!("{subject} (#{number})"),
-            message: format!("{body}\n\nCountersign-Change: {}\nCountersign-Digest: {}", change.id, change.digest),
+            message: body.trim_start().to_owned(),
         };
         let merged = forge.merge(&auth, &request).await?;
         Ok(json!({"commit": merged}))

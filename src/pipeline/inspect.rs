@@ -84,7 +84,7 @@ impl Pipeline {
                 answer.summary = summary(&root, &owner.to_string(), &answer);
                 answer.next = Some(Next {
                     tool: "operate".into(),
-                    args: json!({"edits": [{"target": named(target, &root)}], "reason": "", "plan_only": true}),
+                    args: json!({"edits": [{"target": named(target, &root), "restart": {}}], "reason": "say why", "plan_only": true}),
                     after_s: 0,
                     say: format!("{root} is delivered by {owner}. Shall I propose a change?"),
                 });
@@ -186,7 +186,7 @@ impl Pipeline {
         let bad = lines.iter().filter(|(good, _)| !good).count();
         let from: usize = cursor.and_then(|c| c.parse().ok()).unwrap_or(0);
         let total = lines.len();
-        let mut answer = InspectAnswer::new(Outcome::Found, format!("{total} owners in {} clusters; {bad} are not synced and healthy.", self.clusters.len()));
+        let mut answer = InspectAnswer::new(Outcome::Found, format!("Owners: {total}, in {} cluster(s); not synced and healthy: {bad}.", self.clusters.len()));
         answer.items = lines.into_iter().skip(from).take(PAGE).map(|(_, l)| l).collect();
         answer.cursor = (from + PAGE < total).then(|| (from + PAGE).to_string());
         Ok(answer)

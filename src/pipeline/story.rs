@@ -208,7 +208,8 @@ impl Pipeline {
         answer.change = Some(c.id.to_string());
         answer.name = Some(name.clone());
         answer.state = Some(shown.to_owned());
-        answer.waits_for = Some(self.waits_for(c)).filter(|w| !w.is_empty());
+        let waits = if shown == "held" { "people to end the emergency stop".to_owned() } else { self.waits_for(c) };
+        answer.waits_for = Some(waits).filter(|w| !w.is_empty());
         answer.owner = Some(c.proposal.owner.clone());
         answer.files = c.proposal.files.iter().map(|f| file_line(&c.proposal.repository, &c.proposal.git_ref, f)).collect();
         answer.fields = field_changes(&c.proposal.fields);
