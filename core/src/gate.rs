@@ -206,11 +206,13 @@ fn quorum(change: &Change, now: &Now<'_>) -> Result<Vec<String>> {
     if strict == 0 {
         return Err(stale("No rule says who approves."));
     }
-    let allow_sponsor = change.sealed.quorum.allow_sponsor && now.decided.quorum.allow_sponsor;
+    let asked_now = now.decided.level == Level::Prompted;
+    let allow_sponsor = change.sealed.quorum.allow_sponsor && (now.decided.quorum.allow_sponsor || !asked_now);
     let by: BTreeSet<String> = change
         .approvals()
         .filter(|v| now.people.iter().any(|p| p.name == v.person))
-        .filter(|v| now.decided.approvers.contains(&v.person))
+        // A looser level names nobody any more; the votes of those who were asked stay good.
+        .filter(|v| !asked_now || now.decided.approvers.contains(&v.person))
         .filter(|v| allow_sponsor || v.person != change.sealed.sponsor)
         .map(|v| v.person.clone())
         .collect();

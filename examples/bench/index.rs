@@ -84,8 +84,9 @@ fn report(nanos: &mut [f64], before: f64, size: Size, counted: usize, found: usi
     let grown = (rss_of(std::process::id())? - before) * 1024.0 * 1024.0;
     let objects = f64::from(u32::try_from(size.index_apps * EACH)?);
     nanos.sort_by(f64::total_cmp);
-    let worst = nanos.last().copied().unwrap_or(f64::NAN);
-    println!("{}", json!({"median_ns": median(nanos), "worst_ns": worst, "rss": grown / objects, "counted": counted}));
+    // Beyond that it is the scheduler that is measured.
+    let slow = nanos.get(LOOKUPS * 99 / 100).copied().unwrap_or(f64::NAN);
+    println!("{}", json!({"median_ns": median(nanos), "slow_ns": slow, "rss": grown / objects, "counted": counted}));
     Ok(())
 }
 
@@ -115,10 +116,10 @@ pub fn measure(size: Size, report: &mut Report) -> Result<()> {
         goal: Goal::AtMost(1.0),
     });
     report.line(Line {
-        name: format!("{what}, slowest of {LOOKUPS} look-ups"),
+        name: format!("{what}, 99th percentile of look-ups"),
         unit: Unit::Ms,
-        ours: time(&ours, "worst_ns")?,
-        other: Ok((name.into(), time(&other, "worst_ns")?)),
+        ours: time(&ours, "slow_ns")?,
+        other: Ok((name.into(), time(&other, "slow_ns")?)),
         goal: Goal::AtMost(1.0),
     });
     // The larger of what it counts itself and what the process grew by.

@@ -45,7 +45,7 @@ pub async fn verify_config(config: &Config) -> Result<Report> {
 
 /// The report, for people.
 pub fn words(report: &Report) -> String {
-    let mut out = format!("{} events, {} changes, {} anchors outside the journal compared.\n", report.events, report.changes, report.anchors);
+    let mut out = format!("events: {}, changes: {}, anchors outside the journal compared: {}.\n", report.events, report.changes, report.anchors);
     if report.findings.is_empty() {
         out.push_str("verified: the chain, the signed head and every landed commit agree.\n");
     }

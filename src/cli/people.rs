@@ -10,7 +10,8 @@ use countersign_core::{Problem, Result};
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::server::control::{NAMESPACE, Request, call, vote_text};
+use crate::pipeline::{ControlRequest as Request, vote_text};
+use crate::server::control::{NAMESPACE, call};
 
 /// `approve` and `reject`.
 #[derive(Debug, Args)]
@@ -112,7 +113,7 @@ pub(crate) fn sign(key: &Path, text: &str) -> Result<String> {
     let failed = |why: String| {
         Problem::new(
             "signature.failed",
-            format!("The signature was not made: {why}"),
+            format!("The signature was not made: {}.", why.trim_end_matches('.')),
             "Name your private key, or a public key that your agent holds, with --key; ssh-keygen (OpenSSH 8.1 or later) must be installed.",
         )
     };
@@ -123,15 +124,15 @@ pub(crate) fn sign(key: &Path, text: &str) -> Result<String> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|e| failed(format!("{e}.")))?;
+        .map_err(|e| failed(e.to_string()))?;
     if let Some(stdin) = child.stdin.as_mut() {
-        stdin.write_all(text.as_bytes()).map_err(|e| failed(format!("{e}.")))?;
+        stdin.write_all(text.as_bytes()).map_err(|e| failed(e.to_string()))?;
     }
-    let out = child.wait_with_output().map_err(|e| failed(format!("{e}.")))?;
+    let out = child.wait_with_output().map_err(|e| failed(e.to_string()))?;
     if !out.status.success() {
         return Err(failed(String::from_utf8_lossy(&out.stderr).trim().to_owned()));
     }
-    String::from_utf8(out.stdout).map_err(|e| failed(format!("{e}.")))
+    String::from_utf8(out.stdout).map_err(|e| failed(e.to_string()))
 }
 
 /// `stop`.

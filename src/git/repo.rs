@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -71,7 +71,12 @@ struct Inner {
     work: Lane,
     /// Reading; does not wait for a running fetch.
     reads: Lane,
+    /// What the remote said lately about a branch, or `HEAD`, and when it was asked.
+    tips: Mutex<BTreeMap<String, Arc<Tip>>>,
 }
+
+/// Held while the remote is asked: who comes meanwhile takes the same answer.
+type Tip = tokio::sync::Mutex<Option<(Instant, String)>>;
 
 impl std::fmt::Debug for GitRepo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -103,6 +108,7 @@ impl GitRepo {
                 limits,
                 work: Lane::new(dir.clone()),
                 reads: Lane::new(dir.clone()),
+                tips: Mutex::default(),
                 dir,
             }),
         })
@@ -144,6 +150,40 @@ impl GitRepo {
             named.filter(|n| heads.iter().any(|h| h.name == *n)).ok_or_else(|| remote::branch_missing(session, "HEAD"))
         })
         .await
+    }
+
+    /// [`GitRepo::fetch`], unless the remote was asked for this branch within `age`: then what it said.
+    ///
+    /// For questions only. What is to be written is built on what the remote says now.
+    pub async fn fetch_within(&self, branch: &str, age: Duration) -> Result<String> {
+        self.remembered(&branch_ref(branch)?, age, self.fetch(branch)).await
+    }
+
+    /// [`GitRepo::resolve_head_branch`] with what the remote said within `age`; for questions only.
+    pub async fn head_branch_within(&self, age: Duration) -> Result<String> {
+        self.remembered("HEAD", age, self.resolve_head_branch()).await
+    }
+
+    async fn remembered(&self, what: &str, age: Duration, ask: impl Future<Output = Result<String>>) -> Result<String> {
+        let tip = Arc::clone(self.inner.tips.lock().unwrap_or_else(PoisonError::into_inner).entry(what.to_owned()).or_default());
+        let mut last = tokio::time::timeout(self.inner.limits.fetch, tip.lock())
+            .await
+            .map_err(|_| Problem::new("git.busy", "Another call to this repository takes long.", "Try again in a moment.").later())?;
+        if let Some((at, said)) = last.as_ref()
+            && at.elapsed() < age
+        {
+            return Ok(said.clone());
+        }
+        // The time before asking: an answer is never taken for newer than it is.
+        let at = Instant::now();
+        let said = ask.await?;
+        *last = Some((at, said.clone()));
+        Ok(said)
+    }
+
+    /// After a push of our own, what the remote said before is old.
+    fn forget(&self) {
+        self.inner.tips.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// What a branch's full ref holds at the remote now; `None` = it is not there.
@@ -309,6 +349,7 @@ impl GitRepo {
         let out = self
             .talk(self.inner.limits.push, move |repo, session| push::push(repo, session, target.as_deref(), &name, expected.as_deref()))
             .await;
+        self.forget();
         // An abandoned push may still arrive.
         out.map_err(|p| if matches!(p.code.as_ref(), "git.timeout" | "git.failed") { push::unknown(git_ref).with(p.message).with_all(p.evidence) } else { p })
     }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use super::*;
 
@@ -130,6 +131,22 @@ async fn a_fetch_reads_the_tip_and_the_files() {
     assert!(repo.list_dir(&tip, "README.md").await.unwrap().is_none());
     let next = w.other_commit("x.yaml", "a: 1\n");
     assert_eq!(repo.fetch("main").await.unwrap(), next);
+}
+
+#[tokio::test]
+async fn a_question_takes_what_the_remote_said_lately_until_a_push_of_our_own() {
+    let w = World::new();
+    let repo = w.repo().await;
+    let (long, tip) = (Duration::from_secs(600), repo.fetch("main").await.unwrap());
+    assert_eq!(repo.fetch_within("main", long).await.unwrap(), tip);
+    let next = w.other_commit("x.yaml", "a: 1\n");
+    assert_eq!(repo.fetch_within(MAIN, long).await.unwrap(), tip, "asked lately, by either name");
+    assert_eq!(repo.fetch_within("main", Duration::ZERO).await.unwrap(), next);
+    assert_eq!(repo.fetch_within("main", long).await.unwrap(), next);
+    assert_eq!(repo.head_branch_within(long).await.unwrap(), MAIN);
+    let made = repo.build_commit(request(&next, "a.yaml", Some("a: 1\n")), None).await.unwrap();
+    repo.push_unchecked(Some(&made), MAIN, Some(&next)).await.unwrap();
+    assert_eq!(repo.fetch_within("main", long).await.unwrap(), made);
 }
 
 #[tokio::test]

@@ -225,7 +225,7 @@ impl Pipeline {
                             self.press(view, &p, &people, now, &mut batch);
                         }
                         Inbound::Text { from_id, from_is_bot, chat_kind: ChatKind::Private, text, .. } => {
-                            if text.trim() == "/stop" && !from_is_bot && people.contains_key(from_id) {
+                            if asks_to_stop(text) && !from_is_bot && people.contains_key(from_id) {
                                 batch.stop(view, people.get(from_id).map_or("", String::as_str), "/stop in the chat");
                             }
                         }
@@ -438,6 +438,12 @@ pub(super) fn settled_as(c: &Change) -> Settled {
     }
 }
 
+/// `/stop`, also with a reason behind it or addressed as `/stop@bot`: stopping is the safe direction.
+fn asks_to_stop(text: &str) -> bool {
+    let command = text.split_whitespace().next().unwrap_or_default();
+    command.split('@').next() == Some("/stop")
+}
+
 fn notice_of(c: &Change, about: &str) -> Notice {
     let commit = c.landed.as_ref().map(|l| l.commit.clone()).unwrap_or_default();
     if about == "proposed" {
@@ -457,5 +463,20 @@ fn notice_of(c: &Change, about: &str) -> Notice {
         }
         Some(end) => Notice::Other { say: end.say.clone() },
         None => Notice::Standard { commit },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::asks_to_stop;
+
+    #[test]
+    fn stop_is_understood_with_a_reason_and_with_the_bots_name() {
+        for text in ["/stop", " /stop\n", "/stop it burns", "/stop@countersign_bot", "/stop@countersign_bot now"] {
+            assert!(asks_to_stop(text), "{text}");
+        }
+        for text in ["", "stop", "/stopped", "please /stop", "/status"] {
+            assert!(!asks_to_stop(text), "{text}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use countersign_core::model::{Body, Ending};
 use countersign_core::{Problem, Result, message};
 use serde_json::{Value, json};
 
-use super::{ACTOR, Pipeline, RepoHandle};
+use super::{ACTOR, Pipeline, RepoHandle, fault};
 use crate::git::{CommitRequest, FileChange, Identity};
 use crate::journal::Entry;
 
@@ -66,6 +66,7 @@ impl Pipeline {
                 };
                 let n = change.n;
                 let id = change.id;
+                fault::point("before_authorized");
                 self.journal
                     .transact(self.clock.now_ms(), &[], |view| {
                         if view.stopped.is_some() || view.changes.get(&id).is_none_or(|c| c.n != n) {
@@ -73,7 +74,9 @@ impl Pipeline {
                         }
                         Ok(((), vec![Entry::of(id, ACTOR, body)]))
                     })
-                    .await
+                    .await?;
+                fault::point("after_authorized");
+                Ok(())
             }
             Err(problem) => self.stale_or_later(change, problem).await,
         }
@@ -81,7 +84,8 @@ impl Pipeline {
 
     /// A problem that will not go away ends the change; any other is tried again shortly.
     pub(super) async fn stale_or_later(&self, change: &Change, problem: Problem) -> Result<()> {
-        if problem.code == "gate.stale" || problem.retry == countersign_core::Retry::Never {
+        // Without its branch a change has no place any more; it must not be made again.
+        if matches!(problem.code.as_ref(), "gate.stale" | "git.branch_missing") || problem.retry == countersign_core::Retry::Never {
             return self.close(change, Ending::Stale, problem.message).await;
         }
         if self.clock.now_ms() >= change.sealed.expires_at * 1000 {

@@ -7,7 +7,7 @@ use countersign_core::{Problem, Result, message};
 use serde_json::{Value, json};
 
 use super::commit::commit_and_base;
-use super::{ACTOR, Pipeline};
+use super::{ACTOR, Pipeline, fault};
 use crate::cluster::Hinted;
 use crate::forge::{Merge, NewPull, Pull, PullState};
 
@@ -44,6 +44,7 @@ impl Pipeline {
     /// what cannot be asked (a message) is sent again.
     pub(super) async fn recover(&self, change: &Change, effect: Effect) -> Result<()> {
         let facts = change.effect(&effect).map(|s| s.facts.clone()).unwrap_or_default();
+        fault::point("before_recovery");
         let outcome = match &effect {
             Effect::PushTarget => self.recover_push(change, &facts, &change.sealed.git_ref).await,
             Effect::PushBranch => self.recover_push(change, &facts, &format!("refs/heads/{}", change.branch())).await,
@@ -66,7 +67,11 @@ impl Pipeline {
                 tokio::time::sleep(std::time::Duration::from_secs(2)).await;
                 Ok(())
             }
-            outcome => self.settle_effect(change.id, effect, outcome).await,
+            outcome => {
+                self.settle_effect(change.id, effect, outcome).await?;
+                fault::point("after_recovery");
+                Ok(())
+            }
         }
     }
 
@@ -228,6 +233,10 @@ impl Pipeline {
                 return self.close(change, Ending::Stale, say).await;
             }
         }
+        if lost_merge(change) {
+            let body = Body::Landed { commit, via: "merge".into() };
+            return self.journal.append(self.clock.now_ms(), change.id, ACTOR, vec![body]).await;
+        }
         let login = pull.merged_by.clone().unwrap_or_default();
         let config = self.config.load();
         let person = config.people.iter().find(|p| p.spec.forge.as_deref() == Some(login.as_str())).map(|p| p.name.clone());
@@ -272,6 +281,12 @@ impl Pipeline {
         let body = Body::Landed { commit: tip, via: "found".into() };
         self.journal.append(self.clock.now_ms(), change.id, ACTOR, vec![body]).await
     }
+}
+
+/// Whether our own merge was sent and its answer lost: then the merge that is found is ours.
+fn lost_merge(change: &Change) -> bool {
+    let failed = change.effect(&Effect::Merge).and_then(|s| s.problem.as_ref());
+    failed.is_some_and(|p| p.code == "forge.unknown_outcome")
 }
 
 fn base_branch(change: &Change) -> &str {

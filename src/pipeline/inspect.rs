@@ -1,11 +1,15 @@
 //! The tool `inspect`: a resource, its owner with the evidence of each hop, its file and field,
 //! its health and what the cluster said lately. It changes nothing.
 
+use std::time::Duration;
+
 use countersign_core::manifest::{SourceTree, documents};
 use countersign_core::message;
-use countersign_core::model::{InspectAnswer, InspectArgs, Next, ObjectKey, Outcome, Ownership, Principal, ResourceRef, SourceKind};
+use countersign_core::model::{
+    DeliveryState, InspectAnswer, InspectArgs, Next, ObjectKey, Outcome, OwnerRef, Ownership, Principal, ResourceRef, Source, SourceKind,
+};
 use countersign_core::ownership::{SourceBasis, sources};
-use countersign_core::Result;
+use countersign_core::{Problem, Result};
 use serde_json::{Value, json};
 
 use super::Pipeline;
@@ -14,6 +18,17 @@ use crate::cluster::Cluster;
 
 /// Lines of a listing.
 const PAGE: usize = 40;
+/// How old the branch may be that a file and its line are told from: many questions ask the remote once.
+const SEEN: Duration = Duration::from_secs(5);
+
+/// How an object comes from Git.
+#[derive(Debug, Default)]
+struct Delivered {
+    delivery: Option<DeliveryState>,
+    source: Option<Source>,
+    file: Option<String>,
+    problem: Option<Problem>,
+}
 
 impl Pipeline {
     /// The tool `inspect`.
@@ -35,21 +50,37 @@ impl Pipeline {
         let live = if root == located.key { located.object.clone() } else { cluster.read(&root).await? };
         let mut answer = InspectAnswer::new(Outcome::Found, String::new());
         answer.ownership = Some(state_name(&located.ownership).into());
-        if let Some(object) = &live {
-            answer.health = cluster.health(&root, object).await.unwrap_or(None);
-            answer.object = Some(self.redactor.redact_value(&fields_of(object)));
-        }
+        let owner = sole_owner(&located.ownership);
         let now = chrono::DateTime::from_timestamp_millis(self.clock.now_ms()).unwrap_or_default();
-        let events = cluster.events(&root, now).await.unwrap_or_default();
-        answer.events = events.iter().map(|e| self.redactor.redact_text(&message::escape_visible(e))).collect();
-        answer.items = self.open_changes_of(target, &root).await;
-        match sole_owner(&located.ownership) {
+        let health = async {
+            match &live {
+                Some(object) => cluster.health(&root, object).await.unwrap_or(None),
+                None => None,
+            }
+        };
+        let delivered = async {
+            match &owner {
+                Ok(owner) => self.delivered(cluster, owner, &root).await,
+                Err(_) => Delivered::default(),
+            }
+        };
+        // None of these needs another's answer; each may be several questions to the cluster.
+        let (health, events, items, delivered) =
+            tokio::join!(health, cluster.events(&root, now), self.open_changes_of(target, &root), delivered);
+        answer.health = health;
+        answer.object = live.as_ref().map(|object| self.redactor.redact_value(&fields_of(object)));
+        answer.events = events.unwrap_or_default().iter().map(|e| self.redactor.redact_text(&message::escape_visible(e))).collect();
+        answer.items = items;
+        match owner {
             Ok(owner) => {
                 if let Ownership::Owned { via, .. } = &located.ownership {
                     answer.via.clone_from(via);
                 }
                 answer.owner = Some(owner.clone());
-                self.add_source(cluster, &owner, &root, &mut answer).await;
+                answer.delivery = delivered.delivery;
+                answer.source = delivered.source;
+                answer.file = delivered.file;
+                answer.problem = delivered.problem;
                 answer.summary = summary(&root, &owner.to_string(), &answer);
                 answer.next = Some(Next {
                     tool: "operate".into(),
@@ -71,23 +102,31 @@ impl Pipeline {
     }
 
     /// Source, file and what stands between a commit and the cluster, as far as they can be had.
-    async fn add_source(&self, cluster: &Cluster, owner: &countersign_core::model::OwnerRef, root: &ObjectKey, answer: &mut InspectAnswer) {
-        if let Ok(object) = cluster.owner_object(owner).await {
-            if let Ok(found) = self.delivery_state(cluster, owner, &object, None, &[]).await {
-                answer.delivery = Some(found);
-            }
-            let flux = cluster.source_of(owner, &object).await.unwrap_or(None);
-            if let Ok(mut all) = sources(SourceBasis { owner, object: &object, source: flux.as_ref() }) {
-                answer.source = (all.len() == 1).then(|| all.swap_remove(0));
-            }
+    async fn delivered(&self, cluster: &Cluster, owner: &OwnerRef, root: &ObjectKey) -> Delivered {
+        let mut found = Delivered::default();
+        let object = match cluster.owner_object(owner).await {
+            Ok(object) => object,
+            Err(problem) => return Delivered { problem: Some(problem), ..found },
+        };
+        let place = async {
+            let flux = cluster.source_of(owner, &object).await?;
+            let all = sources(SourceBasis { owner, object: &object, source: flux.as_ref() })?;
+            let sole = (all.len() == 1).then(|| all.first().cloned()).flatten();
+            let place = self.place_of(owner, object.clone(), all, SEEN).await;
+            let file = match &place {
+                Ok(place) => self.file_of(place, root).await.unwrap_or(None),
+                Err(_) => None,
+            };
+            Ok((sole, place, file))
+        };
+        let (delivery, place) = tokio::join!(self.delivery_state(cluster, owner, &object, None, &[]), place);
+        found.delivery = delivery.ok();
+        match place {
+            Ok((_, Ok(place), file)) => (found.source, found.file) = (Some(place.source), file),
+            Ok((sole, Err(problem), _)) => (found.source, found.problem) = (sole, Some(problem)),
+            Err(problem) => found.problem = Some(problem),
         }
-        match self.place(cluster, owner).await {
-            Ok(place) => {
-                answer.file = self.file_of(&place, root).await.unwrap_or(None);
-                answer.source = Some(place.source);
-            }
-            Err(problem) => answer.problem = Some(problem),
-        }
+        found
     }
 
     /// The file and line that declare an object.

@@ -8,6 +8,7 @@ mod commit;
 mod control;
 mod decide;
 mod deliver;
+mod effect;
 pub mod fault;
 pub mod handle;
 mod inspect;
@@ -19,6 +20,8 @@ mod revert;
 mod run;
 mod source;
 mod story;
+
+pub use control::{Request as ControlRequest, vote_text};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;

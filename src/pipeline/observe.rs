@@ -12,8 +12,8 @@ use futures::{Stream, StreamExt};
 use serde_json::Value;
 use tokio::sync::broadcast;
 
-use super::plan::key_of;
-use super::{ACTOR, Pipeline};
+use super::effect::key_of;
+use super::{ACTOR, Pipeline, fault};
 
 /// Commits by others that are looked at, at the most.
 const OTHERS: usize = 200;
@@ -101,7 +101,9 @@ impl Pipeline {
             return Ok(false);
         }
         let body = Body::Observed { verdict, code: code.as_str().to_owned(), say };
+        fault::point("before_observed");
         self.journal.append(self.clock.now_ms(), change.id, ACTOR, vec![body]).await?;
+        fault::point("after_observed");
         Ok(true)
     }
 

@@ -8,7 +8,7 @@ use countersign_core::model::{Body, Ending, Outcome};
 use countersign_core::{Problem, Result};
 
 use super::propose::withdrawable;
-use super::{ACTOR, Pipeline};
+use super::{ACTOR, Pipeline, fault};
 use crate::journal::Entry;
 
 impl Pipeline {
@@ -31,6 +31,7 @@ impl Pipeline {
         };
         // Written either way, so that it is tried once: a person can still call rollback.
         let change_id = id.unwrap_or(change.id);
+        fault::point("before_revert_noted");
         self.journal.append(self.clock.now_ms(), change.id, ACTOR, vec![Body::RevertPrepared { change: change_id }]).await
     }
 }

@@ -1,5 +1,7 @@
 //! From an ownership answer to the one repository, branch and folder that may be edited.
 
+use std::time::Duration;
+
 use countersign_core::message::escape_name;
 use countersign_core::model::{DeliveryState, ObjectKey, OwnerRef, Ownership, Source};
 use countersign_core::ownership::{Follow, SourceBasis, destination_namespace, editable, sources};
@@ -89,18 +91,23 @@ pub(super) fn repository_of<'c>(config: &'c Config, url: &str) -> Result<&'c str
 }
 
 impl Pipeline {
-    /// Everything between an owner and the tip of the branch that it follows.
+    /// Everything between an owner and the tip of the branch that it follows, as it is now.
     pub(super) async fn place(&self, cluster: &Cluster, owner: &OwnerRef) -> Result<Place> {
         let object = cluster.owner_object(owner).await?;
         let flux_source = cluster.source_of(owner, &object).await?;
         let all = sources(SourceBasis { owner, object: &object, source: flux_source.as_ref() })?;
+        self.place_of(owner, object, all, Duration::ZERO).await
+    }
+
+    /// The same for an owner that was read, with its sources. For a question the tip may be `age` old.
+    pub(super) async fn place_of(&self, owner: &OwnerRef, object: Value, all: Vec<Source>, age: Duration) -> Result<Place> {
         let source = sole_source(owner, all)?;
         let follow = editable(owner, &source)?;
         let config = self.config.load();
         let repository = repository_of(&config, &source.url)?.to_owned();
         let repo = self.repo(&repository)?;
         let branch = match follow {
-            Follow::Default => repo.git.resolve_head_branch().await?,
+            Follow::Default => repo.git.head_branch_within(age).await?,
             Follow::Branch(b) | Follow::BranchOrTag(b) => format!("refs/heads/{}", b.trim_start_matches("refs/heads/")),
         };
         let short = branch.trim_start_matches("refs/heads/").to_owned();
@@ -112,7 +119,7 @@ impl Pipeline {
                 "Ask the platform team to list it under `branches` of the Repository.",
             ));
         }
-        let base = repo.git.fetch(&branch).await?;
+        let base = repo.git.fetch_within(&branch, age).await?;
         let namespace = destination_namespace(owner, &object);
         Ok(Place { owner: owner.clone(), object, source, repository, git_ref: branch, base, namespace })
     }

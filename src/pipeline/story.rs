@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_core::change::{Change, State};
+use countersign_core::change::{Change, State, in_words};
 use countersign_core::message;
 use countersign_core::model::{
     Body, CancelArgs, ChangeAnswer, ChangeArgs, ChangeFilter, ChangeId, ChangeLine, ChangesAnswer, ChangesArgs, DecisionView, Ending,
@@ -295,7 +295,7 @@ fn told(e: &Event) -> Option<String> {
             format!("pull request opened: {}", result.get("url").and_then(|u| u.as_str()).unwrap_or_default())
         }
         Body::Failed { effect, problem, last } => {
-            format!("{} failed{}: {}", effect.name(), if *last { "" } else { ", is tried again" }, problem.message)
+            format!("{} failed{}: {}", effect.name(), if *last { "" } else { ", is tried again" }, in_words(problem))
         }
         Body::Voted { person, approve, channel, reason, .. } => {
             let why = reason.as_deref().map_or(String::new(), |r| format!(": {r}"));

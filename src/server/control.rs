@@ -8,63 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use countersign_core::{Problem, Result};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::pipeline::Pipeline;
+pub use crate::pipeline::{ControlRequest as Request, vote_text};
 
 /// Longest line that is read.
 const MAX_LINE: u64 = 256 * 1024;
-
-/// What the command line asks of the daemon.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "do", rename_all = "snake_case")]
-pub enum Request {
-    /// What waits for a person.
-    Pending,
-    /// The card and the sealed bytes of one change.
-    Show {
-        /// Id or short name.
-        change: String,
-    },
-    /// A signed vote.
-    Vote {
-        /// Id or short name.
-        change: String,
-        /// Yes or no.
-        approve: bool,
-        /// Reason for no.
-        reason: Option<String>,
-        /// Armoured signature over [`vote_text`].
-        signature: String,
-    },
-    /// Emergency stop.
-    Stop {
-        /// Why.
-        reason: String,
-    },
-    /// Text that a resume must sign.
-    ResumeText,
-    /// End of the stop.
-    Resume {
-        /// Why.
-        reason: String,
-        /// Armoured signature over the text that `ResumeText` gave.
-        signature: String,
-    },
-    /// Is it up, and what does it do.
-    Status,
-    /// Load the configuration anew; a bad one is refused and the last good one stays.
-    Reload,
-    /// Stop the daemon itself.
-    Shutdown,
-}
-
-/// What a signature on a vote covers.
-pub fn vote_text(approve: bool, digest: &str) -> String {
-    format!("{} {digest}\n", if approve { "approve" } else { "reject" })
-}
 
 /// Namespace of vote and resume signatures.
 pub const NAMESPACE: &str = "countersign-approval";

@@ -119,6 +119,7 @@ impl Stage {
             if states.contains(&text(&now, "state")) {
                 return now;
             }
+            assert!(!matches!(text(&now, "outcome"), "ended" | "healthy" | "refused"), "ended otherwise: {now:#}");
             assert!(tokio::time::Instant::now() < end, "still {}: {now:#}", text(&now, "state"));
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

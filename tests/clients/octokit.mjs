@@ -1,6 +1,7 @@
 // @octokit/rest (npm) works on a forge, and each of its answers is validated against GitHub's own OpenAPI
 // description (npm @octokit/openapi, ajv@8, ajv-formats). Arguments: base address of the forge, token of a bot,
-// token of a person, owner, repository, a branch that is ahead of `main`. Prints one line of JSON.
+// token of a person, owner, repository, a branch that is ahead of `main`; and, if there is one, the number of a merged
+// pull request of Countersign with the id of its change. Prints one line of JSON.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
@@ -12,7 +13,7 @@ const Ajv = require("ajv").default ?? require("ajv");
 const addFormats = require("ajv-formats").default ?? require("ajv-formats");
 const description = JSON.parse(readFileSync(require.resolve("@octokit/openapi/generated/api.github.com.json")));
 
-const [baseUrl, botToken, personToken, owner, repo, head] = process.argv.slice(2);
+const [baseUrl, botToken, personToken, owner, repo, head, number, change] = process.argv.slice(2);
 
 // OpenAPI 3.0 says `nullable`, JSON Schema says `type: [..., "null"]`.
 function toJsonSchema(node) {
@@ -107,6 +108,18 @@ async function refused(promise, status) {
   throw new Error(`not refused with ${status}`);
 }
 
+if (number) {
+  const ours = { ...at, pull_number: Number(number) };
+  const { data: pull } = await person.pulls.get(ours);
+  const { data: commits } = await person.pulls.listCommits(ours);
+  await person.pulls.listReviews(ours);
+  await person.issues.listComments({ ...at, issue_number: Number(number) });
+  const { data: landed } = await person.repos.getCommit({ ...at, ref: pull.merge_commit_sha });
+  const trailer = `Countersign-Change: ${change}`;
+  if (!pull.merged || pull.state !== "closed" || pull.user.type !== "Bot") throw new Error(`not merged by Countersign: ${pull.state}`);
+  if (commits.length !== 1 || !commits[0].commit.message.includes(trailer)) throw new Error("the branch has not the one commit");
+  if (!landed.commit.message.includes(trailer)) throw new Error("the landed commit has no trailer");
+}
 await bot.users.getAuthenticated();
 await bot.repos.get(at);
 await bot.repos.listBranches(at);

@@ -435,6 +435,14 @@ fn intent(c: &mut Change, event: &Event, effect: &Effect, facts: &Value) -> Resu
     if !delivers(c.sealed.delivery, effect) || (c.landed.is_some() && matches!(effect, Effect::PushTarget | Effect::Merge)) {
         return Err(illegal(event, "the change is not delivered this way"));
     }
+    let before = match effect {
+        Effect::OpenPullRequest => Some(Effect::PushBranch),
+        Effect::Merge => Some(Effect::OpenPullRequest),
+        _ => None,
+    };
+    if before.is_some_and(|b| c.done(&b).is_none()) {
+        return Err(illegal(event, "what comes before it was not done"));
+    }
     let key = effect_key(effect);
     let (failures, failed_at, problem) = c
         .effects

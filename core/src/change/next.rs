@@ -175,7 +175,7 @@ fn tell_then(c: &Change, now: i64, stopped: bool, then: Step) -> Step {
 }
 
 /// What was wrong, with the other side's own words: a server that refuses says there what it wants.
-fn in_words(p: &Problem) -> String {
+pub fn in_words(p: &Problem) -> String {
     if p.evidence.is_empty() { p.message.clone() } else { format!("{} ({})", p.message, p.evidence.join("; ")) }
 }
 

@@ -159,6 +159,17 @@ fn a_policy_that_became_looser_loosens_nothing_that_was_shown() {
 }
 
 #[test]
+fn a_policy_that_asks_nobody_any_more_keeps_the_yes_of_those_who_were_asked() {
+    let mut world = World::of(&Given::prompted());
+    world.decided.level = Level::Standard;
+    world.decided.approvers.clear();
+    world.decided.quorum.count = 0;
+    assert_eq!(world.ask(&approved().c).unwrap().by(), ["ann"]);
+    world.people.retain(|p| p.name != "ann");
+    assert!(world.ask(&approved().c).is_err(), "but not of one who is gone");
+}
+
+#[test]
 fn manual_and_denied_changes_never_go_out() {
     for level in [Level::Manual, Level::Deny] {
         let g = Given::new(level, Delivery::Direct);

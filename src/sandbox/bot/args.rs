@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Multipart, Request};
 use axum::http::header;
 use serde::de::DeserializeOwned;
@@ -47,12 +47,16 @@ impl Args {
         let query = req.uri().query().unwrap_or_default().to_owned();
         args.add_form(query.as_bytes());
         let kind = req.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        let (head, body) = req.into_parts();
+        let whole = Request::from_parts(head.clone(), body);
+        let body = Bytes::from_request(whole, &()).await.map_err(|_| Refusal::new(413, "Request Entity Too Large"))?;
         if kind.starts_with("multipart/form-data") {
-            let form = Multipart::from_request(req, &()).await.map_err(|e| Refusal::bad(e.body_text()))?;
+            // From the whole body: one that is left at its last boundary would cost the client its connection.
+            let form = Request::from_parts(head, Body::from(body));
+            let form = Multipart::from_request(form, &()).await.map_err(|e| Refusal::bad(e.body_text()))?;
             args.add_multipart(form).await?;
             return Ok(args);
         }
-        let body = Bytes::from_request(req, &()).await.map_err(|_| Refusal::new(413, "Request Entity Too Large"))?;
         if kind.starts_with("application/json") && !body.is_empty() {
             let values: BTreeMap<String, Value> =
                 serde_json::from_slice(&body).map_err(|_| Refusal::bad("can't parse JSON object"))?;

@@ -111,7 +111,7 @@ fn sound(c: &Change, now: i64, stopped: bool, step: &Step) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn next_is_total_and_keeps_to_what_it_may_name(

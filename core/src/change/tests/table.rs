@@ -103,8 +103,15 @@ fn each_delivery_has_its_own_effects() {
     let told = "ask, settle, notify, close pr, hint, pressed, yes of bob, no, authorized, rebased, landed, closed";
     let cleared = |delivery| Given::new(Level::Prompted, delivery).story().yes("ann").authorized();
     check("direct", &cleared(Delivery::Direct), &format!("{told}, push"));
-    check("merge", &cleared(Delivery::MergeAfterApproval), &format!("{told}, branch, open, merge"));
-    check("pull request", &cleared(Delivery::PullRequest), &format!("{told}, branch, open, authorized unvoted"));
+    let ours = cleared(Delivery::MergeAfterApproval);
+    check("merge", &ours, &format!("{told}, branch"));
+    let pushed = ours.done(Effect::PushBranch, json!({}));
+    check("merge, pushed", &pushed, &format!("{told}, open"));
+    check("merge, open", &pushed.done(Effect::OpenPullRequest, json!({})), &format!("{told}, merge"));
+    let theirs = cleared(Delivery::PullRequest);
+    check("pull request", &theirs, &format!("{told}, branch, authorized unvoted"));
+    let open = theirs.done(Effect::PushBranch, json!({})).done(Effect::OpenPullRequest, json!({}));
+    check("pull request, open", &open, &format!("{told}, authorized unvoted"));
     let standard = Given::new(Level::Standard, Delivery::Direct).story();
     let free = "ask, settle, notify, close pr, hint, pressed, yes, yes of bob, no, authorized, authorized unvoted, rebased, landed, closed";
     check("standard", &standard, free);
