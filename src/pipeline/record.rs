@@ -42,18 +42,27 @@ impl Pipeline {
     pub(super) async fn withdraw_revert(&self, change: &Change) -> Result<()> {
         let id = change.id;
         let say = format!("{} became healthy after all", change.name());
-        self.journal
+        let busy = self
+            .journal
             .transact(self.clock.now_ms(), &[], |view| {
                 let mut entries = Vec::new();
-                let revert = change.revert.filter(|r| *r != id).and_then(|r| view.changes.get(&r));
-                if let Some(r) = revert.filter(|r| r.votes.is_empty() && withdrawable(r) && r.dangling().is_none()) {
+                let revert = change.revert.filter(|r| *r != id).and_then(|r| view.changes.get(&r)).filter(|r| r.votes.is_empty() && withdrawable(r));
+                if revert.is_some_and(|r| r.dangling().is_some()) {
+                    // A card is just being sent: it must be known before it can be settled.
+                    return Ok((true, entries));
+                }
+                if let Some(r) = revert {
                     entries.push(Entry::of(r.id, ACTOR, Body::Closed { ending: Ending::Cancelled, say: say.clone() }));
                 }
                 // Pointing at itself: there is no revert on offer any more.
                 entries.push(Entry::of(id, ACTOR, Body::RevertPrepared { change: id }));
-                Ok(((), entries))
+                Ok((false, entries))
             })
-            .await
+            .await?;
+        if busy {
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        }
+        Ok(())
     }
 }
 

@@ -264,6 +264,8 @@ fn next_call(c: &Change, shown: &str) -> Option<Next> {
     let say = message::next_say(shown, &name);
     let call = |tool: &str, args: serde_json::Value, after_s: u32| Some(Next { tool: tool.into(), args, after_s, say: say.clone() });
     match c.state() {
+        // It became healthy after all: there is nothing left to undo.
+        State::Ended(Ending::Failed | Ending::TimedOut) if c.seen.as_ref().is_some_and(|s| s.verdict == "healthy") => None,
         State::Ended(Ending::Failed | Ending::TimedOut) => match c.revert.filter(|r| *r != c.id) {
             Some(revert) => call("change", json!({"change": revert.to_string(), "wait_s": 45}), 0),
             None => call("rollback", json!({"change": c.id.to_string(), "reason": "it failed"}), 0),

@@ -371,7 +371,12 @@ pub fn fold(change: Option<Change>, event: &Event) -> Result<Change> {
             c.end = Some(End { ending: *ending, say: say.clone(), at: event.at });
         }
         Body::RevertPrepared { change } => {
-            if c.end.is_none() || c.revert.is_some() {
+            // Once an offer; after it only "no offer any more", which points at the change itself.
+            let fits = match c.revert {
+                None => true,
+                Some(offered) => offered != c.id && *change == c.id,
+            };
+            if c.end.is_none() || !fits {
                 return Err(illegal(event, "only an ended change is undone, and once"));
             }
             c.revert = Some(*change);

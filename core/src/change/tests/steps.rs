@@ -256,6 +256,21 @@ fn only_a_failure_prepares_a_revert_once_and_never_a_revert_of_a_revert() {
 }
 
 #[test]
+fn a_late_healthy_takes_the_offered_revert_back_once() {
+    let offer = crate::model::ChangeId::from_parts(7, 7);
+    let g = Given::prompted();
+    let failed = g.story().yes("ann").authorized().pushed().closed(Ending::Failed);
+    let told = g.approvers.iter().chain(&g.tell).fold(failed, |s, p| s.done(notify(p, "ended"), json!({})));
+    let offered = told.then(crate::model::Body::RevertPrepared { change: offer });
+    assert!(offered.attempt(crate::model::Body::RevertPrepared { change: offer }).is_err(), "there is one offer");
+    let healthy = offered.then(crate::model::Body::Observed { verdict: "healthy".into(), code: "healthy".into(), say: String::new() });
+    assert_eq!(step(&healthy, T0), Step::WithdrawRevert);
+    let back = healthy.then(crate::model::Body::RevertPrepared { change: id() });
+    assert_eq!(step(&back, T0), Step::Finished);
+    assert!(back.attempt(crate::model::Body::RevertPrepared { change: offer }).is_err(), "and never another");
+}
+
+#[test]
 fn cards_get_their_last_words_only_where_there_is_a_card() {
     let s = Given::prompted().story().done(ask("ann"), json!({"message_id": 5})).failed(ask("bob"), true).closed(Ending::Cancelled);
     assert_eq!(step(&s, T0), Step::Do(settle("ann", "closed")));
