@@ -72,7 +72,9 @@ impl Authorization {
     /// Refuses a new pull request where only closing is left to do.
     pub fn permits_proposal(&self) -> Result<()> {
         if self.scope == Scope::Withdraw {
-            return Err(Problem::new("gate.out_of_scope", "An ended change opens nothing.", "Propose it again.").never());
+            return Err(
+                Problem::new("gate.out_of_scope", "An ended change opens nothing.", "Propose it again.").never()
+            );
         }
         Ok(())
     }
@@ -162,7 +164,12 @@ pub fn authorize(change: &Change, now: &Now<'_>) -> Result<Authorization> {
 /// Lets an ended change that never landed close its own pull request, and nothing else.
 pub fn withdraw(change: &Change) -> Result<Authorization> {
     if change.end.is_none() || change.landed.is_some() {
-        return Err(Problem::new("gate.out_of_scope", "Only an ended change that never landed is withdrawn.", "Wait for its end.").never());
+        return Err(Problem::new(
+            "gate.out_of_scope",
+            "Only an ended change that never landed is withdrawn.",
+            "Wait for its end.",
+        )
+        .never());
     }
     Ok(Authorization {
         scope: Scope::Withdraw,

@@ -186,9 +186,7 @@ impl Journal {
             .await
             .map_err(broken)?;
         sqlx::raw_sql(SCHEMA).execute(&writer).await.map_err(broken)?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(2)
-            .connect_lazy_with(options(path).read_only(true));
+        let readers = SqlitePoolOptions::new().max_connections(2).connect_lazy_with(options(path).read_only(true));
         let rows = read_rows(&writer).await?;
         if let Some(bad) = super::verify_chain(&rows).into_iter().next() {
             return Err(Problem::new(

@@ -76,7 +76,8 @@ pub fn verify_chain(rows: &[Row]) -> Vec<Finding> {
 
 /// Chain, anchors, and whether every change is a legal history whose sealed content has its digest.
 pub fn verify_rows(rows: &[Row], anchors: &[Anchor]) -> Report {
-    let mut report = Report { events: rows.len() as u64, anchors: anchors.len(), findings: verify_chain(rows), ..Report::default() };
+    let mut report =
+        Report { events: rows.len() as u64, anchors: anchors.len(), findings: verify_chain(rows), ..Report::default() };
     for a in anchors {
         let held = usize::try_from(a.seq).ok().and_then(|s| s.checked_sub(1)).and_then(|i| rows.get(i));
         match held {
@@ -123,8 +124,11 @@ pub async fn verify_file(
             "Name the configuration with --config; the journal lies in its state_dir once the daemon has run.",
         ));
     }
-    let pool =
-        SqlitePoolOptions::new().max_connections(1).connect_with(options(path).read_only(true)).await.map_err(broken)?;
+    let pool = SqlitePoolOptions::new()
+        .max_connections(1)
+        .connect_with(options(path).read_only(true))
+        .await
+        .map_err(broken)?;
     let report = verify_pool(&pool, &path.with_extension("head"), check_head, anchors).await;
     pool.close().await;
     report
@@ -204,7 +208,9 @@ async fn check_blobs(pool: &SqlitePool, rows: &[Row]) -> Result<Vec<Finding>> {
             out.push(Finding { seq, what: format!("the stored content {oid} was changed after it was written") });
         }
     }
-    out.extend(wanted.into_iter().map(|(oid, seq)| Finding { seq, what: format!("the stored content {oid} is missing") }));
+    out.extend(
+        wanted.into_iter().map(|(oid, seq)| Finding { seq, what: format!("the stored content {oid} is missing") }),
+    );
     Ok(out)
 }
 

@@ -50,9 +50,26 @@ fn imports(s: &Source) -> Vec<(usize, String)> {
         let line = s.line(at);
         if let Some(list) = rest.strip_prefix('{') {
             let mut depth = 0;
-            let end = list.find(|c| { match c { '{' => depth += 1, '}' if depth == 0 => return true, '}' => depth -= 1, _ => {} } false }).unwrap();
+            let end = list
+                .find(|c| {
+                    match c {
+                        '{' => depth += 1,
+                        '}' if depth == 0 => return true,
+                        '}' => depth -= 1,
+                        _ => {}
+                    }
+                    false
+                })
+                .unwrap();
             let mut depth = 0;
-            for part in list[..end].split(|c| { match c { '{' => depth += 1, '}' => depth -= 1, _ => {} } c == ',' && depth == 0 }) {
+            for part in list[..end].split(|c| {
+                match c {
+                    '{' => depth += 1,
+                    '}' => depth -= 1,
+                    _ => {}
+                }
+                c == ',' && depth == 0
+            }) {
                 out.push((line, part.trim().to_owned()));
             }
         } else {
@@ -84,7 +101,12 @@ fn a_layer_imports_only_lower_ones() {
             }
             match EXCEPTIONS.iter().position(|(f, t, _)| *f == from && path.starts_with(t)) {
                 Some(i) => used[i] = true,
-                None => wrong.push(format!("{}:{line}: {from} (layer {}) imports {path} (layer {})", s.path, layer(from), layer(to))),
+                None => wrong.push(format!(
+                    "{}:{line}: {from} (layer {}) imports {path} (layer {})",
+                    s.path,
+                    layer(from),
+                    layer(to)
+                )),
             }
         }
     }
@@ -104,7 +126,12 @@ fn edges_never_import_each_other() {
     for s in sources(&["src"]) {
         let from = unit(&s.path);
         if EDGES.contains(&from) {
-            wrong.extend(imports(&s).into_iter().filter(|(_, p)| p.split("::").next() != Some(from)).map(|(l, p)| format!("{}:{l}: {p}", s.path)));
+            wrong.extend(
+                imports(&s)
+                    .into_iter()
+                    .filter(|(_, p)| p.split("::").next() != Some(from))
+                    .map(|(l, p)| format!("{}:{l}: {p}", s.path)),
+            );
         }
     }
     none(wrong, "an edge imports the core and its SDK only");
@@ -113,8 +140,26 @@ fn edges_never_import_each_other() {
 #[test]
 fn the_core_reads_no_clock_no_file_no_environment_and_no_network() {
     const OUTSIDE: [&str; 20] = [
-        "tokio", "std::fs", "std::env", "std::net", "std::process", "std::thread", "std::os", "env!(", "SystemTime", "Instant::now",
-        "Utc::now", "Local::now", "reqwest", "kube::", "git2", "sqlx", "rand::", "getrandom", "println!", "async fn",
+        "tokio",
+        "std::fs",
+        "std::env",
+        "std::net",
+        "std::process",
+        "std::thread",
+        "std::os",
+        "env!(",
+        "SystemTime",
+        "Instant::now",
+        "Utc::now",
+        "Local::now",
+        "reqwest",
+        "kube::",
+        "git2",
+        "sqlx",
+        "rand::",
+        "getrandom",
+        "println!",
+        "async fn",
     ];
     let mut wrong = Vec::new();
     for s in sources(&["core/src"]) {
@@ -125,7 +170,8 @@ fn the_core_reads_no_clock_no_file_no_environment_and_no_network() {
     }
     none(wrong, "the core is pure");
     let manifest = std::fs::read_to_string(crate::sources::root().join("core/Cargo.toml")).unwrap();
-    for sdk in ["tokio", "kube", "git2", "sqlx", "reqwest", "octocrab", "teloxide", "axum", "rmcp", "rand", "\"clock\""] {
+    for sdk in ["tokio", "kube", "git2", "sqlx", "reqwest", "octocrab", "teloxide", "axum", "rmcp", "rand", "\"clock\""]
+    {
         assert!(!manifest.contains(sdk), "core/Cargo.toml names {sdk}");
     }
 }
@@ -135,7 +181,9 @@ fn an_authorization_is_made_in_the_gate_and_nowhere_else() {
     let mut makers = Vec::new();
     for s in sources(&["core/src", "src"]) {
         for line in s.lines_with("Authorization {") {
-            let made = !["struct Authorization {", "impl Authorization {", "-> Authorization {"].iter().any(|w| line.contains(w));
+            let made = !["struct Authorization {", "impl Authorization {", "-> Authorization {"]
+                .iter()
+                .any(|w| line.contains(w));
             if made {
                 makers.push(line);
             }
@@ -181,7 +229,10 @@ fn what_writes_to_the_world_takes_an_authorization() {
     }
     assert_eq!(pushes, 2, "push and delete_branch");
     assert!(unchecked.iter().all(|l| l.contains("pub(super)")), "{unchecked:?}");
-    none(all.iter().filter(|s| !s.path.starts_with("src/git/")).flat_map(|s| s.lines_with("push_unchecked")).collect(), "only git pushes unchecked");
+    none(
+        all.iter().filter(|s| !s.path.starts_with("src/git/")).flat_map(|s| s.lines_with("push_unchecked")).collect(),
+        "only git pushes unchecked",
+    );
 }
 
 #[test]

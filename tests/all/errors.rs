@@ -53,7 +53,10 @@ fn codes_of(s: &Source) -> (BTreeSet<String>, bool) {
 }
 
 fn in_the_sources() -> BTreeMap<String, String> {
-    let all: Vec<Source> = sources(&["src", "core/src"]).into_iter().filter(|s| !s.path.starts_with("src/sandbox/") && s.path != "core/src/error.rs").collect();
+    let all: Vec<Source> = sources(&["src", "core/src"])
+        .into_iter()
+        .filter(|s| !s.path.starts_with("src/sandbox/") && s.path != "core/src/error.rs")
+        .collect();
     let mut out = BTreeMap::new();
     let mut with_variable = Vec::new();
     for s in &all {
@@ -80,7 +83,12 @@ fn in_the_page() -> Vec<[String; 4]> {
     page.lines()
         .filter(|l| l.starts_with("| `"))
         .map(|l| {
-            let cells: Vec<String> = l.trim_matches('|').replace("\\|", "\u{1}").split('|').map(|c| c.trim().replace('\u{1}', "|")).collect();
+            let cells: Vec<String> = l
+                .trim_matches('|')
+                .replace("\\|", "\u{1}")
+                .split('|')
+                .map(|c| c.trim().replace('\u{1}', "|"))
+                .collect();
             let [code, meaning, next, retry] = cells.try_into().unwrap_or_else(|c| panic!("four cells: {c:?}"));
             [code.trim_matches('`').to_owned(), meaning, next, retry]
         })
@@ -91,7 +99,8 @@ fn in_the_page() -> Vec<[String; 4]> {
 fn every_code_has_an_entry_and_every_entry_a_code() {
     let code = in_the_sources();
     let page: BTreeSet<String> = in_the_page().into_iter().map(|[c, ..]| c).collect();
-    let missing: Vec<String> = code.iter().filter(|(c, _)| !page.contains(*c)).map(|(c, at)| format!("{c} ({at})")).collect();
+    let missing: Vec<String> =
+        code.iter().filter(|(c, _)| !page.contains(*c)).map(|(c, at)| format!("{c} ({at})")).collect();
     assert!(missing.is_empty(), "without entry in docs/errors.md:\n  {}", missing.join("\n  "));
     let dead: Vec<&String> = page.iter().filter(|c| !code.contains_key(*c)).collect();
     assert!(dead.is_empty(), "entries of docs/errors.md that nothing answers any more: {dead:?}");
@@ -118,13 +127,28 @@ fn entries_are_whole_sorted_and_single() {
 #[test]
 fn agents_have_no_tool_that_approves() {
     let mcp = sources(&["src"]).into_iter().find(|s| s.path == "src/server/tools/mod.rs").unwrap();
-    let names = mcp.code.split_once("NAMES").unwrap().1.split_once('[').unwrap().1.split_once('=').unwrap().1.split_once(']').unwrap().0.to_owned();
+    let names = mcp
+        .code
+        .split_once("NAMES")
+        .unwrap()
+        .1
+        .split_once('[')
+        .unwrap()
+        .1
+        .split_once('=')
+        .unwrap()
+        .1
+        .split_once(']')
+        .unwrap()
+        .0
+        .to_owned();
     let names: BTreeSet<&str> = literals(&names).into_iter().map(|(_, n)| n).collect();
     assert_eq!(names, BTreeSet::from(["cancel", "change", "changes", "inspect", "operate", "rollback"]));
 }
 
 #[test]
 fn the_literal_reader_is_not_fooled() {
-    let found: Vec<&str> = literals(r#"let q = '"'; let e = '\''; f("a\"b", "c.d"); // x"#).into_iter().map(|(_, t)| t).collect();
+    let found: Vec<&str> =
+        literals(r#"let q = '"'; let e = '\''; f("a\"b", "c.d"); // x"#).into_iter().map(|(_, t)| t).collect();
     assert_eq!(found, [r#"a\"b"#, "c.d"]);
 }

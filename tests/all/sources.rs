@@ -18,7 +18,12 @@ impl Source {
 
     /// `path:line: text` of every line that holds `word`.
     pub fn lines_with(&self, word: &str) -> Vec<String> {
-        self.code.lines().enumerate().filter(|(_, l)| l.contains(word)).map(|(i, l)| format!("{}:{}: {}", self.path, i + 1, l.trim())).collect()
+        self.code
+            .lines()
+            .enumerate()
+            .filter(|(_, l)| l.contains(word))
+            .map(|(i, l)| format!("{}:{}: {}", self.path, i + 1, l.trim()))
+            .collect()
     }
 }
 
@@ -63,7 +68,9 @@ pub fn strip(text: &str) -> String {
         let word = line.trim();
         if let Some(depth) = skip_to {
             // An item ends with a line at its own depth that closes it, or that is all of it.
-            if indent == depth && (word == "}" || word.ends_with(';') || (word.ends_with('}') && !word.starts_with("#["))) {
+            if indent == depth
+                && (word == "}" || word.ends_with(';') || (word.ends_with('}') && !word.starts_with("#[")))
+            {
                 skip_to = None;
             }
         } else if word == "#[cfg(test)]" {

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::error::{Problem, Result};
-use crate::model::{Body, ChangeId, Decided, Delivery, Digest, Effect, Ending, Event, Level, Proposal, Sealed, short_name};
+use crate::model::{
+    Body, ChangeId, Decided, Delivery, Digest, Effect, Ending, Event, Level, Proposal, Sealed, short_name,
+};
 
 /// How far one effect has come.
 #[derive(Debug, Clone, PartialEq)]
@@ -421,18 +423,18 @@ fn intent(c: &mut Change, event: &Event, effect: &Effect, facts: &Value) -> Resu
     if c.dangling().is_some() {
         return Err(illegal(event, "an effect is still under way"));
     }
-    let after_end = matches!(
-        effect,
-        Effect::SettleCard { .. } | Effect::Notify { .. } | Effect::ClosePullRequest
-    );
+    let after_end = matches!(effect, Effect::SettleCard { .. } | Effect::Notify { .. } | Effect::ClosePullRequest);
     if c.end.is_some() && !after_end {
         return Err(illegal(event, "an ended change does nothing more"));
     }
     let may_land = c.authorized.is_some() && c.rejection().is_none();
-    if matches!(effect, Effect::PushTarget | Effect::Merge | Effect::PushBranch | Effect::OpenPullRequest) && !may_land {
+    if matches!(effect, Effect::PushTarget | Effect::Merge | Effect::PushBranch | Effect::OpenPullRequest) && !may_land
+    {
         return Err(illegal(event, "the gate has not let it through"));
     }
-    if !delivers(c.sealed.delivery, effect) || (c.landed.is_some() && matches!(effect, Effect::PushTarget | Effect::Merge)) {
+    if !delivers(c.sealed.delivery, effect)
+        || (c.landed.is_some() && matches!(effect, Effect::PushTarget | Effect::Merge))
+    {
         return Err(illegal(event, "the change is not delivered this way"));
     }
     let before = match effect {
@@ -444,14 +446,13 @@ fn intent(c: &mut Change, event: &Event, effect: &Effect, facts: &Value) -> Resu
         return Err(illegal(event, "what comes before it was not done"));
     }
     let key = effect_key(effect);
-    let (failures, failed_at, problem) = c
-        .effects
-        .get(&key)
-        .map_or((0, 0, None), |(_, s)| (s.failures, s.failed_at, s.problem.clone()));
+    let (failures, failed_at, problem) =
+        c.effects.get(&key).map_or((0, 0, None), |(_, s)| (s.failures, s.failed_at, s.problem.clone()));
     if c.effects.get(&key).is_some_and(|(_, s)| s.done.is_some() || s.given_up) {
         return Err(illegal(event, "it was done or given up already"));
     }
-    let state = EffectState { facts: facts.clone(), dangling: true, done: None, failures, failed_at, problem, given_up: false };
+    let state =
+        EffectState { facts: facts.clone(), dangling: true, done: None, failures, failed_at, problem, given_up: false };
     c.effects.insert(key, (effect.clone(), state));
     Ok(())
 }

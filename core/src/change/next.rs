@@ -185,7 +185,11 @@ fn deliver(c: &Change, now: i64, stopped: bool, limits: &Limits) -> Step {
     }
     let Some((_, since)) = &c.authorized else {
         // Standard level and pull requests need no vote, but the gate all the same.
-        return expired(c, now).unwrap_or(if stopped { Step::Wait(WaitFor::Resume, i64::MAX) } else { Step::Authorize });
+        return expired(c, now).unwrap_or(if stopped {
+            Step::Wait(WaitFor::Resume, i64::MAX)
+        } else {
+            Step::Authorize
+        });
     };
     let effects: &[Effect] = match c.decided.delivery {
         Delivery::Direct => &[Effect::PushTarget],
@@ -291,14 +295,23 @@ fn after_end(c: &Change, ending: Ending, now: i64, stopped: bool, limits: &Limit
         }
     }
     let bad = matches!(ending, Ending::Failed | Ending::TimedOut | Ending::Undelivered | Ending::Stale);
-    let told = if bad { c.decided.approvers.iter().chain(&c.decided.tell).collect::<Vec<_>>() }
-        else if c.decided.level == Level::Standard { c.decided.tell.iter().collect() } else { Vec::new() };
+    let told = if bad {
+        c.decided.approvers.iter().chain(&c.decided.tell).collect::<Vec<_>>()
+    } else if c.decided.level == Level::Standard {
+        c.decided.tell.iter().collect()
+    } else {
+        Vec::new()
+    };
     for person in told {
         if let Some(step) = consider(Effect::Notify { person: person.clone(), about: "ended".into() }, NOTICE_TRIES) {
             return step;
         }
     }
-    if matches!(ending, Ending::Failed | Ending::TimedOut) && c.revert.is_none() && c.proposal.reverts.is_none() && !stopped {
+    if matches!(ending, Ending::Failed | Ending::TimedOut)
+        && c.revert.is_none()
+        && c.proposal.reverts.is_none()
+        && !stopped
+    {
         return Step::PrepareRevert;
     }
     if let Some(at) = wake {

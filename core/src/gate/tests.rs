@@ -24,7 +24,9 @@ impl World {
             now: T0 + 1,
             stopped: false,
             decided: g.decided(),
-            people: ["ann", "bob", "sue", "zoe"].map(|n| Named { name: n.to_owned(), spec: PersonSpec::default() }).into(),
+            people: ["ann", "bob", "sue", "zoe"]
+                .map(|n| Named { name: n.to_owned(), spec: PersonSpec::default() })
+                .into(),
             sponsor: Some("sue".into()),
             owner: owner(),
             blobs: vec![(PATH.into(), Some(BEFORE.into()))],
@@ -209,7 +211,10 @@ fn a_yes_to_something_else_does_not_count() {
 #[test]
 fn a_person_who_is_gone_no_longer_counts() {
     let (g, s) = (Given::prompted(), approved());
-    assert!(voids(&g, &s, |w| w.people.retain(|p| p.name != "ann")).contains("0 of 1"), "no longer in the configuration");
+    assert!(
+        voids(&g, &s, |w| w.people.retain(|p| p.name != "ann")).contains("0 of 1"),
+        "no longer in the configuration"
+    );
     assert!(voids(&g, &s, |w| w.decided.approvers.retain(|p| p != "ann")).contains("0 of 1"), "no longer an approver");
     let stranger = Given::prompted().story().yes("zoe");
     assert!(refused(&stranger.c).contains("0 of 1"), "never an approver");
@@ -293,7 +298,16 @@ fn an_authorization_reaches_exactly_its_scope() {
 #[test]
 fn refs_are_compared_whole() {
     let auth = World::of(&Given::prompted()).ask(&approved().c).unwrap();
-    for odd in ["main", "refs/heads/main/", "refs/heads/main2", "refs/heads/Main", "refs/tags/main", "", "+refs/heads/main", " refs/heads/main"] {
+    for odd in [
+        "main",
+        "refs/heads/main/",
+        "refs/heads/main2",
+        "refs/heads/Main",
+        "refs/tags/main",
+        "",
+        "+refs/heads/main",
+        " refs/heads/main",
+    ] {
         assert_eq!(auth.permits_ref(odd).unwrap_err().code, "gate.out_of_scope", "{odd:?}");
     }
 }
@@ -334,8 +348,8 @@ impl<T: Default> Probe<T> {
 
 #[test]
 fn an_authorization_cannot_be_copied_or_read_from_anywhere() {
-    assert!(Probe::<Digest>::CLONE && Probe::<Digest>::DESERIALIZE && Probe::<String>::DEFAULT, "the probe sees what there is");
-    assert!(!Probe::<Authorization>::CLONE);
-    assert!(!Probe::<Authorization>::DESERIALIZE);
-    assert!(!Probe::<Authorization>::DEFAULT);
+    let there = [Probe::<Digest>::CLONE, Probe::<Digest>::DESERIALIZE, Probe::<String>::DEFAULT];
+    assert_eq!(there, [true; 3], "the probe sees what there is");
+    let ours = [Probe::<Authorization>::CLONE, Probe::<Authorization>::DESERIALIZE, Probe::<Authorization>::DEFAULT];
+    assert_eq!(ours, [false; 3]);
 }

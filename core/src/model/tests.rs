@@ -18,7 +18,9 @@ fn digest(s: &Sealed) -> Digest {
 fn leaves(v: &Value, at: &str, out: &mut Vec<String>) {
     match v {
         Value::Object(m) if !m.is_empty() => m.iter().for_each(|(k, v)| leaves(v, &format!("{at}/{k}"), out)),
-        Value::Array(a) if !a.is_empty() => a.iter().enumerate().for_each(|(i, v)| leaves(v, &format!("{at}/{i}"), out)),
+        Value::Array(a) if !a.is_empty() => {
+            a.iter().enumerate().for_each(|(i, v)| leaves(v, &format!("{at}/{i}"), out))
+        }
         _ => out.push(at.to_owned()),
     }
 }
@@ -50,8 +52,24 @@ fn every_field_of_the_decision_page_is_sealed() {
     let value = serde_json::to_value(sealed()).unwrap();
     let keys: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
     for key in [
-        "schema", "change", "revision", "repository", "git_ref", "files", "effect", "message", "policy_version", "rules",
-        "delivery", "risk", "requester", "sponsor", "quorum", "expires_at", "nonce", "commit_message",
+        "schema",
+        "change",
+        "revision",
+        "repository",
+        "git_ref",
+        "files",
+        "effect",
+        "message",
+        "policy_version",
+        "rules",
+        "delivery",
+        "risk",
+        "requester",
+        "sponsor",
+        "quorum",
+        "expires_at",
+        "nonce",
+        "commit_message",
     ] {
         assert!(keys.contains(&key), "{key} is not sealed");
     }
@@ -156,7 +174,19 @@ proptest! {
 
 #[test]
 fn what_is_no_target_is_refused() {
-    for bad in ["", "a/b/C", "a/b/C/d/e", "/b/C/d", "a//C/d", "a/b//d", "a/b/C/", "a/b/C/d e", "a/../C/d/", "a/b/.g/d", "a/b/C/d\n"] {
+    for bad in [
+        "",
+        "a/b/C",
+        "a/b/C/d/e",
+        "/b/C/d",
+        "a//C/d",
+        "a/b//d",
+        "a/b/C/",
+        "a/b/C/d e",
+        "a/../C/d/",
+        "a/b/.g/d",
+        "a/b/C/d\n",
+    ] {
         assert_eq!(bad.parse::<ResourceRef>().unwrap_err().code, "input.target", "{bad:?}");
     }
 }
@@ -167,7 +197,10 @@ fn an_edit_has_exactly_one_operation() {
     let target = "c/n/Deployment/x";
     assert_eq!(of(json!({"target": target, "scale": {"replicas": 3}})).unwrap(), Ok("scale"));
     assert_eq!(of(json!({"target": target})).unwrap(), Err("input.operation".into()));
-    assert_eq!(of(json!({"target": target, "scale": {"replicas": 3}, "restart": {}})).unwrap(), Err("input.operation".into()));
+    assert_eq!(
+        of(json!({"target": target, "scale": {"replicas": 3}, "restart": {}})).unwrap(),
+        Err("input.operation".into())
+    );
     assert!(of(json!({"target": target, "exec": {}})).is_err(), "unknown operations are refused");
     assert!(of(json!({"target": target, "scale": {"replicas": -1}})).is_err());
 }
@@ -176,7 +209,11 @@ fn an_edit_has_exactly_one_operation() {
 fn levels_and_deliveries_are_ordered_by_strictness() {
     assert!(Level::Standard < Level::Prompted && Level::Prompted < Level::Manual && Level::Manual < Level::Deny);
     assert!(Delivery::Direct < Delivery::MergeAfterApproval && Delivery::MergeAfterApproval < Delivery::PullRequest);
-    assert!(RiskLevel::Low < RiskLevel::Medium && RiskLevel::Medium < RiskLevel::High && RiskLevel::High < RiskLevel::Critical);
+    assert!(
+        RiskLevel::Low < RiskLevel::Medium
+            && RiskLevel::Medium < RiskLevel::High
+            && RiskLevel::High < RiskLevel::Critical
+    );
 }
 
 #[test]

@@ -57,10 +57,15 @@ async fn mutate(db: &mut SqliteConnection, rng: &mut StdRng, last: i64) -> Optio
             let column = COLUMNS.choose(rng).unwrap();
             if matches!(*column, "seq" | "v" | "n" | "at") {
                 let bit = 1_i64 << rng.random_range(0..40);
-                let sql = format!("UPDATE events SET {column} = ({column} | {bit}) - ({column} & {bit}) WHERE seq = {seq}");
+                let sql =
+                    format!("UPDATE events SET {column} = ({column} | {bit}) - ({column} & {bit}) WHERE seq = {seq}");
                 return sqlx::query(run(sql)).execute(db).await.ok().map(|_| format!("bit of {column} of {seq}"));
             }
-            let bytes: Vec<u8> = sqlx::query_scalar(run(format!("SELECT CAST({column} AS BLOB) FROM events WHERE seq = {seq}"))).fetch_one(&mut *db).await.unwrap();
+            let bytes: Vec<u8> =
+                sqlx::query_scalar(run(format!("SELECT CAST({column} AS BLOB) FROM events WHERE seq = {seq}")))
+                    .fetch_one(&mut *db)
+                    .await
+                    .unwrap();
             if bytes.is_empty() {
                 return None;
             }
@@ -68,7 +73,12 @@ async fn mutate(db: &mut SqliteConnection, rng: &mut StdRng, last: i64) -> Optio
             let at = rng.random_range(0..changed.len());
             changed[at] ^= 1 << rng.random_range(0..8);
             let sql = format!("UPDATE events SET {column} = CAST($1 AS TEXT) WHERE seq = {seq}");
-            sqlx::query(run(sql)).bind(changed).execute(db).await.ok().map(|_| format!("byte {at} of {column} of {seq}"))
+            sqlx::query(run(sql))
+                .bind(changed)
+                .execute(db)
+                .await
+                .ok()
+                .map(|_| format!("byte {at} of {column} of {seq}"))
         }
         3 => {
             sqlx::query(run(format!("DELETE FROM events WHERE seq = {seq}"))).execute(&mut *db).await.unwrap();
@@ -149,7 +159,7 @@ async fn each_of_a_thousand_mutations_is_found() {
     let mut done = 0;
     while done < 1000 {
         sqlx::raw_sql("BEGIN").execute(&pool).await.unwrap();
-        let what = mutate(&mut *pool.acquire().await.unwrap(), &mut rng, last).await;
+        let what = mutate(&mut pool.acquire().await.unwrap(), &mut rng, last).await;
         if let Some(what) = what {
             done += 1;
             match crate::journal::verify::verify_pool(&pool, &head_file, home.checker(), Vec::new()).await {
@@ -184,7 +194,12 @@ async fn a_consistently_rewritten_chain_is_found_by_the_head_and_by_the_commits(
         std::fs::write(home.dir.path().join("journal.head"), forged(&home, &home.signer).await).unwrap();
         let report = home.verify(anchors.clone()).await.unwrap();
         let told: Vec<&Anchor> = anchors.iter().filter(|a| a.seq >= seq).collect();
-        assert_eq!(report.findings.iter().filter(|f| f.what.contains("commit of")).count(), told.len(), "{seq}: {:?}", report.findings);
+        assert_eq!(
+            report.findings.iter().filter(|f| f.what.contains("commit of")).count(),
+            told.len(),
+            "{seq}: {:?}",
+            report.findings
+        );
         assert_eq!(report.anchors, anchors.len() + 1);
         if told.is_empty() {
             assert!(report.findings.is_empty(), "nothing outside names what was changed, and they hold the key");
@@ -215,7 +230,14 @@ async fn a_cut_tail_is_found_by_the_head_and_by_the_commits() {
         std::fs::remove_file(home.dir.path().join("journal.head")).unwrap();
         let report = home.verify(anchors.clone()).await.unwrap();
         let lost = anchors.iter().filter(|a| a.seq > end - cut).count();
-        assert_eq!(report.findings.iter().filter(|f| f.what.starts_with("commit of") && f.what.contains("tail was cut")).count(), lost);
+        assert_eq!(
+            report
+                .findings
+                .iter()
+                .filter(|f| f.what.starts_with("commit of") && f.what.contains("tail was cut"))
+                .count(),
+            lost
+        );
         if cut < end {
             assert!(report.findings.iter().any(|f| f.what.contains("head is missing")));
         }
@@ -234,7 +256,14 @@ async fn an_event_added_at_the_end_is_found() {
     assert_eq!(home.findings().await, "");
     let head = std::fs::read(home.dir.path().join("journal.head")).unwrap();
     let stranger = crate::journal::Journal::open(&home.path(), None).await.unwrap();
-    let vote = Body::Voted { person: "ann".into(), channel: "telegram".into(), approve: true, reason: None, digest, proof: None };
+    let vote = Body::Voted {
+        person: "ann".into(),
+        channel: "telegram".into(),
+        approve: true,
+        reason: None,
+        digest,
+        proof: None,
+    };
     stranger.append(T0, id, "person:ann", vec![vote]).await.unwrap();
     drop(stranger);
     assert_eq!(std::fs::read(home.dir.path().join("journal.head")).unwrap(), head);
@@ -250,7 +279,15 @@ async fn a_process_killed_around_the_commit_leaves_a_journal_that_verifies() {
     history(&journal).await;
     let before = at_rest(&home).await;
     let from = journal.head().await;
-    journal.append(T0, change(0), "x", vec![Body::Observed { verdict: "healthy".into(), code: "x".into(), say: "y".into() }]).await.unwrap();
+    journal
+        .append(
+            T0,
+            change(0),
+            "x",
+            vec![Body::Observed { verdict: "healthy".into(), code: "x".into(), say: "y".into() }],
+        )
+        .await
+        .unwrap();
     let to = journal.head().await;
     drop(journal);
     let after = at_rest(&home).await;

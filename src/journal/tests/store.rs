@@ -27,11 +27,22 @@ async fn reopening_gives_the_same_fold() {
     assert_eq!(again.head().await, head);
     let after = again.read(Clone::clone).await;
     assert_eq!(after.changes, before.changes);
-    assert_eq!((after.stopped.clone(), after.offsets.clone(), after.stop_seq()), (before.stopped.clone(), before.offsets.clone(), before.stop_seq()));
+    assert_eq!(
+        (after.stopped.clone(), after.offsets.clone(), after.stop_seq()),
+        (before.stopped.clone(), before.offsets.clone(), before.stop_seq())
+    );
     assert_eq!(after.changes.len(), 3);
     assert!(after.changes.values().all(|c| c.state() == State::Ended(Ending::Healthy)));
     assert_eq!(after.offsets["telegram"], 9);
-    again.append(T0, change(0), "countersign", vec![Body::Observed { verdict: "healthy".into(), code: "x".into(), say: "y".into() }]).await.unwrap();
+    again
+        .append(
+            T0,
+            change(0),
+            "countersign",
+            vec![Body::Observed { verdict: "healthy".into(), code: "x".into(), say: "y".into() }],
+        )
+        .await
+        .unwrap();
     assert_eq!(again.head().await.seq, head.seq + 1);
     assert_eq!(home.findings().await, "");
 }
@@ -53,12 +64,18 @@ async fn a_story_is_told_in_order_and_only_of_its_change() {
 async fn the_stop_is_part_of_the_state_and_survives() {
     let home = Home::new();
     let journal = home.open().await;
-    journal.transact(T0, &[], |_| Ok(((), vec![Entry::global("person:ann", Body::Stopped { reason: "odd".into() })]))).await.unwrap();
+    journal
+        .transact(T0, &[], |_| Ok(((), vec![Entry::global("person:ann", Body::Stopped { reason: "odd".into() })])))
+        .await
+        .unwrap();
     drop(journal);
     let journal = home.open().await;
     assert_eq!(journal.read(|v| v.stopped.clone()).await, Some(("person:ann".into(), "odd".into())));
     assert_eq!(journal.read(|v| v.stop_seq()).await, 1);
-    journal.transact(T0, &[], |_| Ok(((), vec![Entry::global("person:bob", Body::Resumed { reason: "ok".into() })]))).await.unwrap();
+    journal
+        .transact(T0, &[], |_| Ok(((), vec![Entry::global("person:bob", Body::Resumed { reason: "ok".into() })])))
+        .await
+        .unwrap();
     drop(journal);
     assert_eq!(home.open().await.read(|v| v.stopped.clone()).await, None);
 }
@@ -75,7 +92,9 @@ async fn a_refused_decision_writes_nothing_not_even_its_content() {
     assert_eq!(refused.code, "test.no");
     // The second event is illegal: the first one must not stay either.
     let id = change(0);
-    let half = journal.transact(T0, &blobs, |_| Ok(((), vec![Entry::of(id, "a", proposed(id)), Entry::of(id, "a", proposed(id))]))).await;
+    let half = journal
+        .transact(T0, &blobs, |_| Ok(((), vec![Entry::of(id, "a", proposed(id)), Entry::of(id, "a", proposed(id))])))
+        .await;
     assert_eq!(half.unwrap_err().code, "journal.illegal_event");
     assert_eq!(journal.head().await.seq, 0);
     assert!(journal.change(id).await.is_none());
@@ -112,7 +131,10 @@ async fn concurrent_decisions_are_made_one_after_the_other() {
                 journal
                     .transact(T0, &[], |view| {
                         if view.changes[&id].end.is_some() {
-                            return Ok((false, vec![Entry::global("x", Body::Polled { channel: "c".into(), offset: i })]));
+                            return Ok((
+                                false,
+                                vec![Entry::global("x", Body::Polled { channel: "c".into(), offset: i })],
+                            ));
                         }
                         Ok((true, vec![Entry::of(id, "x", closed())]))
                     })
@@ -175,14 +197,19 @@ async fn news_name_the_change_after_it_is_written() {
     let id = change(0);
     journal.append(T0, id, "a", vec![proposed(id), closed()]).await.unwrap();
     assert_eq!(news.recv().await.unwrap(), Some(id));
-    journal.transact(T0, &[], |_| Ok(((), vec![Entry::global("x", Body::Resumed { reason: String::new() })]))).await.unwrap();
+    journal
+        .transact(T0, &[], |_| Ok(((), vec![Entry::global("x", Body::Resumed { reason: String::new() })])))
+        .await
+        .unwrap();
     assert_eq!(news.recv().await.unwrap(), None);
     assert!(news.try_recv().is_err(), "one word per commit and change");
 }
 
 #[tokio::test]
 async fn an_event_of_a_later_version_refuses_to_open() {
-    for (column, value, code) in [("data", r#"{"type":"teleported","data":{}}"#, "journal.unknown_event"), ("v", "2", "journal.unknown_event")] {
+    for (column, value, code) in
+        [("data", r#"{"type":"teleported","data":{}}"#, "journal.unknown_event"), ("v", "2", "journal.unknown_event")]
+    {
         let home = Home::new();
         let journal = home.open().await;
         journal.append(T0, change(0), "a", vec![proposed(change(0))]).await.unwrap();
@@ -233,7 +260,10 @@ async fn every_field_of_a_row_is_hashed() {
     alter(&|r| r.kind.push('0'));
     alter(&|r| r.data.push(' '));
     // The border between two fields cannot be moved.
-    alter(&|r| { let c = r.kind.remove(0); r.actor.push(c) });
+    alter(&|r| {
+        let c = r.kind.remove(0);
+        r.actor.push(c)
+    });
     assert!(!others.contains(&hash));
     let distinct: std::collections::BTreeSet<_> = others.iter().collect();
     assert_eq!(distinct.len(), others.len());
@@ -279,7 +309,12 @@ async fn a_full_disk_is_told_nothing_is_believed_and_it_goes_on_afterwards() {
 #[tokio::test]
 async fn a_head_that_cannot_be_signed_or_written_stops_the_commit() {
     let home = Home::new();
-    let unsigned = Journal::open(&home.path(), Some(Arc::new(|_: &str| Err(countersign_core::Problem::new("signature.key", "No.", "No."))))).await.unwrap();
+    let unsigned = Journal::open(
+        &home.path(),
+        Some(Arc::new(|_: &str| Err(countersign_core::Problem::new("signature.key", "No.", "No.")))),
+    )
+    .await
+    .unwrap();
     let id = change(0);
     assert_eq!(unsigned.append(T0, id, "a", vec![proposed(id)]).await.unwrap_err().code, "signature.key");
     drop(unsigned);

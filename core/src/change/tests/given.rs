@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use crate::change::{Change, fold};
 use crate::error::{Problem, Result};
 use crate::model::{
-    Body, ChangeId, Decided, Delivery, DeliveryState, Digest, Effect, EffectLine, Ending, Engine, Event, Level, OwnerRef,
-    Principal, Proposal, Quorum, Risk, RiskLevel, Sealed, SealedFile, Source, digest_of,
+    Body, ChangeId, Decided, Delivery, DeliveryState, Digest, Effect, EffectLine, Ending, Engine, Event, Level,
+    OwnerRef, Principal, Proposal, Quorum, Risk, RiskLevel, Sealed, SealedFile, Source, digest_of,
 };
 
 pub const T0: i64 = 1_900_000_000_000;
@@ -41,7 +41,15 @@ pub fn names(list: &[&str]) -> Vec<String> {
 
 impl Given {
     pub fn new(level: Level, delivery: Delivery) -> Self {
-        Self { level, delivery, count: 1, allow_sponsor: false, approvers: names(&["ann", "bob"]), tell: names(&["tom"]), reverts: None }
+        Self {
+            level,
+            delivery,
+            count: 1,
+            allow_sponsor: false,
+            approvers: names(&["ann", "bob"]),
+            tell: names(&["tom"]),
+            reverts: None,
+        }
     }
 
     pub fn prompted() -> Self {
@@ -73,7 +81,12 @@ impl Given {
             revision: 1,
             repository: "shop".into(),
             git_ref: "refs/heads/main".into(),
-            files: vec![SealedFile { path: PATH.into(), mode: "100644".into(), before: Some(BEFORE.into()), after: Some(AFTER.into()) }],
+            files: vec![SealedFile {
+                path: PATH.into(),
+                mode: "100644".into(),
+                before: Some(BEFORE.into()),
+                after: Some(AFTER.into()),
+            }],
             effect: vec![EffectLine {
                 object: "Deployment shop/checkout".into(),
                 pointer: "/spec/replicas".into(),
@@ -258,7 +271,14 @@ pub fn failed(e: &Effect, last: bool) -> Body {
 }
 
 pub fn vote(digest: &Digest, person: &str, approve: bool) -> Body {
-    Body::Voted { person: person.into(), channel: "telegram".into(), approve, reason: None, digest: digest.clone(), proof: None }
+    Body::Voted {
+        person: person.into(),
+        channel: "telegram".into(),
+        approve,
+        reason: None,
+        digest: digest.clone(),
+        proof: None,
+    }
 }
 
 /// An authorization by everyone who said yes.

@@ -7,8 +7,13 @@ use super::given::*;
 use crate::change::{Change, Limits, State, Step, fold, next};
 use crate::model::{Body, Delivery, Digest, Effect, Ending, Level};
 
-const L: Limits =
-    Limits { observe_ms: 900_000, failed_grace_ms: 20_000, deliver_ms: 600_000, manual_ms: 86_400_000, poll_ms: 15_000 };
+const L: Limits = Limits {
+    observe_ms: 900_000,
+    failed_grace_ms: 20_000,
+    deliver_ms: 600_000,
+    manual_ms: 86_400_000,
+    poll_ms: 15_000,
+};
 
 fn given() -> impl Strategy<Value = Given> {
     let level = prop_oneof![4 => Just(Level::Prompted), 1 => Just(Level::Standard), 1 => Just(Level::Manual)];
@@ -17,15 +22,28 @@ fn given() -> impl Strategy<Value = Given> {
         count,
         reverts: revert.then(id),
         // The policy refuses this pair; a rule that says it never loads.
-        delivery: if level == Level::Standard && delivery == Delivery::PullRequest { Delivery::MergeAfterApproval } else { delivery },
+        delivery: if level == Level::Standard && delivery == Delivery::PullRequest {
+            Delivery::MergeAfterApproval
+        } else {
+            delivery
+        },
         ..Given::new(level, delivery)
     })
 }
 
 fn effects() -> Vec<Effect> {
     vec![
-        ask("ann"), ask("bob"), Effect::PushTarget, Effect::PushBranch, Effect::OpenPullRequest, Effect::Merge,
-        Effect::ClosePullRequest, Effect::Hint, settle("ann", "decided"), settle("ann", "closed"), notify("tom", "proposed"),
+        ask("ann"),
+        ask("bob"),
+        Effect::PushTarget,
+        Effect::PushBranch,
+        Effect::OpenPullRequest,
+        Effect::Merge,
+        Effect::ClosePullRequest,
+        Effect::Hint,
+        settle("ann", "decided"),
+        settle("ann", "closed"),
+        notify("tom", "proposed"),
         notify("tom", "ended"),
     ]
 }
@@ -77,7 +95,10 @@ fn sound(c: &Change, now: i64, stopped: bool, step: &Step) {
             assert!(c.done(e).is_none(), "{e:?} twice");
             assert!(c.effect(e).is_none_or(|s| !s.given_up), "{e:?} after it was given up");
             if c.end.is_some() {
-                assert!(matches!(e, Effect::SettleCard { .. } | Effect::Notify { .. } | Effect::ClosePullRequest), "{e:?} after the end");
+                assert!(
+                    matches!(e, Effect::SettleCard { .. } | Effect::Notify { .. } | Effect::ClosePullRequest),
+                    "{e:?} after the end"
+                );
             }
             assert!(!leaves(e) || c.decided.level != Level::Manual, "{e:?} of a manual change");
             match e {
@@ -89,7 +110,9 @@ fn sound(c: &Change, now: i64, stopped: bool, step: &Step) {
             // What `next` names, the journal takes.
             assert!(fold(Some(c.clone()), &event(c.n + 1, now, intent(e))).is_ok(), "{e:?} is named but illegal");
         }
-        Step::Authorize => assert!(c.is_open() && c.authorized.is_none() && c.rejection().is_none() && c.decided.level != Level::Manual),
+        Step::Authorize => assert!(
+            c.is_open() && c.authorized.is_none() && c.rejection().is_none() && c.decided.level != Level::Manual
+        ),
         Step::Close(..) => {
             assert!(c.is_open());
             assert!(c.landed.is_some() || !c.is_leaving(), "closed while a commit is on its way");

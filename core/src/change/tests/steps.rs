@@ -6,8 +6,13 @@ use super::given::*;
 use crate::change::{Limits, Step, WaitFor, next};
 use crate::model::{Delivery, Effect, Ending, Level};
 
-const L: Limits =
-    Limits { observe_ms: 900_000, failed_grace_ms: 20_000, deliver_ms: 600_000, manual_ms: 86_400_000, poll_ms: 15_000 };
+const L: Limits = Limits {
+    observe_ms: 900_000,
+    failed_grace_ms: 20_000,
+    deliver_ms: 600_000,
+    manual_ms: 86_400_000,
+    poll_ms: 15_000,
+};
 
 fn step(s: &Story, now: i64) -> Step {
     next(&s.c, now, false, &L)
@@ -42,7 +47,7 @@ fn a_card_that_cannot_be_sent_does_not_hold_up_the_next() {
     assert_eq!(step(&s, T0), Step::Wait(WaitFor::Approval, T0 + 1000), "ann's next try");
     assert_eq!(step(&s, T0 + 1000), Step::Do(ask("ann")));
     let s = s.at(T0 + 1000).failed(ask("ann"), true);
-    assert_eq!(step(&s, T0 + 9_000_00), Step::Wait(WaitFor::Approval, EXPIRES), "given up");
+    assert_eq!(step(&s, T0 + 900_000), Step::Wait(WaitFor::Approval, EXPIRES), "given up");
 }
 
 #[test]
@@ -154,7 +159,11 @@ fn a_pull_request_is_opened_by_us_and_merged_by_a_person() {
 #[test]
 fn a_merged_pull_request_is_not_closed_again() {
     let s = Given::new(Level::Prompted, Delivery::PullRequest).story().authorized();
-    let s = s.done(Effect::PushBranch, json!({})).done(Effect::OpenPullRequest, json!({"number": 1})).landed().closed(Ending::Healthy);
+    let s = s
+        .done(Effect::PushBranch, json!({}))
+        .done(Effect::OpenPullRequest, json!({"number": 1}))
+        .landed()
+        .closed(Ending::Healthy);
     assert_eq!(step(&s, T0), Step::Finished);
 }
 
@@ -199,7 +208,10 @@ fn a_push_given_up_or_too_late_ends_undelivered() {
     assert_eq!(step(&failing, T0 + 999), Step::Wait(WaitFor::Retry, T0 + 1000));
     assert_eq!(step(&failing, T0 + 1000), Step::Do(Effect::PushTarget));
     assert_eq!(step(&failing, T0 + L.deliver_ms - 1), Step::Do(Effect::PushTarget));
-    assert_eq!(close_of(step(&failing, T0 + L.deliver_ms)), (Ending::Undelivered, "Not delivered in time: It broke.".into()));
+    assert_eq!(
+        close_of(step(&failing, T0 + L.deliver_ms)),
+        (Ending::Undelivered, "Not delivered in time: It broke.".into())
+    );
     assert_eq!(close_of(step(&s, T0 + L.deliver_ms)).0, Ending::Undelivered);
     let ended = s.closed(Ending::Undelivered);
     assert_eq!(step(&ended, T0), Step::Do(notify("ann", "ended")), "who was asked is told that nothing came of it");
@@ -207,7 +219,14 @@ fn a_push_given_up_or_too_late_ends_undelivered() {
 
 #[test]
 fn failed_must_stand_for_the_grace_time() {
-    let s = Given::prompted().story().yes("ann").authorized().pushed().done(Effect::Hint, json!({})).at(T0 + 100).seen("failed");
+    let s = Given::prompted()
+        .story()
+        .yes("ann")
+        .authorized()
+        .pushed()
+        .done(Effect::Hint, json!({}))
+        .at(T0 + 100)
+        .seen("failed");
     assert_eq!(step(&s, T0 + 100), Step::Observe(T0 + 100 + L.failed_grace_ms));
     assert_eq!(step(&s, T0 + 99 + L.failed_grace_ms), Step::Observe(T0 + 100 + L.failed_grace_ms));
     assert_eq!(close_of(step(&s, T0 + 100 + L.failed_grace_ms)).0, Ending::Failed);
@@ -218,7 +237,14 @@ fn failed_must_stand_for_the_grace_time() {
 #[test]
 fn a_failure_just_before_the_deadline_still_gets_its_grace_and_never_spins() {
     let late = T0 + L.observe_ms - 1;
-    let s = Given::prompted().story().yes("ann").authorized().pushed().done(Effect::Hint, json!({})).at(late).seen("failed");
+    let s = Given::prompted()
+        .story()
+        .yes("ann")
+        .authorized()
+        .pushed()
+        .done(Effect::Hint, json!({}))
+        .at(late)
+        .seen("failed");
     assert_eq!(step(&s, late + 1), Step::Observe(late + L.failed_grace_ms));
     assert_eq!(close_of(step(&s, late + L.failed_grace_ms)).0, Ending::Failed);
     let back = s.at(late + 2).seen("waiting");
@@ -272,7 +298,11 @@ fn a_late_healthy_takes_the_offered_revert_back_once() {
 
 #[test]
 fn cards_get_their_last_words_only_where_there_is_a_card() {
-    let s = Given::prompted().story().done(ask("ann"), json!({"message_id": 5})).failed(ask("bob"), true).closed(Ending::Cancelled);
+    let s = Given::prompted()
+        .story()
+        .done(ask("ann"), json!({"message_id": 5}))
+        .failed(ask("bob"), true)
+        .closed(Ending::Cancelled);
     assert_eq!(step(&s, T0), Step::Do(settle("ann", "closed")));
     let s = s.done(settle("ann", "closed"), json!({}));
     assert_eq!(step(&s, T0), Step::Finished);

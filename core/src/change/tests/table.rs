@@ -32,7 +32,10 @@ fn candidates(s: &Story) -> Vec<(&'static str, Body)> {
         ("no", vote(d, "ann", false)),
         ("authorized", authorized(&s.c)),
         ("authorized other", Body::Authorized { digest: other, by: names(&["ann"]), policy_version: "p1".into() }),
-        ("authorized unvoted", Body::Authorized { digest: d.clone(), by: names(&["zoe"]), policy_version: "p1".into() }),
+        (
+            "authorized unvoted",
+            Body::Authorized { digest: d.clone(), by: names(&["zoe"]), policy_version: "p1".into() },
+        ),
         ("rebased", Body::Rebased { base: "b1".into() }),
         ("landed", landed()),
         ("observed", observed("healthy")),
@@ -75,15 +78,27 @@ fn exactly_the_listed_transitions_are_let_in() {
     let asked = fresh.clone().done(ask("ann"), json!({}));
     check("asked", &asked, "settle, notify, close pr, hint, pressed, yes, yes of bob, no, rebased, landed, closed");
     let unasked = fresh.clone().failed(ask("ann"), true);
-    check("ask given up", &unasked, "settle, notify, close pr, hint, pressed, yes, yes of bob, no, rebased, landed, closed");
+    check(
+        "ask given up",
+        &unasked,
+        "settle, notify, close pr, hint, pressed, yes, yes of bob, no, rebased, landed, closed",
+    );
     let yes = fresh.clone().yes("ann");
     check("voted", &yes, &format!("{told}, pressed, yes of bob, no, authorized, rebased, landed, closed"));
     let no = fresh.clone().no("ann");
     check("rejected", &no, &format!("{told}, pressed, yes, yes of bob, no, rebased, landed, closed"));
     let cleared = yes.clone().authorized();
-    check("authorized", &cleared, &format!("{told}, push, pressed, yes of bob, no, authorized, rebased, landed, closed"));
+    check(
+        "authorized",
+        &cleared,
+        &format!("{told}, push, pressed, yes of bob, no, authorized, rebased, landed, closed"),
+    );
     let taken_back = cleared.clone().no("ann");
-    check("authorized, then rejected", &taken_back, &format!("{told}, pressed, yes of bob, no, rebased, landed, closed"));
+    check(
+        "authorized, then rejected",
+        &taken_back,
+        &format!("{told}, pressed, yes of bob, no, rebased, landed, closed"),
+    );
     let pushing = cleared.clone().then(intent(&Effect::PushTarget));
     check("pushing", &pushing, "push done, push failed, pressed, authorized, rebased, landed");
     let pushed = cleared.clone().done(Effect::PushTarget, json!({}));
@@ -116,7 +131,11 @@ fn each_delivery_has_its_own_effects() {
     let free = "ask, settle, notify, close pr, hint, pressed, yes, yes of bob, no, authorized, authorized unvoted, rebased, landed, closed";
     check("standard", &standard, free);
     let manual = Given::new(Level::Manual, Delivery::Direct).story();
-    check("manual", &manual, "ask, settle, notify, close pr, hint, pressed, yes, yes of bob, no, rebased, landed, closed");
+    check(
+        "manual",
+        &manual,
+        "ask, settle, notify, close pr, hint, pressed, yes, yes of bob, no, rebased, landed, closed",
+    );
 }
 
 #[test]
@@ -138,7 +157,12 @@ fn a_history_begins_with_its_proposal_and_goes_on_without_gaps() {
 fn a_proposal_whose_parts_disagree_is_refused() {
     let Body::Proposed { proposal, decided, sealed, digest } = Given::prompted().proposed() else { unreachable!() };
     let begin = |decided: &crate::model::Decided, sealed: &str, digest: &Digest| {
-        let body = Body::Proposed { proposal: proposal.clone(), decided: Box::new(decided.clone()), sealed: sealed.to_owned(), digest: digest.clone() };
+        let body = Body::Proposed {
+            proposal: proposal.clone(),
+            decided: Box::new(decided.clone()),
+            sealed: sealed.to_owned(),
+            digest: digest.clone(),
+        };
         fold(None, &event(1, T0, body)).map_err(|p| p.code)
     };
     assert!(begin(&decided, &sealed, &digest).is_ok());
@@ -171,12 +195,23 @@ fn states_have_their_names() {
     assert_eq!(name(&Given::new(Level::Standard, Delivery::Direct).story()), "delivering");
     let pr = Given::new(Level::Prompted, Delivery::PullRequest).story();
     assert_eq!(name(&pr), "delivering");
-    let open = pr.authorized().done(Effect::PushBranch, json!({})).done(Effect::OpenPullRequest, json!({"number": 7, "url": "u"}));
+    let open = pr
+        .authorized()
+        .done(Effect::PushBranch, json!({}))
+        .done(Effect::OpenPullRequest, json!({"number": 7, "url": "u"}));
     assert_eq!(name(&open), "awaiting_merge");
     assert_eq!((open.c.pull_number(), open.c.pull_url()), (Some(7), Some("u")));
     let mut ended: Vec<&str> = [
-        Ending::Healthy, Ending::Failed, Ending::TimedOut, Ending::Superseded, Ending::Rejected,
-        Ending::Expired, Ending::Cancelled, Ending::Stale, Ending::Undelivered, Ending::Abandoned,
+        Ending::Healthy,
+        Ending::Failed,
+        Ending::TimedOut,
+        Ending::Superseded,
+        Ending::Rejected,
+        Ending::Expired,
+        Ending::Cancelled,
+        Ending::Stale,
+        Ending::Undelivered,
+        Ending::Abandoned,
     ]
     .into_iter()
     .map(|e| State::Ended(e).name())
