@@ -45,6 +45,9 @@ use handle::HandleKey;
 /// Actor of what Countersign does by itself.
 pub(crate) const ACTOR: &str = "countersign";
 
+/// Takes a new configuration on; an error refuses it.
+pub type OnReload = Box<dyn Fn(&Config) -> Result<()> + Send + Sync>;
+
 /// A repository of the configuration, with its mirror and its forge.
 pub struct RepoHandle {
     /// Mirror.
@@ -78,7 +81,7 @@ pub struct Pipeline {
     /// File that a reload reads.
     pub config_path: Option<std::path::PathBuf>,
     /// Takes a new configuration to whoever else holds a part of it; an error refuses the reload.
-    pub on_reload: Box<dyn Fn(&Config) -> Result<()> + Send + Sync>,
+    pub on_reload: OnReload,
     /// Changes that have a worker.
     pub workers: Mutex<BTreeSet<countersign_core::model::ChangeId>>,
     /// Ends the workers.

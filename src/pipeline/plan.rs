@@ -450,7 +450,7 @@ fn under_any(path: &str, seen: &BTreeSet<String>) -> bool {
 /// Secret values of every object in the touched files: a hunk without its `kind: Secret` line gives
 /// them away to nobody.
 fn known_secrets(edits: &Edits) -> Vec<String> {
-    let after = edits.after.iter().filter_map(|(_, b)| b.as_ref());
+    let after = edits.after.values().filter_map(|b| b.as_ref());
     let before = edits.after.keys().filter_map(|p| edits.before.get(p));
     after.chain(before).flat_map(|b| documents(b).unwrap_or_default()).flat_map(|d| secret_values(&d.value)).collect()
 }
