@@ -8,6 +8,6 @@ mod errors;
 mod people;
 mod replay;
 mod scenarios;
-mod trouble;
 mod sources;
+mod trouble;
 mod world;
