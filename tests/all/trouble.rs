@@ -280,7 +280,7 @@ async fn every_wrong_input_is_refused_with_what_would_be_right() {
         ("an unknown operation", operate(json!({"target": target("checkout"), "exec": {"command": "id"}})), "input.unknown_argument", "exec"),
         ("no reason", ("operate", json!({"edits": [set_image("checkout", GOOD)], "reason": " "})), "input.reason", "why"),
         ("no edits", ("operate", json!({"edits": [], "reason": "x"})), "input.edits", "1 to"),
-        ("an unknown cluster", operate(image(format!("prod-us/shop/Deployment/checkout"), "app")), "cluster.unknown", CLUSTER),
+        ("an unknown cluster", operate(image("prod-us/shop/Deployment/checkout".to_owned(), "app")), "cluster.unknown", CLUSTER),
         ("an unknown kind", operate(image(format!("{CLUSTER}/shop/Deploymnt/checkout"), "app")), "input.kind_unknown", "Deployment"),
         ("an unknown object", operate(image(target("chekout"), "app")), "cluster.not_found", "shop/chekout"),
         ("an unknown container", operate(image(target("checkout"), "ap")), "manifest.container_not_found", "app"),

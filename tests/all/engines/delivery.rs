@@ -274,7 +274,7 @@ async fn the_commit_is_conventional_signed_and_says_who_did_what() {
     let of = |key: &str| -> Vec<String> {
         trailers.lines().filter_map(|l| l.strip_prefix(&format!("Countersign-{key}: "))).map(str::to_owned).collect()
     };
-    assert_eq!(of("Change"), [change.clone()]);
+    assert_eq!(of("Change"), std::slice::from_ref(&change));
     assert_eq!(of("Requested-By"), ["sre-bot"]);
     assert_eq!(of("Approved-By"), ["anna"], "{message}");
     assert!(of("Policy")[0].starts_with("prod@"), "{trailers}");
