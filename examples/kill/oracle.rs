@@ -25,6 +25,10 @@ pub struct Expect {
     pub name: String,
     pub image: String,
     pub lands: bool,
+    /// A person merged it on the forge: the merge itself does not carry our words.
+    pub by_hand: bool,
+    /// First words of the last state of each card; `None` where no cards are sent.
+    pub last_words: Option<&'static str>,
     /// The change that undid it, where it was to fail.
     pub reverted: Option<String>,
     pub kills: u32,
@@ -61,11 +65,13 @@ impl Marks {
         Ok(Self { dir: dir.to_owned(), repository: repository.to_owned(), tip, bot: length(dir, "bot")?, forge: length(dir, "forge")? })
     }
 
-    /// Commits on main since then that name this change, merges counted once.
-    async fn commits(&self, change: &str) -> Result<usize> {
+    /// Commits on main since then that name this change; those that a merge brought are not counted,
+    /// unless they alone carry the name.
+    async fn commits(&self, change: &str, brought: bool) -> Result<usize> {
         let range = format!("{}..refs/heads/main", self.tip);
         let wanted = format!("Countersign-Change: {change}");
-        let log = git(&self.repository, &["log", "--first-parent", "--format=%B%x01", &range]).await?;
+        let which = if brought { "--no-merges" } else { "--first-parent" };
+        let log = git(&self.repository, &["log", which, "--format=%B%x01", &range]).await?;
         Ok(log.split('\u{1}').filter(|m| m.lines().any(|l| l.trim() == wanted)).count())
     }
 
@@ -82,7 +88,7 @@ pub async fn judge(marks: &Marks, expect: &Expect, out: &mut Outcome) -> Result<
     if expect.change.is_empty() {
         return Ok(());
     }
-    let named = marks.commits(&expect.change).await?;
+    let named = marks.commits(&expect.change, expect.by_hand).await?;
     let brought = marks.bringing(&expect.image).await?;
     let times = if expect.reverted.is_some() { 2 } else { 1 };
     match (expect.lands, named) {
@@ -93,7 +99,7 @@ pub async fn judge(marks: &Marks, expect: &Expect, out: &mut Outcome) -> Result<
         _ => {}
     }
     if let Some(revert) = expect.reverted.as_deref().filter(|r| !r.is_empty()) {
-        match marks.commits(revert).await? {
+        match marks.commits(revert, false).await? {
             0 => out.lost.push(format!("{revert}, the revert of {}, was approved and is not on main", expect.change)),
             1 => {}
             n => out.doubled.push(format!("{revert}: {n} commits on main")),
@@ -116,17 +122,41 @@ fn forge(marks: &Marks, expect: &Expect, out: &mut Outcome) -> Result<()> {
     for number in opened {
         let about = |what| of(what).filter(|l| l.get("number").and_then(Value::as_u64) == Some(number)).count();
         let (merged, said) = (about("pull_merged"), about("commented"));
+        if expect.lands && merged == 0 {
+            out.lost.push(format!("pull request {number} of {} was never merged", expect.change));
+        }
         if merged > 1 {
             out.doubled.push(format!("pull request {number} was merged {merged} times"));
         }
         if said > 1 + expect.kills as usize {
             out.doubled.push(format!("pull request {number} has {said} comments"));
         }
-        if !expect.lands && merged == 0 && about("pull_closed") == 0 {
-            out.stuck.push(format!("pull request {number} of {} stays open", expect.change));
-        }
     }
     Ok(())
+}
+
+/// What is still to be done for people after the end of a change, if anything.
+pub fn unsettled(marks: &Marks, expect: &Expect) -> Result<Option<String>> {
+    if expect.change.is_empty() {
+        return Ok(None);
+    }
+    let log = lines(&marks.dir, "forge", marks.forge)?;
+    let opened = log.iter().find(|l| text(l, "/what") == "pull_opened" && text(l, "/head").contains(&expect.change));
+    if let Some(number) = opened.and_then(|l| l.get("number")) {
+        let over = ["pull_closed", "pull_merged"];
+        if !log.iter().any(|l| over.contains(&text(l, "/what")) && l.get("number") == Some(number)) {
+            return Ok(Some(format!("pull request {number} of {} stays open", expect.change)));
+        }
+    }
+    let Some(words) = expect.last_words else { return Ok(None) };
+    let log = lines(&marks.dir, "bot", marks.bot)?;
+    let ours = |l: &&Value, method: &str| {
+        text(l, "/method") == method && l.get("status").and_then(Value::as_u64) == Some(200) && text(l, "/args/text").contains(&expect.name)
+    };
+    let chat = |l: &Value| l.pointer("/args/chat_id").and_then(Value::as_i64).unwrap_or_default();
+    let cards: Vec<i64> = log.iter().filter(|l| ours(l, "SendMessage") && l.pointer("/args/reply_markup").is_some()).map(chat).collect();
+    let open = cards.into_iter().find(|c| !log.iter().any(|l| ours(&l, "EditMessageText") && chat(l) == *c && text(l, "/args/text").contains(words)));
+    Ok(open.map(|c| format!("the card of {} in chat {c} never said {words}", expect.name)))
 }
 
 /// Cards and words to people: at most one further copy for each kill.

@@ -146,9 +146,25 @@ pub async fn play(world: &mut World, case: &Case) -> Result<Outcome> {
         name: driven.name,
         image,
         lands: !matches!(act, Act::Reject | Act::Cancel),
+        by_hand: act == Act::Merge,
+        last_words: match act {
+            Act::Approve => Some("HEALTHY"),
+            Act::Reject => Some("REJECTED"),
+            Act::Fail => Some("FAILED"),
+            Act::Nothing | Act::Merge | Act::Cancel => None,
+        },
         reverted: (act == Act::Fail).then_some(driven.revert),
         kills: shared.kills,
     };
+    // Cards and pull requests are closed after the end.
+    while out.stuck.is_empty()
+        && let Some(what) = oracle::unsettled(&marks, &expect)?
+    {
+        if world.product.since.elapsed() > PATIENCE {
+            out.stuck.push(what);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     oracle::judge(&marks, &expect, &mut out).await?;
     Ok(out)
 }
