@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use countersign_core::model::{
-    CancelArgs, ChangeAnswer, ChangeArgs, ChangesAnswer, ChangesArgs, InspectAnswer, InspectArgs, OperateArgs, Principal,
-    RepositoryAuth, RepositorySpec, RollbackArgs,
+    CancelArgs, ChangeAnswer, ChangeArgs, ChangesAnswer, ChangesArgs, InspectAnswer, InspectArgs, OperateArgs,
+    Principal, RepositoryAuth, RepositorySpec, RollbackArgs,
 };
 use countersign_core::secrets::Redactor;
 use countersign_core::{Problem, Result};
@@ -29,7 +29,9 @@ use crate::pipeline::handle::HandleKey;
 use crate::pipeline::{Pipeline, RepoHandle};
 use crate::render::Kustomize;
 use crate::server::control::{serve_control, socket_path as control_path};
-use crate::server::{Agents, HttpOptions, HttpServer, Mcp, Prompts, SOCKET, Service, SharedAgents, bind_socket, serve_socket};
+use crate::server::{
+    Agents, HttpOptions, HttpServer, Mcp, Prompts, SOCKET, Service, SharedAgents, bind_socket, serve_socket,
+};
 
 /// Where the journal of a configuration lies.
 pub fn journal_path(config: &Config) -> PathBuf {
@@ -91,7 +93,8 @@ fn installation_key(dir: &Path) -> Result<[u8; 32]> {
     }
     let key: [u8; 32] = rand::random();
     let new = path.with_extension("new");
-    let mut file = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new).map_err(state)?;
+    let mut file =
+        std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new).map_err(state)?;
     file.write_all(&key).and_then(|()| file.sync_all()).map_err(state)?;
     std::fs::rename(&new, &path).map_err(state)?;
     Ok(key)
@@ -113,7 +116,8 @@ fn credentials(base: &Path, name: &str, auth: &RepositoryAuth) -> Result<Credent
 }
 
 async fn repository(config: &Config, name: &str, spec: &RepositorySpec) -> Result<RepoHandle> {
-    let git = GitRepo::open(name, &spec.url, credentials(&config.base, name, &spec.auth)?, &mirror_dir(config, name)).await?;
+    let git =
+        GitRepo::open(name, &spec.url, credentials(&config.base, name, &spec.auth)?, &mirror_dir(config, name)).await?;
     let forge = match &spec.forge {
         None => None,
         Some(f) => {
@@ -126,7 +130,12 @@ async fn repository(config: &Config, name: &str, spec: &RepositorySpec) -> Resul
 
 impl Daemon {
     /// Starts everything. A bad configuration never starts: the reason says what to put right.
-    pub async fn start(config: Config, config_path: Option<PathBuf>, http: Option<String>, clock: Clock) -> Result<Self> {
+    pub async fn start(
+        config: Config,
+        config_path: Option<PathBuf>,
+        http: Option<String>,
+        clock: Clock,
+    ) -> Result<Self> {
         let dir = config.bootstrap.state_dir.clone();
         let lock = lock(&dir)?;
         let key = installation_key(&dir)?;
@@ -185,17 +194,29 @@ impl Daemon {
             halt: CancellationToken::new(),
             config: ArcSwap::from_pointee(config),
         });
-        let mut daemon = Self { pipeline, http: None, shutdown: CancellationToken::new(), tasks: TaskTracker::new(), _lock: lock };
+        let mut daemon =
+            Self { pipeline, http: None, shutdown: CancellationToken::new(), tasks: TaskTracker::new(), _lock: lock };
         daemon.serve(&dir, http, prompts, agents, http_options).await?;
         Ok(daemon)
     }
 
-    async fn serve(&mut self, dir: &Path, http: Option<String>, prompts: Prompts, agents: SharedAgents, options: HttpOptions) -> Result<()> {
+    async fn serve(
+        &mut self,
+        dir: &Path,
+        http: Option<String>,
+        prompts: Prompts,
+        agents: SharedAgents,
+        options: HttpOptions,
+    ) -> Result<()> {
         let service: Arc<dyn Service> = Arc::new(Product(Arc::clone(&self.pipeline)));
         let mcp = Mcp::new(Arc::clone(&service), prompts)?;
         if let Some(addr) = http {
             let addr: SocketAddr = addr.parse().map_err(|_| {
-                Problem::new("config.http", format!("\"{addr}\" is not an address."), "Write ADDRESS:PORT, for example 127.0.0.1:8080.")
+                Problem::new(
+                    "config.http",
+                    format!("\"{addr}\" is not an address."),
+                    "Write ADDRESS:PORT, for example 127.0.0.1:8080.",
+                )
             })?;
             let server = HttpServer::bind(addr, mcp.clone(), service, options).await?;
             self.http = Some(server.local_addr());

@@ -1,7 +1,7 @@
 //! The clock. `now` is an argument everywhere else; here it is read, and tests can drive it.
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;

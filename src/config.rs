@@ -256,7 +256,8 @@ impl Config {
             name: String,
             spec: serde_json::Value,
         ) -> Result<()> {
-            let ok = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+            let ok =
+                !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
             if !ok {
                 return Err(bad(file, format!("{kind} name \"{name}\" may hold letters, digits, - _ and . only")));
             }
@@ -274,14 +275,19 @@ impl Config {
             "Agent" => put(&mut self.agents, file, "Agent", name, e.spec),
             "Person" => put(&mut self.people, file, "Person", name, e.spec),
             "Channel" => put(&mut self.channels, file, "Channel", name, e.spec),
-            other => Err(bad(file, format!("kind \"{other}\" is not one of Repository, Cluster, Agent, Person, Channel"))),
+            other => {
+                Err(bad(file, format!("kind \"{other}\" is not one of Repository, Cluster, Agent, Person, Channel")))
+            }
         }
     }
 
     fn check(&self, file: &Path) -> Result<()> {
         for a in &self.agents {
             if !self.people.iter().any(|p| p.name == a.spec.sponsor) {
-                return Err(bad(file, format!("Agent {} names the sponsor {}, who is no Person", a.name, a.spec.sponsor)));
+                return Err(bad(
+                    file,
+                    format!("Agent {} names the sponsor {}, who is no Person", a.name, a.spec.sponsor),
+                ));
             }
         }
         if let Some(name) = &self.bootstrap.stdio_agent
@@ -327,9 +333,9 @@ pub fn read_secret(base: &Path, what: &str, r: &SecretRef) -> Result<SecretStrin
         )
     };
     match r {
-        SecretRef::Env(name) => std::env::var(name)
-            .map(SecretString::from)
-            .map_err(|_| missing(format!("environment variable {name}"))),
+        SecretRef::Env(name) => {
+            std::env::var(name).map(SecretString::from).map_err(|_| missing(format!("environment variable {name}")))
+        }
         SecretRef::File(path) => std::fs::read_to_string(base.join(path))
             .map(|s| SecretString::from(s.trim_end_matches(['\n', '\r']).to_owned()))
             .map_err(|e| missing(format!("file {path}: {}", e.kind()))),

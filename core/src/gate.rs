@@ -145,11 +145,7 @@ pub fn authorize(change: &Change, now: &Now<'_>) -> Result<Authorization> {
     }
     same_blobs(change, now.blobs)?;
     let by_forge = change.sealed.delivery == Delivery::PullRequest;
-    let by = if change.decided.level == Level::Prompted && !by_forge {
-        quorum(change, now)?
-    } else {
-        Vec::new()
-    };
+    let by = if change.decided.level == Level::Prompted && !by_forge { quorum(change, now)? } else { Vec::new() };
     let scope = if by_forge { Scope::Propose } else { Scope::Land };
     Ok(Authorization {
         scope,

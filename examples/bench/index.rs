@@ -57,7 +57,8 @@ pub fn child(which: &str, size: Size) -> Result<()> {
                 map.entry(key(a, o)).or_default().push(Arc::clone(&owner));
             }
         }
-        (nanos, found) = lookups(size, |k, wanted| map.get(k).and_then(|o| o.first()).is_some_and(|o| o.name == *wanted));
+        (nanos, found) =
+            lookups(size, |k, wanted| map.get(k).and_then(|o| o.first()).is_some_and(|o| o.name == *wanted));
         report(&mut nanos, before, size, 0, found)?;
         drop(map);
     }

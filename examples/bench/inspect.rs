@@ -64,7 +64,8 @@ fn objects(app: usize) -> Vec<Value> {
     }
     for m in 0..MAPS {
         let name = format!("settings-{m}");
-        let data: serde_json::Map<String, Value> = (0..8).map(|k| (format!("KEY_{k}"), json!(format!("value {k} of {name} in {ns}")))).collect();
+        let data: serde_json::Map<String, Value> =
+            (0..8).map(|k| (format!("KEY_{k}"), json!(format!("value {k} of {name} in {ns}")))).collect();
         all.push(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta("/ConfigMap", &name), "data": data}));
     }
     all
@@ -105,7 +106,8 @@ fn fill(world: &World, size: Size) -> Result<usize> {
         (0..size.apps).flat_map(|a| {
             (0..SERVICES).map(move |s| {
                 let name = format!("svc-{s}");
-                let manifest = deployment(&name, &format!("reg.example/{name}:1.0.{a}"), 2).replace("namespace: shop", &format!("namespace: {}", namespace(a)));
+                let manifest = deployment(&name, &format!("reg.example/{name}:1.0.{a}"), 2)
+                    .replace("namespace: shop", &format!("namespace: {}", namespace(a)));
                 (format!("{}/{name}.yaml", folder(a)), manifest)
             })
         }),
@@ -135,7 +137,10 @@ async fn inspect(agent: &mut Agent, i: usize, size: Size) -> Result<f64> {
     let took = ms(started.elapsed());
     let owner = answer.pointer("/owner/name").and_then(Value::as_str).unwrap_or_default();
     let file = answer.get("file").and_then(Value::as_str).unwrap_or_default();
-    ensure!(owner == format!("app-{app}") && file.starts_with(&format!("{}/{name}.yaml", folder(app))), "not the answer: {answer:#}");
+    ensure!(
+        owner == format!("app-{app}") && file.starts_with(&format!("{}/{name}.yaml", folder(app))),
+        "not the answer: {answer:#}"
+    );
     Ok(took)
 }
 
@@ -158,7 +163,8 @@ impl Kubectl<'_> {
             ("NAME", &name),
             ("FILTER", filter),
         ];
-        let (took, out) = shell(&format!("{get} | jq -c --arg ns \"$NS\" --arg name \"$NAME\" \"$FILTER\" | tail -n 1"), &env)?;
+        let (took, out) =
+            shell(&format!("{get} | jq -c --arg ns \"$NS\" --arg name \"$NAME\" \"$FILTER\" | tail -n 1"), &env)?;
         let answer: Value = serde_json::from_str(&out).with_context(|| format!("not JSON: {out}"))?;
         let found = answer.pointer("/owners/0/name").and_then(Value::as_str);
         ensure!(found == Some(&format!("app-{app}")), "kubectl and jq found {found:?}");
@@ -185,7 +191,13 @@ pub async fn measure(program: &Path, size: Size, report: &mut Report) -> Result<
     let count = fill(&world, size)?;
     let tools = has("kubectl") && has("jq");
     let kubectl = Kubectl { world: &world, cache: tempfile::tempdir()? };
-    let named = |what: &str, values: &[f64]| if values.is_empty() { Err("kubectl or jq not found".to_owned()) } else { Ok((what.to_owned(), median(values))) };
+    let named = |what: &str, values: &[f64]| {
+        if values.is_empty() {
+            Err("kubectl or jq not found".to_owned())
+        } else {
+            Ok((what.to_owned(), median(values)))
+        }
+    };
 
     report.note("inspect: cold");
     let (mut ours, mut others) = (Vec::new(), Vec::new());
@@ -223,7 +235,8 @@ pub async fn measure(program: &Path, size: Size, report: &mut Report) -> Result<
         tokio::time::sleep(REST).await;
     }
     for i in 0..if tools { size.few + 1 } else { 0 } {
-        let both = tokio::task::block_in_place(|| anyhow::Ok((kubectl.everything(i, size, false)?, kubectl.lean(i, size)?)))?;
+        let both =
+            tokio::task::block_in_place(|| anyhow::Ok((kubectl.everything(i, size, false)?, kubectl.lean(i, size)?)))?;
         if i > 0 {
             all.push(both.0);
             lean.push(both.1);
@@ -231,8 +244,20 @@ pub async fn measure(program: &Path, size: Size, report: &mut Report) -> Result<
     }
     let ours = median(&warm);
     let name = format!("inspect, warm, {world_size}");
-    report.line(Line { name: name.clone(), unit: Unit::Ms, ours, other: named("kubectl get -A + jq", &all), goal: Goal::Times(1.0) });
-    report.line(Line { name, unit: Unit::Ms, ours, other: named("kubectl get of the object, of all Applications + jq", &lean), goal: Goal::None });
+    report.line(Line {
+        name: name.clone(),
+        unit: Unit::Ms,
+        ours,
+        other: named("kubectl get -A + jq", &all),
+        goal: Goal::Times(1.0),
+    });
+    report.line(Line {
+        name,
+        unit: Unit::Ms,
+        ours,
+        other: named("kubectl get of the object, of all Applications + jq", &lean),
+        goal: Goal::None,
+    });
 
     report.note("inspect: 20 at once");
     let mut agents = Vec::with_capacity(PARALLEL);

@@ -53,7 +53,13 @@ impl Bench<'_> {
     fn foreign(&self) -> Result<()> {
         let text = format!("{}\n", self.image);
         let change = FileChange::write("notes/foreign.txt", text.as_bytes());
-        self.world.git.repos().commit(REPO, "main", &[change], &Author::new("Somebody Else", "else@example.test"), "docs: a note\n")?;
+        self.world.git.repos().commit(
+            REPO,
+            "main",
+            &[change],
+            &Author::new("Somebody Else", "else@example.test"),
+            "docs: a note\n",
+        )?;
         Ok(())
     }
 
@@ -100,7 +106,8 @@ impl Bench<'_> {
         let image = self.next_image();
         let edit = json!({"target": format!("{CLUSTER}/shop/Deployment/checkout"), "set_image": {"container": "app", "image": image}});
         let answer = self.agent.call("operate", json!({"edits": [edit], "reason": "a measurement"})).await?;
-        let id = answer.get("change").and_then(Value::as_str).with_context(|| format!("no change: {answer:#}"))?.to_owned();
+        let id =
+            answer.get("change").and_then(Value::as_str).with_context(|| format!("no change: {answer:#}"))?.to_owned();
         let card = self.world.bot.wait_for(ANNA, PATIENCE, |m| m.button("Approve").is_some()).await;
         card.context("no card")?;
         if foreign {
@@ -192,7 +199,12 @@ impl Bench<'_> {
 /// The group's lines.
 pub async fn measure(program: &Path, size: Size, report: &mut Report) -> Result<()> {
     report.note(&format!("operate: a repository of {} files", size.files));
-    let options = WorldOptions { speed: 20.0, times: [60, 1, 1, 60, 1], first_image: "reg.example/checkout:1.9.1".into(), ..WorldOptions::default() };
+    let options = WorldOptions {
+        speed: 20.0,
+        times: [60, 1, 1, 60, 1],
+        first_image: "reg.example/checkout:1.9.1".into(),
+        ..WorldOptions::default()
+    };
     let world = World::start(options).await?;
     import(&world, files(size.files))?;
     let scratch = tempfile::tempdir()?;
@@ -232,6 +244,12 @@ pub async fn measure(program: &Path, size: Size, report: &mut Report) -> Result<
     line(&name, ours, "git pull, edit, commit, push in a warm work tree", warm, Goal::Times(2.0));
     line(&name, ours, "the same with a fresh clone", fresh, Goal::Times(20.0));
     line(&name, ours, "the same with a fresh clone of depth 1", shallow, Goal::None);
-    line(&format!("{name}, after somebody else's push"), ours_raced, "git pull, edit, commit, push in a warm work tree", warm_raced, Goal::Times(2.0));
+    line(
+        &format!("{name}, after somebody else's push"),
+        ours_raced,
+        "git pull, edit, commit, push in a warm work tree",
+        warm_raced,
+        Goal::Times(2.0),
+    );
     Ok(())
 }

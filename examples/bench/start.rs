@@ -27,7 +27,13 @@ pub async fn measure(program: &Path, size: Size, report: &mut Report) -> Result<
     tokio::time::sleep(Duration::from_secs(if size.quick { 2 } else { 10 })).await;
     let kubectl = has("kubectl");
     let other = if kubectl { watching_kubectl(&world, size).await } else { Err("kubectl not found".to_owned()) };
-    report.line(Line { name: "idle daemon, memory".into(), unit: Unit::MiB, ours: daemon.rss()?, other, goal: Goal::AtMost(25.0) });
+    report.line(Line {
+        name: "idle daemon, memory".into(),
+        unit: Unit::MiB,
+        ours: daemon.rss()?,
+        other,
+        goal: Goal::AtMost(25.0),
+    });
 
     let (mut ours, mut others) = (Vec::new(), Vec::new());
     for i in 0..size.many + WARM_UP {
@@ -38,8 +44,18 @@ pub async fn measure(program: &Path, size: Size, report: &mut Report) -> Result<
             others.extend(other);
         }
     }
-    let other = if others.is_empty() { Err("kubectl not found".to_owned()) } else { Ok(("`kubectl version --client`".to_owned(), median(&others))) };
-    report.line(Line { name: "start to `initialize` answered".into(), unit: Unit::Ms, ours: median(&ours), other, goal: Goal::AtMost(20.0) });
+    let other = if others.is_empty() {
+        Err("kubectl not found".to_owned())
+    } else {
+        Ok(("`kubectl version --client`".to_owned(), median(&others)))
+    };
+    report.line(Line {
+        name: "start to `initialize` answered".into(),
+        unit: Unit::Ms,
+        ours: median(&ours),
+        other,
+        goal: Goal::AtMost(20.0),
+    });
     Ok(())
 }
 
@@ -70,7 +86,11 @@ fn initialize(program: &Path, config: &Path) -> Result<f64> {
 
 fn client_version() -> Result<f64> {
     let started = Instant::now();
-    let done = Command::new("kubectl").args(["version", "--client=true"]).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    let done = Command::new("kubectl")
+        .args(["version", "--client=true"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()?;
     ensure!(done.success(), "kubectl version failed");
     Ok(ms(started.elapsed()))
 }

@@ -105,7 +105,10 @@ pub fn import(world: &World, files: impl Iterator<Item = (String, String)>) -> R
     {
         let mut out = std::io::BufWriter::new(child.stdin.take().context("no standard input")?);
         let at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
-        write!(out, "commit refs/heads/main\ncommitter Anna <anna@example.test> {at} +0000\ndata 12\nchore: many\n\nfrom refs/heads/main^0\n")?;
+        write!(
+            out,
+            "commit refs/heads/main\ncommitter Anna <anna@example.test> {at} +0000\ndata 12\nchore: many\n\nfrom refs/heads/main^0\n"
+        )?;
         for (path, text) in files {
             write!(out, "M 100644 inline {path}\ndata {}\n{text}\n", text.len())?;
             count += 1;

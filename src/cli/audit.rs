@@ -39,13 +39,17 @@ pub async fn verify_config(config: &Config) -> Result<Report> {
             anchors.extend(Anchor::parse(&format!("commit {short} in {}", repo.name), &text));
         }
     }
-    let check = |head: &str, signature: &str| verify(NAMESPACE_CHECKPOINT, head.as_bytes(), signature, &[&public]).map(|_| ());
+    let check =
+        |head: &str, signature: &str| verify(NAMESPACE_CHECKPOINT, head.as_bytes(), signature, &[&public]).map(|_| ());
     verify_file(&crate::app::journal_path(config), check, anchors).await
 }
 
 /// The report, for people.
 pub fn words(report: &Report) -> String {
-    let mut out = format!("events: {}, changes: {}, anchors outside the journal compared: {}.\n", report.events, report.changes, report.anchors);
+    let mut out = format!(
+        "events: {}, changes: {}, anchors outside the journal compared: {}.\n",
+        report.events, report.changes, report.anchors
+    );
     if report.findings.is_empty() {
         out.push_str("verified: the chain, the signed head and every landed commit agree.\n");
     }

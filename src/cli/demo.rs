@@ -47,7 +47,12 @@ impl Teller {
     fn say(&self, who: &str, what: &str) {
         let at = format!("{:5.1}s", self.started.elapsed().as_secs_f32());
         let mut lines = what.lines();
-        println!("{} {} {}", self.paint("2", &at), self.paint("1", &format!("{who:<12}")), lines.next().unwrap_or_default());
+        println!(
+            "{} {} {}",
+            self.paint("2", &at),
+            self.paint("1", &format!("{who:<12}")),
+            lines.next().unwrap_or_default()
+        );
         for l in lines {
             println!("{:>20}{l}", "");
         }
@@ -88,7 +93,13 @@ pub async fn run(args: Demo) -> Result<ExitCode> {
         ..WorldOptions::default()
     })
     .await?;
-    let daemon = Daemon::start(Config::load(&world.config)?, Some(world.config.clone()), Some("127.0.0.1:0".into()), Clock::real()).await?;
+    let daemon = Daemon::start(
+        Config::load(&world.config)?,
+        Some(world.config.clone()),
+        Some("127.0.0.1:0".into()),
+        Clock::real(),
+    )
+    .await?;
     let Some(addr) = daemon.http_addr() else { return Err(off("the daemon does not listen")) };
     let url = format!("http://{addr}/mcp");
     t.say("countersign", &format!("is up: MCP at {url}"));
@@ -215,10 +226,18 @@ async fn stay(t: &Teller, world: &World, url: &str) {
     t.say("demo", "stays up. Connect your own MCP client:");
     println!("  HTTP   {url}   with the bearer token in {}", world.dir.join("keys/agent-token").display());
     let press = json!({"chat_id": ANNA, "button": "Approve"});
-    println!("  chat   {}/sandbox/chats/{ANNA} is what Anna sees; she presses by POST {}/sandbox/press {press}", world.bot.control_url(), world.bot.control_url());
+    println!(
+        "  chat   {}/sandbox/chats/{ANNA} is what Anna sees; she presses by POST {}/sandbox/press {press}",
+        world.bot.control_url(),
+        world.bot.control_url()
+    );
     println!("  kubectl --kubeconfig {} get deployments -A", world.dir.join("kubeconfig.yaml").display());
     println!("  countersign --config {} pending", world.config.display());
-    println!("  countersign --config {} approve CHANGE --key {}", world.config.display(), world.keys.anna_key.display());
+    println!(
+        "  countersign --config {} approve CHANGE --key {}",
+        world.config.display(),
+        world.keys.anna_key.display()
+    );
     println!("Ctrl-C ends it.");
     super::until_signal().await;
 }

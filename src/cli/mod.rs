@@ -69,7 +69,11 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build().map_err(|e| {
-        Problem::new("process.runtime", format!("The runtime did not start: {e}."), "Look at the limits of this process.")
+        Problem::new(
+            "process.runtime",
+            format!("The runtime did not start: {e}."),
+            "Look at the limits of this process.",
+        )
     })?;
     runtime.block_on(async move {
         let config = cli.config;

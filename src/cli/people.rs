@@ -76,7 +76,8 @@ pub async fn vote(config: &Path, args: Vote, approve: bool) -> Result<ExitCode> 
     let sealed = text(&shown, "sealed");
     let digest = digest_of(sealed.as_bytes());
     // The card is part of what is hashed: what is read here is what is signed.
-    let message = serde_json::from_str::<Value>(sealed).ok().map(|v| text(&v, "message").to_owned()).unwrap_or_default();
+    let message =
+        serde_json::from_str::<Value>(sealed).ok().map(|v| text(&v, "message").to_owned()).unwrap_or_default();
     println!("{message}\n");
     println!("{}", text(&shown, "diff"));
     println!("Digest {}", digest.short());

@@ -98,13 +98,14 @@ fn facts(c: &Config, call: &Call) -> Result<Facts> {
         .labels
         .iter()
         .map(|l| {
-            l.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned())).ok_or_else(|| {
-                Problem::new("input.label", format!("\"{l}\" is no label."), "Write key=value.")
-            })
+            l.split_once('=')
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .ok_or_else(|| Problem::new("input.label", format!("\"{l}\" is no label."), "Write key=value."))
         })
         .collect::<Result<_>>()?;
-    let risk = serde_json::from_value(serde_json::Value::String(call.risk.clone()))
-        .map_err(|_| Problem::new("input.risk", format!("\"{}\" is no risk.", call.risk), "Use low, medium, high or critical."))?;
+    let risk = serde_json::from_value(serde_json::Value::String(call.risk.clone())).map_err(|_| {
+        Problem::new("input.risk", format!("\"{}\" is no risk.", call.risk), "Use low, medium, high or critical.")
+    })?;
     debug_assert!(Level::Standard < Level::Deny);
     Ok(Facts {
         targets: vec![Target {
@@ -114,9 +115,19 @@ fn facts(c: &Config, call: &Call) -> Result<Facts> {
             labels_before: Some(labels),
             labels_after: None,
         }],
-        cluster_labels: c.clusters.iter().find(|n| n.name == target.cluster).map(|n| n.spec.labels.clone()).unwrap_or_default(),
+        cluster_labels: c
+            .clusters
+            .iter()
+            .find(|n| n.name == target.cluster)
+            .map(|n| n.spec.labels.clone())
+            .unwrap_or_default(),
         cluster: target.cluster,
-        repository_labels: c.repositories.iter().find(|n| n.name == call.repository).map(|n| n.spec.labels.clone()).unwrap_or_default(),
+        repository_labels: c
+            .repositories
+            .iter()
+            .find(|n| n.name == call.repository)
+            .map(|n| n.spec.labels.clone())
+            .unwrap_or_default(),
         repository: call.repository.clone(),
         agent: principal.agent,
         sponsor: principal.sponsor,

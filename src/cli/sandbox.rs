@@ -28,10 +28,15 @@ pub struct Sandbox {
 /// Starts the world and stays up until a signal.
 pub async fn run(args: Sandbox) -> Result<ExitCode> {
     super::log_to_stderr("warn");
-    let mut options = WorldOptions { logs: args.dir.is_some(), dir: args.dir, speed: args.speed, ..WorldOptions::default() };
+    let mut options =
+        WorldOptions { logs: args.dir.is_some(), dir: args.dir, speed: args.speed, ..WorldOptions::default() };
     if let Some(file) = args.policy {
         options.policy = std::fs::read_to_string(&file).map_err(|e| {
-            countersign_core::Problem::new("config.unreadable", format!("{} cannot be read: {e}.", file.display()), "Name a policy file.")
+            countersign_core::Problem::new(
+                "config.unreadable",
+                format!("{} cannot be read: {e}.", file.display()),
+                "Name a policy file.",
+            )
         })?;
     }
     let world = World::start(options).await?;
@@ -39,7 +44,10 @@ pub async fn run(args: Sandbox) -> Result<ExitCode> {
         println!("{}", world.describe());
     } else {
         println!("{}", serde_json::to_string_pretty(&world.describe()).unwrap_or_default());
-        println!("\nThe sandbox is up. In another terminal:\n  countersign serve --http 127.0.0.1:8080 --config {}", world.config.display());
+        println!(
+            "\nThe sandbox is up. In another terminal:\n  countersign serve --http 127.0.0.1:8080 --config {}",
+            world.config.display()
+        );
     }
     super::until_signal().await;
     Ok(ExitCode::SUCCESS)

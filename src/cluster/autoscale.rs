@@ -47,7 +47,12 @@ impl Cluster {
         self.scaler(key, VERTICAL, acts).await
     }
 
-    async fn scaler(&self, key: &ObjectKey, scaler: Scaler, acts: impl Fn(&Value) -> bool) -> Result<Option<Autoscaler>> {
+    async fn scaler(
+        &self,
+        key: &ObjectKey,
+        scaler: Scaler,
+        acts: impl Fn(&Value) -> bool,
+    ) -> Result<Option<Autoscaler>> {
         let (group, kind, target, pointers) = scaler;
         let items = self.list(group, kind, &key.namespace, "").await?;
         let found = items.iter().find(|item| item.pointer(target).is_some_and(|t| aims_at(t, key)) && acts(item));
@@ -84,6 +89,9 @@ mod tests {
         assert!(aims_at(&json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "checkout"}), &key));
         assert!(aims_at(&json!({"name": "checkout"}), &key));
         assert!(!aims_at(&json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "checkout"}), &key));
-        assert!(!aims_at(&json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Deployment", "name": "checkout"}), &key));
+        assert!(!aims_at(
+            &json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Deployment", "name": "checkout"}),
+            &key
+        ));
     }
 }

@@ -125,12 +125,8 @@ impl Book {
 
     /// Forgets the objects of a kind that a fresh list no longer has.
     pub(super) fn retain(&mut self, group: &str, kind: &str, keep: &BTreeSet<ObjectKey>) {
-        let gone: Vec<ObjectKey> = self
-            .cards
-            .keys()
-            .filter(|k| k.group == group && k.kind == kind && !keep.contains(k))
-            .cloned()
-            .collect();
+        let gone: Vec<ObjectKey> =
+            self.cards.keys().filter(|k| k.group == group && k.kind == kind && !keep.contains(k)).cloned().collect();
         for key in &gone {
             self.drop_key(key);
         }
@@ -211,7 +207,8 @@ impl Book {
                 continue;
             }
             let spec: Value = serde_json::from_str(&card.json).unwrap_or(Value::Null);
-            let includes = spec.pointer("/spec/include").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+            let includes =
+                spec.pointer("/spec/include").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
             let mounts = includes.iter().filter_map(|i| i.pointer("/repository/name")?.as_str());
             if mounts.map(|name| ObjectKey { name: name.to_owned(), ..key.clone() }).any(|k| own.contains(&k)) {
                 all.insert(key.clone());
@@ -281,9 +278,21 @@ impl Book {
                 if owner.kind == "Application" {
                     let message = card.pointer("/status/conditions/0/message").and_then(Value::as_str);
                     let message = message.map_or_else(|| get("/status/operationState/message"), str::to_owned);
-                    OwnerLine { sync: get("/status/sync/status"), health: get("/status/health/status"), message, suspended, owner }
+                    OwnerLine {
+                        sync: get("/status/sync/status"),
+                        health: get("/status/health/status"),
+                        message,
+                        suspended,
+                        owner,
+                    }
                 } else {
-                    OwnerLine { sync: word(ready, "status"), health: String::new(), message: word(ready, "message"), suspended, owner }
+                    OwnerLine {
+                        sync: word(ready, "status"),
+                        health: String::new(),
+                        message: word(ready, "message"),
+                        suspended,
+                        owner,
+                    }
                 }
             })
             .collect()

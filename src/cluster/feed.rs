@@ -70,7 +70,12 @@ fn around(owner: &OwnerRef, object: &Value) -> Vec<ObjectKey> {
     let mut keys: Vec<ObjectKey> = source_object(owner, object).into_iter().collect();
     if owner.kind == "Application" {
         let control_plane = get("/status/controllerNamespace").unwrap_or(&owner.namespace);
-        keys.push(ObjectKey::new("argoproj.io", "AppProject", control_plane, get("/spec/project").unwrap_or("default")));
+        keys.push(ObjectKey::new(
+            "argoproj.io",
+            "AppProject",
+            control_plane,
+            get("/spec/project").unwrap_or("default"),
+        ));
     }
     if let Some((namespace, name)) = get("/status/helmChart").and_then(|c| c.split_once('/')) {
         keys.push(ObjectKey::new("source.toolkit.fluxcd.io", "HelmChart", namespace, name));
@@ -95,7 +100,8 @@ fn follow(client: kube::Client, kind: &Kind, key: &ObjectKey) -> BoxStream<'stat
     let config = watcher::Config::default().fields(&format!("metadata.name={}", key.name));
     let events = watcher(api, config).default_backoff().into_stream();
     let name = Arc::new(key.clone());
-    let started = Progress { types: (kind.resource.api_version.clone(), kind.resource.kind.clone()), ..Progress::default() };
+    let started =
+        Progress { types: (kind.resource.api_version.clone(), kind.resource.kind.clone()), ..Progress::default() };
     events
         .scan(started, move |progress, event| {
             let lines = match event {
@@ -126,23 +132,35 @@ impl Progress {
                 self.listed.clear();
                 Vec::new()
             }
-            Event::InitApply(object) => self.shape(name, object).into_iter().map(|(uid, value)| {
-                self.listed.insert(uid, value.clone());
-                line("ADDED", value)
-            }).collect(),
+            Event::InitApply(object) => self
+                .shape(name, object)
+                .into_iter()
+                .map(|(uid, value)| {
+                    self.listed.insert(uid, value.clone());
+                    line("ADDED", value)
+                })
+                .collect(),
             Event::InitDone => {
                 let gone = std::mem::replace(&mut self.shown, std::mem::take(&mut self.listed));
                 let gone = gone.into_iter().filter(|(uid, _)| !self.shown.contains_key(uid));
                 gone.map(|(_, value)| line("DELETED", value)).collect()
             }
-            Event::Apply(object) => self.shape(name, object).into_iter().map(|(uid, value)| {
-                let kind = if self.shown.insert(uid, value.clone()).is_some() { "MODIFIED" } else { "ADDED" };
-                line(kind, value)
-            }).collect(),
-            Event::Delete(object) => self.shape(name, object).into_iter().map(|(uid, value)| {
-                self.shown.remove(&uid);
-                line("DELETED", value)
-            }).collect(),
+            Event::Apply(object) => self
+                .shape(name, object)
+                .into_iter()
+                .map(|(uid, value)| {
+                    let kind = if self.shown.insert(uid, value.clone()).is_some() { "MODIFIED" } else { "ADDED" };
+                    line(kind, value)
+                })
+                .collect(),
+            Event::Delete(object) => self
+                .shape(name, object)
+                .into_iter()
+                .map(|(uid, value)| {
+                    self.shown.remove(&uid);
+                    line("DELETED", value)
+                })
+                .collect(),
         }
     }
 

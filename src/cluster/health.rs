@@ -98,9 +98,9 @@ fn progress_words(status: &Value) -> Option<String> {
 
 fn condition_words(status: &Value) -> Option<String> {
     let conditions = status.get("conditions")?.as_array()?;
-    let ready = conditions.iter().find(|c| {
-        c.get("type").and_then(Value::as_str).is_some_and(|t| matches!(t, "Ready" | "Available"))
-    })?;
+    let ready = conditions
+        .iter()
+        .find(|c| c.get("type").and_then(Value::as_str).is_some_and(|t| matches!(t, "Ready" | "Available")))?;
     let text = |k: &str| ready.get(k).and_then(Value::as_str).unwrap_or("");
     Some(cap(&format!("{}={} {}", text("type"), text("status"), text("message"))))
 }
@@ -146,10 +146,9 @@ fn container_trouble(status: &Value) -> Option<String> {
     let ended = status.pointer("/state/terminated")?;
     match ended.get("exitCode").and_then(Value::as_i64) {
         Some(0) => None,
-        Some(code) => Some(format!(
-            "{} (exit {code})",
-            cap(ended.get("reason").and_then(Value::as_str).unwrap_or("Terminated"))
-        )),
+        Some(code) => {
+            Some(format!("{} (exit {code})", cap(ended.get("reason").and_then(Value::as_str).unwrap_or("Terminated"))))
+        }
         None => None,
     }
 }
@@ -249,7 +248,8 @@ mod tests {
         let deployment = json!({"spec": {"replicas": 1}, "status": {"readyReplicas": 1, "updatedReplicas": 1}});
         let going = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"},
             "status": {"containerStatuses": [{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}});
-        let starting = json!({"status": {"containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}});
+        let starting =
+            json!({"status": {"containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}});
         assert_eq!(workload_health(&key("Deployment"), &deployment, &[going, starting]).as_deref(), Some("1/1 ready"));
     }
 
@@ -274,7 +274,8 @@ mod tests {
         assert_eq!(find_container(&deployment, "migrate").unwrap(), "/spec/template/spec/initContainers/0");
         let problem = find_container(&deployment, "wbe").unwrap_err();
         assert_eq!((problem.code.as_ref(), problem.evidence), ("input.container", vec!["web".to_owned()]));
-        let cron = json!({"spec": {"jobTemplate": {"spec": {"template": {"spec": {"containers": [{"name": "job"}]}}}}}});
+        let cron =
+            json!({"spec": {"jobTemplate": {"spec": {"template": {"spec": {"containers": [{"name": "job"}]}}}}}});
         assert!(find_container(&cron, "job").is_ok());
     }
 

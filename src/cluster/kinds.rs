@@ -149,8 +149,12 @@ fn unknown(kind: &str, group: Option<&str>, table: &Table) -> Problem {
         None => format!("The cluster serves no kind {shown}."),
     };
     let evidence: BTreeSet<String> = groups.chain(near).collect();
-    Problem::new("input.kind_unknown", words, "Correct the kind; it is written as in a manifest (Deployment, not deployments).")
-        .with_all(evidence)
+    Problem::new(
+        "input.kind_unknown",
+        words,
+        "Correct the kind; it is written as in a manifest (Deployment, not deployments).",
+    )
+    .with_all(evidence)
 }
 
 /// All kinds: two requests where the server can, else one per group. One broken group (an

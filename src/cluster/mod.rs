@@ -8,10 +8,10 @@ mod book;
 mod errors;
 mod feed;
 mod health;
-mod requests;
 mod kinds;
 mod nearest;
 mod owner;
+mod requests;
 mod schema;
 mod watch;
 
@@ -29,10 +29,10 @@ use tokio_util::task::AbortOnDropHandle;
 pub use autoscale::Autoscaler;
 pub use book::{Feeder, OwnerLine};
 pub use health::{containers, find_container, workload_health};
-pub use requests::Hinted;
 pub use kinds::Kind;
 pub use nearest::nearest;
 pub use owner::Located;
+pub use requests::Hinted;
 pub use schema::check;
 
 /// One cluster: clones share everything. Dropping the last one ends its watches.

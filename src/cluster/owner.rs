@@ -258,7 +258,11 @@ impl Cluster {
     /// An owner's own object, read now; `owner.gone` where there is none.
     pub async fn owner_object(&self, owner: &OwnerRef) -> Result<Value> {
         self.read(&owner.key()).await?.ok_or_else(|| {
-            Problem::new("owner.gone", format!("{owner} does not exist any more."), "Look at the target again with inspect.")
+            Problem::new(
+                "owner.gone",
+                format!("{owner} does not exist any more."),
+                "Look at the target again with inspect.",
+            )
         })
     }
 

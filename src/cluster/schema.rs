@@ -197,7 +197,9 @@ impl Schema {
                 self.walk(known, inner, &at, found);
             } else if let Some(values) = additional.filter(|a| a.is_object()) {
                 self.walk(values, inner, &at, found);
-            } else if keeps("x-kubernetes-embedded-resource") && matches!(key.as_str(), "apiVersion" | "kind" | "metadata") {
+            } else if keeps("x-kubernetes-embedded-resource")
+                && matches!(key.as_str(), "apiVersion" | "kind" | "metadata")
+            {
                 // Known to every object, listed in no embedded schema.
             } else if !open {
                 found.push(unknown_field(key, &at, properties));
@@ -205,7 +207,9 @@ impl Schema {
         }
         let required = schema.get("required").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         for name in required.iter().filter_map(Value::as_str) {
-            if map.get(name).is_none_or(Value::is_null) && properties.and_then(|p| p.get(name)?.get("default")).is_none() {
+            if map.get(name).is_none_or(Value::is_null)
+                && properties.and_then(|p| p.get(name)?.get("default")).is_none()
+            {
                 found.push(Problem::new(
                     "schema.required",
                     format!("{path}/{name} is missing."),
@@ -238,8 +242,12 @@ fn unknown_field(key: &str, path: &str, properties: Option<&Map<String, Value>>)
         near = names().take(12).map(str::to_owned).collect();
     }
     let path: String = path.chars().take(200).collect();
-    Problem::new("schema.unknown_field", format!("The cluster knows no field {path}."), "Use one of the names in the evidence.")
-        .with_all(near)
+    Problem::new(
+        "schema.unknown_field",
+        format!("The cluster knows no field {path}."),
+        "Use one of the names in the evidence.",
+    )
+    .with_all(near)
 }
 
 /// Types that a schema allows; empty means any.
@@ -291,10 +299,15 @@ fn wrong_value(schema: &Value, value: &Value, path: &str) -> Option<Problem> {
     if let Some(list) = schema.get("enum").and_then(Value::as_array).filter(|l| !l.contains(value)) {
         // Some generators leave the empty string out, which the API server takes as absent.
         if value.as_str() != Some("") {
-            let names: Vec<String> = list.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect();
+            let names: Vec<String> =
+                list.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect();
             return Some(
-                Problem::new("schema.value", format!("{path} has a value that the cluster does not allow."), "Use one of the values in the evidence.")
-                    .with_all(names.into_iter().take(20)),
+                Problem::new(
+                    "schema.value",
+                    format!("{path} has a value that the cluster does not allow."),
+                    "Use one of the values in the evidence.",
+                )
+                .with_all(names.into_iter().take(20)),
             );
         }
     }
@@ -303,7 +316,11 @@ fn wrong_value(schema: &Value, value: &Value, path: &str) -> Option<Problem> {
     let low = limit("minimum").filter(|m| number < *m);
     let high = limit("maximum").filter(|m| number > *m);
     let bound = low.map(|m| format!("at least {m}")).or_else(|| high.map(|m| format!("at most {m}")))?;
-    Some(Problem::new("schema.value", format!("{path} is {number}, and the cluster wants {bound}."), "Give a value within the limits."))
+    Some(Problem::new(
+        "schema.value",
+        format!("{path} is {number}, and the cluster wants {bound}."),
+        "Give a value within the limits.",
+    ))
 }
 
 #[cfg(test)]

@@ -361,7 +361,12 @@ fn listing(key: &ObjectKey, object: &Slim, here: &[String]) -> Option<Listing> {
 
 fn entry_key(entry: &Entry) -> ObjectKey {
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    ObjectKey { group: text(&entry.group), kind: text(&entry.kind), namespace: text(&entry.namespace), name: text(&entry.name) }
+    ObjectKey {
+        group: text(&entry.group),
+        kind: text(&entry.kind),
+        namespace: text(&entry.namespace),
+        name: text(&entry.name),
+    }
 }
 
 fn shorten(value: &mut Value, depth: usize) {

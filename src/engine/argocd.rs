@@ -15,8 +15,7 @@ pub fn delivery_state(standing: Standing<'_>, now: DateTime<Utc>) -> DeliverySta
     let app = standing.object;
     let automated = app.pointer("/spec/syncPolicy/automated").filter(|a| !a.is_null());
     // `enabled: false` switches it off since 3.1.
-    let automatic =
-        automated.is_some_and(|a| a.get("enabled").and_then(Value::as_bool).unwrap_or(true));
+    let automatic = automated.is_some_and(|a| a.get("enabled").and_then(Value::as_bool).unwrap_or(true));
     let mut state = DeliveryState {
         automatic,
         prune: automatic && flag(app, "/spec/syncPolicy/automated/prune"),
@@ -25,9 +24,10 @@ pub fn delivery_state(standing: Standing<'_>, now: DateTime<Utc>) -> DeliverySta
         notes: Vec::new(),
     };
     if !automatic {
-        let rolling = standing.parents.iter().any(|p| {
-            at(p, "/kind") == "ApplicationSet" && at(p, "/spec/strategy/type") == "RollingSync"
-        });
+        let rolling = standing
+            .parents
+            .iter()
+            .any(|p| at(p, "/kind") == "ApplicationSet" && at(p, "/spec/strategy/type") == "RollingSync");
         state.notes.push(if rolling {
             "its ApplicationSet syncs step by step (RollingSync)".to_owned()
         } else {
@@ -71,7 +71,10 @@ fn held_back(app: &Value) -> Option<String> {
         .or_else(|| full_hash(at(state, "/operation/sync/revision")))
         .map_or_else(|| "an older revision".to_owned(), |r| short(&r));
     Some(if retrying {
-        format!("an operation on {revision} is failing and being retried; newer commits wait for it: {}", quote(at(state, "/message")))
+        format!(
+            "an operation on {revision} is failing and being retried; newer commits wait for it: {}",
+            quote(at(state, "/message"))
+        )
     } else {
         format!("an operation on {revision} is running; newer commits wait for it")
     })
@@ -94,7 +97,9 @@ fn ignored(app: &Value, key: &ObjectKey, pointer: &str) -> Option<String> {
     for rule in rules {
         let pointers = list(rule, "/jsonPointers").iter().filter_map(Value::as_str);
         if pointers.into_iter().any(|p| covers(p, pointer) || covers(pointer, p)) {
-            return Some(format!("ignoreDifferences covers {pointer}: a commit there looks synced and changes nothing"));
+            return Some(format!(
+                "ignoreDifferences covers {pointer}: a commit there looks synced and changes nothing"
+            ));
         }
         let expressions: Vec<&str> = list(rule, "/jqPathExpressions").iter().filter_map(Value::as_str).collect();
         if let Some(expression) = expressions.iter().find(|e| jq_may_cover(e, pointer)) {
@@ -142,9 +147,9 @@ fn live_options(key: &ObjectKey, live: &Value) -> Vec<String> {
 /// `refresh: normal`; `hard` only when an error is cached, which a normal refresh would keep
 /// (recordings, `argo-yaml-broken-then-fixed`).
 pub fn hint(owner: &OwnerRef, app: &Value) -> Hint {
-    let cached = list(app, "/status/conditions").iter().any(|c| {
-        at(c, "/type") == "ComparisonError" && at(c, "/message").contains("(cached)")
-    });
+    let cached = list(app, "/status/conditions")
+        .iter()
+        .any(|c| at(c, "/type") == "ComparisonError" && at(c, "/message").contains("(cached)"));
     Hint { on: owner.key(), annotation: REFRESH, value: if cached { "hard" } else { "normal" }.to_owned() }
 }
 
@@ -168,7 +173,8 @@ pub fn repair_hint(owner: &OwnerRef, app: &Value) -> Option<String> {
 fn next_attempt(message: &str) -> Option<String> {
     let (_, rest) = message.split_once("Retrying attempt #")?;
     let (_, time) = rest.split_once(" at ")?;
-    let time: String = time.chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, ':' | '-' | '+' | '.')).collect();
+    let time: String =
+        time.chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, ':' | '-' | '+' | '.')).collect();
     Some(time.trim_end_matches('.').to_owned()).filter(|t| !t.is_empty())
 }
 
@@ -191,7 +197,15 @@ mod tests {
         let owner = owner();
         let key = ObjectKey::new("apps", "Deployment", "a1", "a1");
         let live = json!({});
-        let standing = Standing { owner: &owner, object: app, source: None, project: None, parents: &[], live: Some((&key, &live)), pointers };
+        let standing = Standing {
+            owner: &owner,
+            object: app,
+            source: None,
+            project: None,
+            parents: &[],
+            live: Some((&key, &live)),
+            pointers,
+        };
         super::super::delivery_state(standing, now())
     }
 
@@ -217,11 +231,23 @@ mod tests {
         let app = |rule: Value| json!({"spec": {"syncPolicy": {"automated": {}}, "ignoreDifferences": [rule]}});
         let pointer = ["/spec/replicas".to_owned()];
         let notes = |rule| state(&app(rule), &pointer).notes;
-        assert!(notes(json!({"group": "apps", "kind": "Deployment", "jsonPointers": ["/spec/replicas"]}))[0].contains("changes nothing"));
-        assert!(notes(json!({"group": "apps", "kind": "Deployment", "jsonPointers": ["/spec"]}))[0].contains("changes nothing"));
-        assert!(notes(json!({"group": "apps", "kind": "Deployment", "jqPathExpressions": [".spec.replicas"]}))[0].contains("may cover"));
+        assert!(
+            notes(json!({"group": "apps", "kind": "Deployment", "jsonPointers": ["/spec/replicas"]}))[0]
+                .contains("changes nothing")
+        );
+        assert!(
+            notes(json!({"group": "apps", "kind": "Deployment", "jsonPointers": ["/spec"]}))[0]
+                .contains("changes nothing")
+        );
+        assert!(
+            notes(json!({"group": "apps", "kind": "Deployment", "jqPathExpressions": [".spec.replicas"]}))[0]
+                .contains("may cover")
+        );
         assert!(notes(json!({"group": "apps", "kind": "Deployment", "jsonPointers": ["/spec/rep"]})).is_empty());
-        assert!(notes(json!({"group": "apps", "kind": "Deployment", "name": "other", "jsonPointers": ["/spec/replicas"]})).is_empty());
+        assert!(
+            notes(json!({"group": "apps", "kind": "Deployment", "name": "other", "jsonPointers": ["/spec/replicas"]}))
+                .is_empty()
+        );
         assert!(notes(json!({"kind": "Deployment", "jsonPointers": ["/spec/replicas"]})).is_empty(), "another group");
     }
 

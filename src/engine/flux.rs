@@ -148,7 +148,18 @@ mod tests {
     fn state(object: &Value, source: Option<&Value>, parents: &[Value], live: Value) -> DeliveryState {
         let owner = owner("Kustomization");
         let key = ObjectKey::new("apps", "Deployment", "k1", "k1");
-        delivery_state(Standing { owner: &owner, object, source, project: None, parents, live: Some((&key, &live)), pointers: &[] }, Utc::now())
+        delivery_state(
+            Standing {
+                owner: &owner,
+                object,
+                source,
+                project: None,
+                parents,
+                live: Some((&key, &live)),
+                pointers: &[],
+            },
+            Utc::now(),
+        )
     }
 
     #[test]
@@ -161,9 +172,17 @@ mod tests {
     fn suspended_owner_source_parent_and_object_are_each_named() {
         let mut own = recorded();
         own["spec"]["suspend"] = json!(true);
-        assert_eq!(state(&own, None, &[], json!({})).suspended.as_deref(), Some("Kustomization flux-system/k1 is suspended"));
+        assert_eq!(
+            state(&own, None, &[], json!({})).suspended.as_deref(),
+            Some("Kustomization flux-system/k1 is suspended")
+        );
         let source = json!({"kind": "GitRepository", "metadata": {"namespace": "flux-system", "name": "fl"}, "spec": {"suspend": true}});
-        assert!(state(&recorded(), Some(&source), &[], json!({})).suspended.unwrap().contains("GitRepository flux-system/fl"));
+        assert!(
+            state(&recorded(), Some(&source), &[], json!({}))
+                .suspended
+                .unwrap()
+                .contains("GitRepository flux-system/fl")
+        );
         let parent = json!({"kind": "Kustomization", "metadata": {"namespace": "flux-system", "name": "root"}, "spec": {"suspend": true}});
         assert!(state(&recorded(), None, &[parent], json!({})).suspended.unwrap().contains("flux-system/root"));
         let live = json!({"metadata": {"annotations": {"kustomize.toolkit.fluxcd.io/reconcile": "disabled"}}});
@@ -181,7 +200,8 @@ mod tests {
     fn a_failing_older_revision_is_told_with_its_words() {
         let mut object = recorded();
         object["status"]["lastAttemptedRevision"] = json!("main@sha1:2f2309205b357e586ab5dc192209ce9fb08c254d");
-        object["status"]["conditions"] = json!([{"type": "Ready", "status": "False", "message": "health check failed after 25s"}]);
+        object["status"]["conditions"] =
+            json!([{"type": "Ready", "status": "False", "message": "health check failed after 25s"}]);
         assert!(state(&object, None, &[], json!({})).notes[0].contains("fails on 2f23092: health check failed"));
         assert!(repair_hint(&owner("Kustomization"), &object).unwrap().contains("at most 25s"));
     }

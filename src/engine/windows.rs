@@ -254,7 +254,9 @@ mod tests {
 
     #[test]
     fn a_window_that_cannot_be_read_blocks() {
-        for (schedule, duration, zone) in [("nonsense", "1h", ""), ("* * * * *", "1 hour", ""), ("* * * * *", "1h", "Mars/Olympus")] {
+        for (schedule, duration, zone) in
+            [("nonsense", "1h", ""), ("* * * * *", "1 hour", ""), ("* * * * *", "1h", "Mars/Olympus")]
+        {
             let bad = json!([{"kind": "allow", "schedule": schedule, "duration": duration, "timeZone": zone, "applications": ["*"]}]);
             assert!(check(bad, false, "2026-11-21T22:30:00Z").unwrap().contains("cannot be read"));
         }
@@ -262,7 +264,14 @@ mod tests {
 
     #[test]
     fn patterns_and_durations() {
-        for (pattern, text, want) in [("*", "x", true), ("a*c", "abc", true), ("a*c", "abd", false), ("a?c", "abc", true), ("", "a", false), ("**", "", true)] {
+        for (pattern, text, want) in [
+            ("*", "x", true),
+            ("a*c", "abc", true),
+            ("a*c", "abd", false),
+            ("a?c", "abc", true),
+            ("", "a", false),
+            ("**", "", true),
+        ] {
             assert_eq!(glob(pattern, text), want, "{pattern} {text}");
         }
         assert_eq!(go_duration("1h30m"), Some(Duration::from_secs(5400)));

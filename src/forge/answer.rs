@@ -82,8 +82,10 @@ impl PullAnswer {
     /// Whether it goes from this branch of this very repository (not of a fork) to that base.
     pub fn is_from(&self, owner: &str, repo: &str, head_branch: &str, base: &str) -> bool {
         let full = format!("{owner}/{repo}");
-        let ours = self.head.repo.as_ref().and_then(|r| r.full_name.as_ref()).is_none_or(|n| n.eq_ignore_ascii_case(&full));
-        let label = self.head.label.as_deref().map(|l| l.rsplit_once(':').map_or((None, l), |(who, name)| (Some(who), name)));
+        let ours =
+            self.head.repo.as_ref().and_then(|r| r.full_name.as_ref()).is_none_or(|n| n.eq_ignore_ascii_case(&full));
+        let label =
+            self.head.label.as_deref().map(|l| l.rsplit_once(':').map_or((None, l), |(who, name)| (Some(who), name)));
         let foreign = label.and_then(|(who, _)| who).is_some_and(|who| !who.eq_ignore_ascii_case(owner));
         // Gitea shows `refs/pull/N/head` once the branch is gone; the label keeps its name.
         let kept = self.head.name.starts_with("refs/pull/") && label.is_some_and(|(_, name)| name == head_branch);
@@ -159,20 +161,30 @@ pub(super) fn good(raw: &Raw, call: Call, token: &SecretString) -> Result<()> {
         return Err(rate_limited(raw).with(fact));
     }
     let problem = match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            Problem::new("forge.auth", "The forge does not accept the token for this.", "Check the token of `forge`: not expired, and allowed to write pull requests and contents.")
-        }
-        StatusCode::NOT_FOUND | StatusCode::GONE => {
-            Problem::new("forge.not_found", "The forge does not have this, or the token may not see it.", "Check `owner`, `repo` and the token of `forge`.")
-        }
-        s if s.is_redirection() => {
-            Problem::new("forge.redirected", "The forge answers from another address, and redirects are not followed.", "If the repository or the API has moved, correct `forge` in the Repository.")
-        }
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Problem::new(
+            "forge.auth",
+            "The forge does not accept the token for this.",
+            "Check the token of `forge`: not expired, and allowed to write pull requests and contents.",
+        ),
+        StatusCode::NOT_FOUND | StatusCode::GONE => Problem::new(
+            "forge.not_found",
+            "The forge does not have this, or the token may not see it.",
+            "Check `owner`, `repo` and the token of `forge`.",
+        ),
+        s if s.is_redirection() => Problem::new(
+            "forge.redirected",
+            "The forge answers from another address, and redirects are not followed.",
+            "If the repository or the API has moved, correct `forge` in the Repository.",
+        ),
         s if s.is_server_error() || s == StatusCode::REQUEST_TIMEOUT => match call {
             Call::Write => unknown(),
             Call::Read => unreachable_(),
         },
-        _ if call == Call::Write => Problem::new("forge.rejected", "The forge refuses this.", "Read the forge's words and put right what they name."),
+        _ if call == Call::Write => Problem::new(
+            "forge.rejected",
+            "The forge refuses this.",
+            "Read the forge's words and put right what they name.",
+        ),
         _ => return Err(unexpected(&fact)),
     };
     Err(problem.with(fact))
@@ -184,12 +196,20 @@ fn limited(raw: &Raw, said: &str) -> bool {
     let lower = said.to_lowercase();
     raw.status == StatusCode::TOO_MANY_REQUESTS
         || (raw.status == StatusCode::FORBIDDEN
-            && (header("retry-after").is_some() || header("x-ratelimit-remaining") == Some("0") || lower.contains("rate limit") || lower.contains("abuse")))
+            && (header("retry-after").is_some()
+                || header("x-ratelimit-remaining") == Some("0")
+                || lower.contains("rate limit")
+                || lower.contains("abuse")))
 }
 
 fn rate_limited(raw: &Raw) -> Problem {
     let header = |n: &str| raw.headers.get(n).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
-    let problem = Problem::new("forge.rate_limited", "The forge asks to wait.", "Nothing; it is tried again after the time that the forge names.").later();
+    let problem = Problem::new(
+        "forge.rate_limited",
+        "The forge asks to wait.",
+        "Nothing; it is tried again after the time that the forge names.",
+    )
+    .later();
     match (header("retry-after"), header("x-ratelimit-reset")) {
         (Some(seconds), _) => problem.with(format!("retry_after_s: {}", seconds.min(86_400))),
         (None, Some(at)) => problem.with(format!("retry_at: {at}")),
@@ -217,15 +237,30 @@ pub(super) fn words(raw: &Raw, token: &SecretString) -> String {
 }
 
 pub(super) fn unknown() -> Problem {
-    Problem::new("forge.unknown_outcome", "Whether the forge has done this is not known.", "Read the pull request at the forge before anything else.").later()
+    Problem::new(
+        "forge.unknown_outcome",
+        "Whether the forge has done this is not known.",
+        "Read the pull request at the forge before anything else.",
+    )
+    .later()
 }
 
 pub(super) fn unreachable_() -> Problem {
-    Problem::new("forge.unreachable", "The forge cannot be reached.", "Check `api_url` and the network; it is tried again.").later()
+    Problem::new(
+        "forge.unreachable",
+        "The forge cannot be reached.",
+        "Check `api_url` and the network; it is tried again.",
+    )
+    .later()
 }
 
 pub(super) fn unexpected(why: &str) -> Problem {
-    Problem::new("forge.unexpected", "The forge's answer is not understood.", "Check that `kind` and `api_url` of `forge` fit together.").with(why)
+    Problem::new(
+        "forge.unexpected",
+        "The forge's answer is not understood.",
+        "Check that `kind` and `api_url` of `forge` fit together.",
+    )
+    .with(why)
 }
 
 /// After a merge that was refused: done already, head moved, or not mergeable.
@@ -234,14 +269,29 @@ pub(super) fn refused_merge(now: &Pull, expected_head: &str, said: &str) -> Resu
     match (now.state, &now.merge_commit) {
         (PullState::Merged, Some(commit)) if same_head => Ok(commit.clone()),
         (PullState::Merged, None) if same_head => Err(unknown()),
-        _ if !same_head => Err(Problem::new("forge.head_moved", "The pull request's branch is not at the commit that was approved.", "The approval is void; prepare the change again.")
-            .with(format!("expected: {expected_head}"))
-            .with(format!("current: {}", now.head_sha))),
-        (PullState::Closed, _) => Err(Problem::new("forge.closed", "The pull request was closed without a merge.", "A closed pull request is a rejection.").with(said)),
+        _ if !same_head => Err(Problem::new(
+            "forge.head_moved",
+            "The pull request's branch is not at the commit that was approved.",
+            "The approval is void; prepare the change again.",
+        )
+        .with(format!("expected: {expected_head}"))
+        .with(format!("current: {}", now.head_sha))),
+        (PullState::Closed, _) => Err(Problem::new(
+            "forge.closed",
+            "The pull request was closed without a merge.",
+            "A closed pull request is a rejection.",
+        )
+        .with(said)),
         _ => {
-            let problem = Problem::new("forge.not_mergeable", "The forge does not merge this pull request now.", "Read the forge's words: required checks or reviews, a conflict, or a base that has moved.").with(said);
+            let problem = Problem::new(
+                "forge.not_mergeable",
+                "The forge does not merge this pull request now.",
+                "Read the forge's words: required checks or reviews, a conflict, or a base that has moved.",
+            )
+            .with(said);
             let lower = said.to_lowercase();
-            let pending = now.mergeable.is_none() || lower.contains("try again") || lower.contains("try the merge again");
+            let pending =
+                now.mergeable.is_none() || lower.contains("try again") || lower.contains("try the merge again");
             Err(if pending { problem.later() } else { problem })
         }
     }

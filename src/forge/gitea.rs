@@ -90,7 +90,9 @@ impl Operations for Gitea {
     }
 
     async fn say(&self, number: u64, text: &str) -> Result<()> {
-        let raw = self.call(Method::POST, &["issues", &number.to_string(), "comments"], &[], Some(&json!({"body": text}))).await?;
+        let raw = self
+            .call(Method::POST, &["issues", &number.to_string(), "comments"], &[], Some(&json!({"body": text})))
+            .await?;
         answer::good(&raw, Call::Write, &self.place.token)
     }
 
@@ -108,7 +110,10 @@ impl Operations for Gitea {
             "delete_branch_after_merge": false,
         });
         let raw = self.call(Method::POST, &["pulls", &merge.number.to_string(), "merge"], &[], Some(&body)).await?;
-        if matches!(raw.status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY) {
+        if matches!(
+            raw.status,
+            StatusCode::METHOD_NOT_ALLOWED | StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY
+        ) {
             let said = answer::words(&raw, &self.place.token);
             return answer::refused_merge(&self.read(merge.number).await?, &merge.expected_head, &said);
         }
@@ -122,7 +127,8 @@ impl Operations for Gitea {
     }
 
     async fn shut(&self, number: u64) -> Result<()> {
-        let raw = self.call(Method::PATCH, &["pulls", &number.to_string()], &[], Some(&json!({"state": "closed"}))).await?;
+        let raw =
+            self.call(Method::PATCH, &["pulls", &number.to_string()], &[], Some(&json!({"state": "closed"}))).await?;
         answer::good(&raw, Call::Write, &self.place.token)
     }
 }

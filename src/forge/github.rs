@@ -45,8 +45,13 @@ impl GitHub {
     async fn call(&self, method: Method, parts: &[&str], query: &[(&str, &str)], body: Option<&Value>) -> Result<Raw> {
         let write = method != Method::GET;
         let path = self.place.path(parts, query)?;
-        let lost = |e: &octocrab::Error| inner(e).cloned().unwrap_or_else(|| if write { answer::unknown() } else { answer::unreachable_() });
-        let request = self.crab.build_request(http::request::Builder::new().method(method).uri(path), body).map_err(|e| lost(&e))?;
+        let lost = |e: &octocrab::Error| {
+            inner(e).cloned().unwrap_or_else(|| if write { answer::unknown() } else { answer::unreachable_() })
+        };
+        let request = self
+            .crab
+            .build_request(http::request::Builder::new().method(method).uri(path), body)
+            .map_err(|e| lost(&e))?;
         let response = self.crab.execute(request).await.map_err(|e| lost(&e))?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = self.crab.body_to_string(response).await.map_err(|e| lost(&e))?.into_bytes();
@@ -87,7 +92,8 @@ impl Operations for GitHub {
         let query = [("head", head.as_str()), ("base", base), ("state", "all"), ("per_page", "100")];
         let raw = self.call(Method::GET, &["pulls"], &query, None).await?;
         let all: Vec<PullAnswer> = answer::parse(&raw, Call::Read, &self.place.token)?;
-        let ours = all.into_iter().filter(|p| p.is_from(&self.place.owner, &self.place.repo, head_branch, base)).collect();
+        let ours =
+            all.into_iter().filter(|p| p.is_from(&self.place.owner, &self.place.repo, head_branch, base)).collect();
         match answer::choose(ours) {
             // The list lacks who merged and whether it can be merged.
             Some(found) => self.read(found.number).await.map(Some),
@@ -116,7 +122,9 @@ impl Operations for GitHub {
     }
 
     async fn say(&self, number: u64, text: &str) -> Result<()> {
-        let raw = self.call(Method::POST, &["issues", &number.to_string(), "comments"], &[], Some(&json!({"body": text}))).await?;
+        let raw = self
+            .call(Method::POST, &["issues", &number.to_string(), "comments"], &[], Some(&json!({"body": text})))
+            .await?;
         answer::good(&raw, Call::Write, &self.place.token)
     }
 
@@ -143,7 +151,8 @@ impl Operations for GitHub {
     }
 
     async fn shut(&self, number: u64) -> Result<()> {
-        let raw = self.call(Method::PATCH, &["pulls", &number.to_string()], &[], Some(&json!({"state": "closed"}))).await?;
+        let raw =
+            self.call(Method::PATCH, &["pulls", &number.to_string()], &[], Some(&json!({"state": "closed"}))).await?;
         answer::good(&raw, Call::Write, &self.place.token)
     }
 }
@@ -166,7 +175,8 @@ impl Service<Request<OctoBody>> for Transport {
     fn call(&mut self, request: Request<OctoBody>) -> Self::Future {
         let client = self.client.clone();
         Box::pin(async move {
-            let request = reqwest::Request::try_from(request.map(reqwest::Body::wrap)).map_err(|_| answer::unexpected("the request cannot be made"))?;
+            let request = reqwest::Request::try_from(request.map(reqwest::Body::wrap))
+                .map_err(|_| answer::unexpected("the request cannot be made"))?;
             let raw = wire::send(&client, request).await?;
             let mut response = Response::new(reqwest::Body::from(raw.body));
             *response.status_mut() = raw.status;

@@ -5,8 +5,8 @@
 //! `forge.unknown_outcome`, and the caller looks again before it does anything else.
 
 mod answer;
-mod github;
 mod gitea;
+mod github;
 #[cfg(test)]
 mod tests;
 mod wire;

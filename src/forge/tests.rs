@@ -36,7 +36,10 @@ struct Fake {
 }
 
 fn answer(status: u16, body: &Value) -> Response {
-    Response::builder().status(status).body(if body.is_null() { Body::empty() } else { Body::from(body.to_string()) }).unwrap()
+    Response::builder()
+        .status(status)
+        .body(if body.is_null() { Body::empty() } else { Body::from(body.to_string()) })
+        .unwrap()
 }
 
 async fn handle(State(f): State<Arc<Fake>>, request: Request) -> Response {
@@ -56,8 +59,11 @@ async fn handle(State(f): State<Arc<Fake>>, request: Request) -> Response {
     if parts.headers.get("authorization").and_then(|v| v.to_str().ok()) != Some(&format!("{scheme} {TOKEN}")) {
         return answer(401, &json!({"message": "Bad credentials"}));
     }
-    let Some(path) = parts.uri.path().strip_prefix("/api/v3/repos/shop/config/") else { return answer(404, &json!({"message": "Not Found"})) };
-    let query: HashMap<String, String> = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
+    let Some(path) = parts.uri.path().strip_prefix("/api/v3/repos/shop/config/") else {
+        return answer(404, &json!({"message": "Not Found"}));
+    };
+    let query: HashMap<String, String> =
+        url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
     let bytes = to_bytes(body, 1 << 20).await.unwrap();
     let sent: Value = serde_json::from_slice(&bytes).unwrap_or_default();
     f.seen.lock().unwrap().push(json!({"path": path, "body": sent}));
@@ -94,10 +100,16 @@ impl Fake {
         let mut pulls = self.pulls.lock().unwrap();
         if pulls.iter().any(|p| p["state"] == "open" && p["head"]["ref"] == sent["head"]) {
             let status = if self.kind == ForgeKind::Github { 422 } else { 409 };
-            return answer(status, &json!({"message": "Validation Failed", "errors": [{"message": "A pull request already exists for shop:x."}]}));
+            return answer(
+                status,
+                &json!({"message": "Validation Failed", "errors": [{"message": "A pull request already exists for shop:x."}]}),
+            );
         }
         if sent["head"] == "empty" {
-            return answer(422, &json!({"message": "Validation Failed", "errors": [{"message": "No commits between main and empty"}]}));
+            return answer(
+                422,
+                &json!({"message": "Validation Failed", "errors": [{"message": "No commits between main and empty"}]}),
+            );
         }
         let number = pulls.len() + 1;
         pulls.push(json!({
@@ -110,7 +122,12 @@ impl Fake {
     }
 
     fn one(&self, n: &str) -> Response {
-        self.pulls.lock().unwrap().iter().find(|p| p["number"].as_u64() == n.parse().ok()).map_or_else(|| answer(404, &json!({"message": "Not Found"})), |p| answer(200, p))
+        self.pulls
+            .lock()
+            .unwrap()
+            .iter()
+            .find(|p| p["number"].as_u64() == n.parse().ok())
+            .map_or_else(|| answer(404, &json!({"message": "Not Found"})), |p| answer(200, p))
     }
 
     fn change(&self, n: &str, with: impl Fn(&mut Value)) -> Response {
@@ -136,7 +153,11 @@ impl Fake {
             p["merge_commit_sha"] = MERGED.into();
             p["merged_by"] = json!({"login": "bot"});
         });
-        if self.kind == ForgeKind::Github { answer(200, &json!({"sha": MERGED, "merged": true})) } else { answer(200, &Value::Null) }
+        if self.kind == ForgeKind::Github {
+            answer(200, &json!({"sha": MERGED, "merged": true}))
+        } else {
+            answer(200, &Value::Null)
+        }
     }
 
     fn set(&self, n: u64, with: impl Fn(&mut Value)) {
@@ -151,7 +172,14 @@ impl Fake {
 
 fn spec(kind: ForgeKind, api_url: &str) -> ForgeSpec {
     let token = countersign_core::model::SecretRef::Env("X".into());
-    ForgeSpec { kind, api_url: api_url.into(), owner: "shop".into(), repo: "config".into(), token, merge_method: MergeMethod::Merge }
+    ForgeSpec {
+        kind,
+        api_url: api_url.into(),
+        owner: "shop".into(),
+        repo: "config".into(),
+        token,
+        merge_method: MergeMethod::Merge,
+    }
 }
 
 fn client(kind: ForgeKind, api_url: &str, token: &str) -> Result<Box<dyn Operations>> {
@@ -189,7 +217,13 @@ fn new(head: &str) -> NewPull {
 }
 
 fn merge(expected: &str) -> Merge {
-    Merge { number: 1, expected_head: expected.into(), method: MergeMethod::Merge, title: "t".into(), message: "m\n\nCountersign-Change: 01".into() }
+    Merge {
+        number: 1,
+        expected_head: expected.into(),
+        method: MergeMethod::Merge,
+        title: "t".into(),
+        message: "m\n\nCountersign-Change: 01".into(),
+    }
 }
 
 const BRANCH: &str = "countersign/01ABC-r1";
@@ -199,7 +233,10 @@ async fn a_pull_request_is_opened_found_told_and_merged() {
     for (fake, forge, _) in worlds().await {
         assert_eq!(forge.find(BRANCH, "main").await.unwrap(), None);
         let opened = forge.open(&new(BRANCH)).await.unwrap();
-        assert_eq!((opened.number, opened.state, opened.head_sha.as_str(), opened.base.as_str()), (1, PullState::Open, HEAD, "main"));
+        assert_eq!(
+            (opened.number, opened.state, opened.head_sha.as_str(), opened.base.as_str()),
+            (1, PullState::Open, HEAD, "main")
+        );
         assert_eq!(opened.merge_commit, None, "a trial merge is not a merge");
         assert_eq!(forge.find(BRANCH, "main").await.unwrap().unwrap().number, 1);
         assert_eq!(forge.find(BRANCH, "other").await.unwrap(), None);
@@ -207,7 +244,10 @@ async fn a_pull_request_is_opened_found_told_and_merged() {
         assert_eq!(*fake.comments.lock().unwrap(), ["hello"]);
         assert_eq!(forge.land(&merge(HEAD)).await.unwrap(), MERGED);
         let done = forge.read(1).await.unwrap();
-        assert_eq!((done.state, done.merge_commit.as_deref(), done.merged_by.as_deref()), (PullState::Merged, Some(MERGED), Some("bot")));
+        assert_eq!(
+            (done.state, done.merge_commit.as_deref(), done.merged_by.as_deref()),
+            (PullState::Merged, Some(MERGED), Some("bot"))
+        );
         assert_eq!(forge.land(&merge(HEAD)).await.unwrap(), MERGED, "merged already with that head");
         let sent = fake.seen.lock().unwrap().iter().find(|s| s["path"] == "pulls/1/merge").unwrap()["body"].to_string();
         assert!(sent.contains(HEAD) && sent.contains("Countersign-Change: 01"), "{sent}");
@@ -238,7 +278,10 @@ async fn a_moved_head_a_conflict_and_a_closed_one_are_not_merged() {
         assert_eq!((e.code.as_ref(), e.retry), ("forge.not_mergeable", Retry::AfterFix));
         forge.shut(1).await.unwrap();
         let closed = forge.read(1).await.unwrap();
-        assert_eq!((closed.state, closed.closed_by.as_deref(), closed.merge_commit), (PullState::Closed, Some("ann"), None));
+        assert_eq!(
+            (closed.state, closed.closed_by.as_deref(), closed.merge_commit),
+            (PullState::Closed, Some("ann"), None)
+        );
         assert_eq!(forge.land(&merge(HEAD)).await.unwrap_err().code, "forge.closed");
         // Merged by somebody with another head: not what was approved.
         fake.set(1, |p| {
@@ -280,12 +323,24 @@ async fn every_bad_answer_has_its_code_and_none_holds_the_token() {
         let cases: [Case; 9] = [
             (429, &[("retry-after", "7")], "{}", "forge.rate_limited", Retry::Later),
             (403, &[("retry-after", "7")], "{\"message\":\"secondary\"}", "forge.rate_limited", Retry::Later),
-            (403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1790000000")], "{}", "forge.rate_limited", Retry::Later),
+            (
+                403,
+                &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1790000000")],
+                "{}",
+                "forge.rate_limited",
+                Retry::Later,
+            ),
             (403, &[], "{\"message\":\"Resource not accessible\"}", "forge.auth", Retry::AfterFix),
             (301, &[("location", "http://evil.example/")], "", "forge.redirected", Retry::AfterFix),
             (502, &[], "<html>", "forge.unreachable", Retry::Later),
             (200, &[], "<html>", "forge.unexpected", Retry::AfterFix),
-            (200, &[], "{\"number\":1,\"state\":\"odd\",\"head\":{\"ref\":\"x\",\"sha\":\"y\"},\"base\":{\"ref\":\"m\"}}", "forge.unexpected", Retry::AfterFix),
+            (
+                200,
+                &[],
+                "{\"number\":1,\"state\":\"odd\",\"head\":{\"ref\":\"x\",\"sha\":\"y\"},\"base\":{\"ref\":\"m\"}}",
+                "forge.unexpected",
+                Retry::AfterFix,
+            ),
             (418, &[], "tea", "forge.unexpected", Retry::AfterFix),
         ];
         for (status, headers, body, code, retry) in cases {

@@ -26,17 +26,31 @@ pub(super) struct Place {
 impl Place {
     pub fn new(spec: &ForgeSpec, token: SecretString) -> Result<Self> {
         let bad = |what: &str| {
-            Problem::new("forge.config", format!("The forge's {what} cannot be used."), "Correct `forge` in the Repository; `api_url` is https, or http on loopback.")
+            Problem::new(
+                "forge.config",
+                format!("The forge's {what} cannot be used."),
+                "Correct `forge` in the Repository; `api_url` is https, or http on loopback.",
+            )
         };
         let base = Url::parse(spec.api_url.trim_end_matches('/')).map_err(|_| bad("`api_url`"))?;
         let host = base.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
         let scheme = base.scheme() == "https" || (base.scheme() == "http" && loopback);
-        if !scheme || host.is_empty() || base.query().is_some() || base.fragment().is_some() || !base.username().is_empty() || base.password().is_some() {
+        if !scheme
+            || host.is_empty()
+            || base.query().is_some()
+            || base.fragment().is_some()
+            || !base.username().is_empty()
+            || base.password().is_some()
+        {
             return Err(bad("`api_url`"));
         }
         let name = |s: &str| {
-            !s.is_empty() && s.len() <= 100 && s != "." && s != ".." && s.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+            !s.is_empty()
+                && s.len() <= 100
+                && s != "."
+                && s != ".."
+                && s.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
         };
         if !name(&spec.owner) || !name(&spec.repo) {
             return Err(bad("`owner` or `repo`"));
@@ -89,13 +103,17 @@ pub(super) fn client(place: &Place) -> Result<reqwest::Client> {
         .timeout(TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
         .build()
-        .map_err(|_| Problem::new("forge.config", "The HTTP client cannot be made.", "Check the system's certificate store."))
+        .map_err(|_| {
+            Problem::new("forge.config", "The HTTP client cannot be made.", "Check the system's certificate store.")
+        })
 }
 
 /// Sends one request, once. A failure after the request may have arrived is an unknown outcome for a write.
 pub(super) async fn send(client: &reqwest::Client, request: reqwest::Request) -> Result<Raw> {
     let write = request.method() != Method::GET;
-    let lost = |e: &reqwest::Error| if write && !e.is_connect() && !e.is_builder() { answer::unknown() } else { answer::unreachable_() };
+    let lost = |e: &reqwest::Error| {
+        if write && !e.is_connect() && !e.is_builder() { answer::unknown() } else { answer::unreachable_() }
+    };
     let mut response = client.execute(request).await.map_err(|e| lost(&e))?;
     let (status, headers) = (response.status(), response.headers().clone());
     let mut body = Vec::new();

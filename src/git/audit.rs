@@ -20,7 +20,11 @@ pub fn audit_trailers(dir: &Path, public_key: &str) -> Result<Vec<(String, Strin
         return Ok(Vec::new());
     }
     let broken = |e: git2::Error| {
-        Problem::new("git.mirror", format!("A mirror cannot be read: {}.", e.message()), "Delete the mirror; it is made anew.")
+        Problem::new(
+            "git.mirror",
+            format!("A mirror cannot be read: {}.", e.message()),
+            "Delete the mirror; it is made anew.",
+        )
     };
     let Some(repo) = open(dir) else { return Ok(Vec::new()) };
     let mut walk = repo.revwalk().map_err(broken)?;
@@ -46,7 +50,7 @@ fn signed_by(repo: &Repository, id: git2::Oid, public_key: &str) -> bool {
 
 /// The mirror in this folder, or in the one folder below it.
 fn open(dir: &Path) -> Option<Repository> {
-    Repository::open_bare(dir).ok().or_else(|| {
-        std::fs::read_dir(dir).ok()?.flatten().find_map(|e| Repository::open_bare(e.path()).ok())
-    })
+    Repository::open_bare(dir)
+        .ok()
+        .or_else(|| std::fs::read_dir(dir).ok()?.flatten().find_map(|e| Repository::open_bare(e.path()).ok()))
 }

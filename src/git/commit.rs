@@ -52,19 +52,26 @@ pub struct CommitRequest {
 /// Builds, proves and writes the commit; gives its id.
 pub(crate) fn build(repo: &Repository, request: &CommitRequest, signer: Option<&SshSigner>) -> Result<String> {
     let fail = |e| failure::local("Building the commit", &e);
-    let parent = repo.find_commit(oid(&request.base)?).map_err(|e| failure::local(&format!("Reading the base {}", request.base), &e))?;
+    let parent = repo
+        .find_commit(oid(&request.base)?)
+        .map_err(|e| failure::local(&format!("Reading the base {}", request.base), &e))?;
     let base = parent.tree().map_err(fail)?;
     let tree_id = build_tree(repo, &base, &request.files)?;
     prove(repo, &base, tree_id, &request.files)?;
     let tree = repo.find_tree(tree_id).map_err(fail)?;
-    let (author, committer) = (signature(&request.author, request.timestamp)?, signature(&request.committer, request.timestamp)?);
+    let (author, committer) =
+        (signature(&request.author, request.timestamp)?, signature(&request.committer, request.timestamp)?);
     let message = message(&request.message)?;
     let Some(signer) = signer else {
-        return repo.commit(None, &author, &committer, &message, &tree, &[&parent]).map(|id| id.to_string()).map_err(fail);
+        return repo
+            .commit(None, &author, &committer, &message, &tree, &[&parent])
+            .map(|id| id.to_string())
+            .map_err(fail);
     };
     let buffer = repo.commit_create_buffer(&author, &committer, &message, &tree, &[&parent]).map_err(fail)?;
-    let text = std::str::from_utf8(&buffer)
-        .map_err(|_| Problem::new("git.message", "The commit is not UTF-8.", "Use UTF-8 names and messages.").never())?;
+    let text = std::str::from_utf8(&buffer).map_err(|_| {
+        Problem::new("git.message", "The commit is not UTF-8.", "Use UTF-8 names and messages.").never()
+    })?;
     let armored = signer.sign(NAMESPACE_GIT, text.as_bytes())?;
     repo.commit_signed(text, armored.trim_end(), Some("gpgsig")).map(|id| id.to_string()).map_err(fail)
 }
@@ -96,7 +103,12 @@ fn mode(file: &FileChange) -> Result<FileMode> {
     match file.mode.as_str() {
         "100644" => Ok(FileMode::Blob),
         "100755" => Ok(FileMode::BlobExecutable),
-        other => Err(Problem::new("git.mode", format!("Mode `{}` is not that of an ordinary file.", other.escape_debug()), "Use 100644 or 100755.").never()),
+        other => Err(Problem::new(
+            "git.mode",
+            format!("Mode `{}` is not that of an ordinary file.", other.escape_debug()),
+            "Use 100644 or 100755.",
+        )
+        .never()),
     }
 }
 
@@ -112,8 +124,18 @@ fn check_place(repo: &Repository, base: &Tree<'_>, file: &FileChange) -> Result<
         Some(f) => match f.kind {
             EntryKind::File | EntryKind::Executable => Ok(()),
             EntryKind::Folder => Err(conflict(path, "is a folder")),
-            EntryKind::Symlink => Err(Problem::new("git.symlink", format!("`{path}` is a symbolic link, which is not edited."), "Name the real file.").never()),
-            EntryKind::Submodule => Err(Problem::new("git.submodule", format!("`{path}` is a submodule, which is not edited."), "Change the other repository.").never()),
+            EntryKind::Symlink => Err(Problem::new(
+                "git.symlink",
+                format!("`{path}` is a symbolic link, which is not edited."),
+                "Name the real file.",
+            )
+            .never()),
+            EntryKind::Submodule => Err(Problem::new(
+                "git.submodule",
+                format!("`{path}` is a submodule, which is not edited."),
+                "Change the other repository.",
+            )
+            .never()),
         },
         None if file.bytes.is_none() => Err(conflict(path, "is to be removed, but does not exist")),
         None => check_new(repo, base, path),
@@ -130,8 +152,13 @@ fn check_new(repo: &Repository, base: &Tree<'_>, path: &str) -> Result<()> {
         let tree = repo.find_tree(here.id).map_err(|e| failure::local("Reading a folder", &e))?;
         if tree.get_name(part).is_none() {
             let lower = part.to_lowercase();
-            if let Some(twin) = tree.iter().filter_map(|e| e.name().ok().map(str::to_owned)).find(|n| n.to_lowercase() == lower) {
-                return Err(conflict(path, &format!("differs from the existing `{}` by case alone", twin.escape_debug())));
+            if let Some(twin) =
+                tree.iter().filter_map(|e| e.name().ok().map(str::to_owned)).find(|n| n.to_lowercase() == lower)
+            {
+                return Err(conflict(
+                    path,
+                    &format!("differs from the existing `{}` by case alone", twin.escape_debug()),
+                ));
             }
         }
         if !folder.is_empty() {
@@ -146,10 +173,17 @@ fn check_new(repo: &Repository, base: &Tree<'_>, path: &str) -> Result<()> {
 fn prove(repo: &Repository, base: &Tree<'_>, tree: Oid, files: &[FileChange]) -> Result<()> {
     let changed = changed_paths(repo, Some(base.id()), Some(tree), files.len() + 1)?;
     if changed.is_empty() {
-        return Err(Problem::new("git.empty", "The commit would change nothing.", "Ask for a change that the base does not have yet."));
+        return Err(Problem::new(
+            "git.empty",
+            "The commit would change nothing.",
+            "Ask for a change that the base does not have yet.",
+        ));
     }
     let asked: BTreeSet<&str> = files.iter().map(|f| f.path.as_str()).collect();
-    let broken = || Problem::new("git.proof", "The tree that was built is not the one that was asked for.", "Report this as a bug.").never();
+    let broken = || {
+        Problem::new("git.proof", "The tree that was built is not the one that was asked for.", "Report this as a bug.")
+            .never()
+    };
     if changed.iter().any(|p| !asked.contains(p.as_str())) {
         return Err(broken().with_all(changed));
     }
@@ -168,13 +202,20 @@ fn signature(who: &Identity, timestamp: i64) -> Result<Signature<'static>> {
     let odd = who.name.chars().chain(who.email.chars()).any(|c| c.is_control() || matches!(c, '<' | '>'));
     let made = if odd { None } else { Signature::new(&who.name, &who.email, &Time::new(timestamp, 0)).ok() };
     made.ok_or_else(|| {
-        Problem::new("git.identity", "The author's or committer's name or address cannot stand in a commit.", "Use a plain name and address.").never()
+        Problem::new(
+            "git.identity",
+            "The author's or committer's name or address cannot stand in a commit.",
+            "Use a plain name and address.",
+        )
+        .never()
     })
 }
 
 fn message(text: &str) -> Result<String> {
     if text.trim().is_empty() || text.contains('\0') {
-        return Err(Problem::new("git.message", "The commit message is empty or holds a NUL.", "Give a message.").never());
+        return Err(
+            Problem::new("git.message", "The commit message is empty or holds a NUL.", "Give a message.").never()
+        );
     }
     Ok(format!("{}\n", text.trim_end()))
 }

@@ -30,14 +30,20 @@ pub(crate) fn words(text: &str, credentials: &Credentials, dir: &Path) -> String
 pub(crate) fn local(what: &str, error: &git2::Error) -> Problem {
     let shown = words(error.message(), &Credentials::default(), Path::new("\0"));
     match error.code() {
-        ErrorCode::NotFound => {
-            Problem::new("git.object_missing", format!("{what}: it is not in the mirror."), "Fetch the branch, then try again.")
-                .later()
-                .with(shown)
-        }
-        _ => Problem::new("git.failed", format!("{what} failed."), "Look at the evidence; a broken mirror is made anew on restart.")
-            .later()
-            .with(shown),
+        ErrorCode::NotFound => Problem::new(
+            "git.object_missing",
+            format!("{what}: it is not in the mirror."),
+            "Fetch the branch, then try again.",
+        )
+        .later()
+        .with(shown),
+        _ => Problem::new(
+            "git.failed",
+            format!("{what} failed."),
+            "Look at the evidence; a broken mirror is made anew on restart.",
+        )
+        .later()
+        .with(shown),
     }
 }
 
@@ -46,7 +52,8 @@ pub(crate) fn remote(url: &RemoteUrl, credentials: &Credentials, dir: &Path, err
     let said = words(error.message(), credentials, dir);
     let lower = said.to_lowercase();
     let shown = url.shown();
-    let status = |code: &str| lower.contains(&format!("status code: {code}")) || lower.contains(&format!("status {code}"));
+    let status =
+        |code: &str| lower.contains(&format!("status code: {code}")) || lower.contains(&format!("status {code}"));
     let problem = if error.code() == ErrorCode::Certificate {
         certificate(url, &shown)
     } else if error.code() == ErrorCode::Auth || status("401") || status("403") || lower.contains("authenticat") {
@@ -58,9 +65,17 @@ pub(crate) fn remote(url: &RemoteUrl, credentials: &Credentials, dir: &Path, err
             "If the repository has moved, put its new address into the Repository's `url`.",
         )
     } else if status("404") || is_absent(url, error, &lower) {
-        Problem::new("git.not_found", format!("There is no repository {shown}, or the credential may not see it."), "Check the Repository's `url` and `auth`.")
+        Problem::new(
+            "git.not_found",
+            format!("There is no repository {shown}, or the credential may not see it."),
+            "Check the Repository's `url` and `auth`.",
+        )
     } else if error.code() == ErrorCode::NotFastForward {
-        Problem::new("git.not_fast_forward", format!("{shown} has commits that this one does not build on."), "Fetch and prepare the change again.")
+        Problem::new(
+            "git.not_fast_forward",
+            format!("{shown} has commits that this one does not build on."),
+            "Fetch and prepare the change again.",
+        )
     } else if is_network(error, &lower) || status("5") || status("429") {
         unreachable_(&shown)
     } else {
@@ -80,7 +95,12 @@ pub(crate) fn auth(shown: &str) -> Problem {
 
 /// The host does not answer.
 pub(crate) fn unreachable_(shown: &str) -> Problem {
-    Problem::new("git.unreachable", format!("{shown} cannot be reached."), "Check the network and the host; it is tried again.").later()
+    Problem::new(
+        "git.unreachable",
+        format!("{shown} cannot be reached."),
+        "Check the network and the host; it is tried again.",
+    )
+    .later()
 }
 
 fn certificate(url: &RemoteUrl, shown: &str) -> Problem {
@@ -101,7 +121,9 @@ fn certificate(url: &RemoteUrl, shown: &str) -> Problem {
 fn is_absent(url: &RemoteUrl, error: &git2::Error, lower: &str) -> bool {
     // A path that is not there falls through libgit2's choice of transports.
     (url.transport == Transport::Local
-        && (error.code() == ErrorCode::NotFound || error.class() == ErrorClass::Os || lower.contains("unsupported url protocol")))
+        && (error.code() == ErrorCode::NotFound
+            || error.class() == ErrorClass::Os
+            || lower.contains("unsupported url protocol")))
         || lower.contains("repository not found")
         || lower.contains("does not appear to be a git repository")
         || lower.contains("could not find repository")
@@ -122,8 +144,12 @@ mod tests {
     fn words_hold_no_secret_no_path_and_no_control_character() {
         let creds = Credentials { token: Some("tok-12345".into()), ..Credentials::default() };
         let dir = Path::new("/var/lib/countersign/mirrors/a");
-        let said = words("bad\x1b[31m tok-12345 in '/var/lib/countersign/mirrors/a/objects' and /home/x/y\nz", &creds, dir);
-        assert!(!said.contains("tok-12345") && !said.contains("/var") && !said.contains("/home") && !said.contains('\x1b'), "{said}");
+        let said =
+            words("bad\x1b[31m tok-12345 in '/var/lib/countersign/mirrors/a/objects' and /home/x/y\nz", &creds, dir);
+        assert!(
+            !said.contains("tok-12345") && !said.contains("/var") && !said.contains("/home") && !said.contains('\x1b'),
+            "{said}"
+        );
         assert!(words(&"x".repeat(10_000), &creds, dir).chars().count() <= MAX_WORDS + 1);
     }
 }

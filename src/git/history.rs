@@ -52,7 +52,11 @@ fn info(repo: &Repository, commit: &Commit<'_>) -> Result<CommitInfo> {
         id: commit.id().to_string(),
         parents: commit.parent_ids().map(|p| p.to_string()).collect(),
         message: String::from_utf8_lossy(commit.message_bytes()).into_owned(),
-        author: format!("{} <{}>", String::from_utf8_lossy(author.name_bytes()), String::from_utf8_lossy(author.email_bytes())),
+        author: format!(
+            "{} <{}>",
+            String::from_utf8_lossy(author.name_bytes()),
+            String::from_utf8_lossy(author.email_bytes())
+        ),
         time: commit.time().seconds(),
         changed: changed_paths(repo, parent_tree, Some(commit.tree_id()), MAX_CHANGED)?,
     })
@@ -94,7 +98,13 @@ pub(crate) fn between(repo: &Repository, from: &str, to: &str, limit: usize) -> 
 }
 
 /// Newest commit from `tip` back, within `limit` commits, that carries this trailer.
-pub(crate) fn by_trailer(repo: &Repository, tip: &str, key: &str, value: &str, limit: usize) -> Result<Option<CommitInfo>> {
+pub(crate) fn by_trailer(
+    repo: &Repository,
+    tip: &str,
+    key: &str,
+    value: &str,
+    limit: usize,
+) -> Result<Option<CommitInfo>> {
     let fail = |e| failure::local("Walking commits", &e);
     let mut walk = repo.revwalk().map_err(fail)?;
     walk.set_sorting(Sort::TOPOLOGICAL | Sort::TIME).map_err(fail)?;
@@ -118,6 +128,11 @@ pub(super) fn trailers(message: &str, key: &str) -> Vec<String> {
 pub(crate) fn must_have(repo: &Repository, id: &str) -> Result<Oid> {
     let id = oid(id)?;
     repo.find_commit(id).map(|c| c.id()).map_err(|_| {
-        Problem::new("git.object_missing", format!("Commit {id} is not in the mirror."), "Fetch the branch, then try again.").later()
+        Problem::new(
+            "git.object_missing",
+            format!("Commit {id} is not in the mirror."),
+            "Fetch the branch, then try again.",
+        )
+        .later()
     })
 }

@@ -19,13 +19,21 @@ pub(crate) fn check(pinned: &str, host: &str, port: u16, offered: &[u8]) -> Resu
         let same = entry.public_key().key_data() == offered.key_data();
         match entry.marker() {
             Some(Marker::Revoked) if same => {
-                return Err(Problem::new("git.host_key", format!("The host key of {host} is marked as revoked."), next));
+                return Err(Problem::new(
+                    "git.host_key",
+                    format!("The host key of {host} is marked as revoked."),
+                    next,
+                ));
             }
             Some(_) => {}
             None => {
                 accepted |= same;
                 same_kind |= entry.public_key().algorithm() == offered.algorithm();
-                known.push(format!("{} {}", entry.public_key().algorithm(), entry.public_key().fingerprint(HashAlg::Sha256)));
+                known.push(format!(
+                    "{} {}",
+                    entry.public_key().algorithm(),
+                    entry.public_key().fingerprint(HashAlg::Sha256)
+                ));
             }
         }
     }
@@ -139,7 +147,11 @@ mod tests {
         assert!(ok(&port, "git.example.com", 2222, 1) && !ok(&port, "git.example.com", 22, 1));
         assert!(!ok(&line("git.example.com", 1), "git.example.com", 2222, 1));
         let wild = line("*.example.com,!bad.example.com", 1);
-        assert!(ok(&wild, "a.example.com", 22, 1) && !ok(&wild, "bad.example.com", 22, 1) && !ok(&wild, "example.com", 22, 1));
+        assert!(
+            ok(&wild, "a.example.com", 22, 1)
+                && !ok(&wild, "bad.example.com", 22, 1)
+                && !ok(&wild, "example.com", 22, 1)
+        );
         assert!(ok(&line("git?.example.com", 1), "git1.example.com", 22, 1));
         assert!(!ok(&format!("{}@revoked {}", line("h", 1), line("h", 1)), "h", 22, 1), "revoked beats known");
         assert!(!ok(&format!("@cert-authority {}", line("h", 1)), "h", 22, 1));

@@ -38,12 +38,17 @@ impl Lane {
         F: FnOnce(&Repository, Instant) -> Result<T> + Send + 'static,
     {
         if self.abandoned.load(Ordering::SeqCst) >= MAX_ABANDONED {
-            return Err(Problem::new("git.stuck", "Several calls to this repository hang.", "Check its host; it is tried again once they end.").later());
+            return Err(Problem::new(
+                "git.stuck",
+                "Several calls to this repository hang.",
+                "Check its host; it is tried again once they end.",
+            )
+            .later());
         }
         let slot = self.slot.load_full();
-        let guard = tokio::time::timeout(limit, Arc::clone(&slot).lock_owned())
-            .await
-            .map_err(|_| Problem::new("git.busy", "Another call to this repository takes long.", "Try again in a moment.").later())?;
+        let guard = tokio::time::timeout(limit, Arc::clone(&slot).lock_owned()).await.map_err(|_| {
+            Problem::new("git.busy", "Another call to this repository takes long.", "Try again in a moment.").later()
+        })?;
         let (dir, deadline) = (self.dir.clone(), Instant::now() + limit);
         let mut task = tokio::task::spawn_blocking(move || {
             let mut guard = guard;
@@ -57,7 +62,10 @@ impl Lane {
         });
         match tokio::time::timeout(limit + Duration::from_secs(1), &mut task).await {
             Ok(Ok(out)) => out,
-            Ok(Err(_)) => Err(Problem::new("git.failed", "A call of Git broke off.", "Try again; report it if it happens again.").later()),
+            Ok(Err(_)) => {
+                Err(Problem::new("git.failed", "A call of Git broke off.", "Try again; report it if it happens again.")
+                    .later())
+            }
             Err(_) => {
                 self.abandon(&slot, task);
                 Err(timed_out())
@@ -78,5 +86,10 @@ impl Lane {
 
 /// The call took longer than allowed.
 pub(crate) fn timed_out() -> Problem {
-    Problem::new("git.timeout", "The repository's host did not finish in time.", "Check the host and the network; it is tried again.").later()
+    Problem::new(
+        "git.timeout",
+        "The repository's host did not finish in time.",
+        "Check the host and the network; it is tried again.",
+    )
+    .later()
 }

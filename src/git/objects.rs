@@ -92,12 +92,19 @@ impl TreeFile {
     /// Errors: `git.symlink`, `git.submodule`, `git.too_big`, `git.lfs`.
     pub fn editable(&self, path: &str) -> Result<&[u8]> {
         let refuse = |code, what: &str| {
-            Problem::new(code, format!("`{path}` is {what}, which is not edited."), "Edit an ordinary file, or change this one by hand.").never()
+            Problem::new(
+                code,
+                format!("`{path}` is {what}, which is not edited."),
+                "Edit an ordinary file, or change this one by hand.",
+            )
+            .never()
         };
         match &self.content {
             FileContent::Link(_) => Err(refuse("git.symlink", "a symbolic link")),
             FileContent::Submodule => Err(refuse("git.submodule", "a submodule")),
-            FileContent::TooBig => Err(refuse("git.too_big", "larger than the limit for files").with(format!("{} bytes", self.size))),
+            FileContent::TooBig => {
+                Err(refuse("git.too_big", "larger than the limit for files").with(format!("{} bytes", self.size)))
+            }
             FileContent::Bytes(b) if is_lfs_pointer(b) => Err(refuse("git.lfs", "a Git LFS pointer")),
             FileContent::Bytes(b) => Ok(b),
         }
@@ -135,7 +142,8 @@ pub fn blob_id(bytes: &[u8]) -> String {
 /// Whether these bytes are a Git LFS pointer (git-lfs: docs/spec.md).
 pub fn is_lfs_pointer(bytes: &[u8]) -> bool {
     bytes.len() < 1024
-        && (bytes.starts_with(b"version https://git-lfs.github.com/spec/") || bytes.starts_with(b"version https://hawser.github.com/spec/"))
+        && (bytes.starts_with(b"version https://git-lfs.github.com/spec/")
+            || bytes.starts_with(b"version https://hawser.github.com/spec/"))
 }
 
 #[cfg(test)]

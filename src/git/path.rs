@@ -109,18 +109,79 @@ mod tests {
     #[test]
     fn dangerous_names_are_refused_and_ordinary_ones_pass() {
         let bad = [
-            "", "/a", "a/", "a//b", ".", "..", "a/../b", "../a", "a/./b", "a\\b", "a\0b", "a\nb", "a\u{7f}", ".git", ".git/config",
-            "a/.git/hooks/x", ".GIT", ".Git/x", "a/.giT", "git~1", "GIT~1", "x/git~2", "GIT~1.txt", ".git.", ".git ", ".git...",
-            ".git. .", ".git::$INDEX_ALLOCATION", "a:b", ".git\u{200c}", ".g\u{200d}it", "\u{feff}.git", ".gi\u{202e}t", ".gitmodules",
-            ".GITMODULES", ".gitmodules ", ".gitmodules.", ".gitmod\u{200c}ules", "gitmod~1", "GITMOD~4", "gi7eba~1", "GI7EBA~9",
-            ".gitattributes", "gitatt~1", "gi7d29~1", "a ", " a", "a.", "a/b./c", "x\u{ad}y", "k\u{1b}[31m", "C:/x", "\u{e0041}a", "a\tb",
+            "",
+            "/a",
+            "a/",
+            "a//b",
+            ".",
+            "..",
+            "a/../b",
+            "../a",
+            "a/./b",
+            "a\\b",
+            "a\0b",
+            "a\nb",
+            "a\u{7f}",
+            ".git",
+            ".git/config",
+            "a/.git/hooks/x",
+            ".GIT",
+            ".Git/x",
+            "a/.giT",
+            "git~1",
+            "GIT~1",
+            "x/git~2",
+            "GIT~1.txt",
+            ".git.",
+            ".git ",
+            ".git...",
+            ".git. .",
+            ".git::$INDEX_ALLOCATION",
+            "a:b",
+            ".git\u{200c}",
+            ".g\u{200d}it",
+            "\u{feff}.git",
+            ".gi\u{202e}t",
+            ".gitmodules",
+            ".GITMODULES",
+            ".gitmodules ",
+            ".gitmodules.",
+            ".gitmod\u{200c}ules",
+            "gitmod~1",
+            "GITMOD~4",
+            "gi7eba~1",
+            "GI7EBA~9",
+            ".gitattributes",
+            "gitatt~1",
+            "gi7d29~1",
+            "a ",
+            " a",
+            "a.",
+            "a/b./c",
+            "x\u{ad}y",
+            "k\u{1b}[31m",
+            "C:/x",
+            "\u{e0041}a",
+            "a\tb",
         ];
         for name in bad {
             assert!(check_path(name).is_err(), "{name:?} passed");
         }
         assert!(check_path(&"a".repeat(256)).is_err());
         assert!(check_path(&"a/".repeat(3000)).is_err());
-        for name in ["a", "apps/shop/deploy.yaml", ".github/x.yml", "..a", "a..b", ".gitignore", "git", "digit~", "ünï/çode.yaml", "a b/c", "x~y"] {
+        for name in [
+            "a",
+            "apps/shop/deploy.yaml",
+            ".github/x.yml",
+            "..a",
+            "a..b",
+            ".gitignore",
+            "git",
+            "digit~",
+            "ünï/çode.yaml",
+            "a b/c",
+            "x~y",
+        ] {
             assert!(check_path(name).is_ok(), "{name:?} refused");
         }
     }
@@ -130,7 +191,17 @@ mod tests {
         for r in ["refs/heads/main", "refs/heads/countersign/01J-r1"] {
             assert!(check_ref(r).is_ok());
         }
-        for r in ["main", "refs/tags/v1", "refs/heads/", "refs/heads/a..b", "refs/heads/*", "refs/heads/-x", "refs/heads/a b", "HEAD", "refs/heads/x.lock"] {
+        for r in [
+            "main",
+            "refs/tags/v1",
+            "refs/heads/",
+            "refs/heads/a..b",
+            "refs/heads/*",
+            "refs/heads/-x",
+            "refs/heads/a b",
+            "HEAD",
+            "refs/heads/x.lock",
+        ] {
             assert!(check_ref(r).is_err(), "{r}");
         }
         assert_eq!(branch_ref("main").unwrap(), "refs/heads/main");

@@ -44,31 +44,49 @@ enum Seen {
 }
 
 /// Moves `git_ref` from `expected` (`None` = absent) to `target` (`None` = delete).
-pub(crate) fn push(repo: &Repository, session: &Session<'_>, target: Option<&str>, git_ref: &str, expected: Option<&str>) -> Result<Pushed> {
+pub(crate) fn push(
+    repo: &Repository,
+    session: &Session<'_>,
+    target: Option<&str>,
+    git_ref: &str,
+    expected: Option<&str>,
+) -> Result<Pushed> {
     check_ref(git_ref)?;
     let wanted = target.map(|t| must_have(repo, t)).transpose()?.unwrap_or(Oid::ZERO_SHA1);
     let expected = expected.map(oid).transpose()?.unwrap_or(Oid::ZERO_SHA1);
     if wanted == expected {
-        return Err(Problem::new("git.empty", "The push would change nothing.", "Push a commit that differs from the base.").never());
+        return Err(Problem::new(
+            "git.empty",
+            "The push would change nothing.",
+            "Push a commit that differs from the base.",
+        )
+        .never());
     }
     let seen: RefCell<Option<Seen>> = RefCell::new(None);
     let rejected: RefCell<Option<String>> = RefCell::new(None);
     let reported = Cell::new(false);
-    let result = talk(repo, session, git_ref, wanted, |current| {
-        let found = match current {
-            c if c == expected => Seen::Agreed,
-            c if c == wanted => Seen::Already,
-            c => Seen::Other(c),
-        };
-        let go = matches!(found, Seen::Agreed);
-        seen.replace(Some(found));
-        go
-    }, |status| {
-        reported.set(true);
-        if let Some(status) = status {
-            rejected.replace(Some(words(status, session.credentials, session.dir)));
-        }
-    });
+    let result = talk(
+        repo,
+        session,
+        git_ref,
+        wanted,
+        |current| {
+            let found = match current {
+                c if c == expected => Seen::Agreed,
+                c if c == wanted => Seen::Already,
+                c => Seen::Other(c),
+            };
+            let go = matches!(found, Seen::Agreed);
+            seen.replace(Some(found));
+            go
+        },
+        |status| {
+            reported.set(true);
+            if let Some(status) = status {
+                rejected.replace(Some(words(status, session.credentials, session.dir)));
+            }
+        },
+    );
     let done = |outcome, now: Oid| Pushed {
         git_ref: git_ref.to_owned(),
         commit: target.map(str::to_owned),
@@ -152,14 +170,23 @@ fn named(id: Oid) -> String {
 }
 
 fn lease_lost(git_ref: &str, expected: Oid, current: Oid) -> Problem {
-    Problem::new("git.lease_lost", format!("`{git_ref}` is not where the change was prepared for."), "Fetch, prove the change on the new base, and push again.")
-        .with(format!("expected: {}", named(expected)))
-        .with(format!("current: {}", named(current)))
+    Problem::new(
+        "git.lease_lost",
+        format!("`{git_ref}` is not where the change was prepared for."),
+        "Fetch, prove the change on the new base, and push again.",
+    )
+    .with(format!("expected: {}", named(expected)))
+    .with(format!("current: {}", named(current)))
 }
 
 /// The push may have happened; only the remote knows.
 pub(crate) fn unknown(git_ref: &str) -> Problem {
-    Problem::new("git.push_unknown", format!("Whether `{git_ref}` was moved is not known."), "Read the ref at the remote before anything else; pushing the same commit again is safe.").later()
+    Problem::new(
+        "git.push_unknown",
+        format!("Whether `{git_ref}` was moved is not known."),
+        "Read the ref at the remote before anything else; pushing the same commit again is safe.",
+    )
+    .later()
 }
 
 fn push_rejected(session: &Session<'_>, git_ref: &str) -> Problem {

@@ -12,7 +12,12 @@ use super::objects::{DirEntry, EntryKind, FileContent, ReadLimits, TreeFile};
 pub(crate) fn oid(text: &str) -> Result<Oid> {
     let full = text.len() == 40 && text.bytes().all(|b| b.is_ascii_hexdigit());
     full.then(|| Oid::from_str(text).ok()).flatten().ok_or_else(|| {
-        Problem::new("git.oid", format!("`{}` is not a full commit id.", text.escape_debug().take(80).collect::<String>()), "Give all 40 hex digits.").never()
+        Problem::new(
+            "git.oid",
+            format!("`{}` is not a full commit id.", text.escape_debug().take(80).collect::<String>()),
+            "Give all 40 hex digits.",
+        )
+        .never()
     })
 }
 
@@ -53,8 +58,10 @@ pub(crate) fn find(repo: &Repository, root: &Tree<'_>, path: &str) -> Result<Opt
 }
 
 fn through(at: &str, kind: EntryKind) -> Problem {
-    let (code, what) = if kind == EntryKind::Symlink { ("git.symlink", "a symbolic link") } else { ("git.submodule", "a submodule") };
-    Problem::new(code, format!("`{at}` is {what}; what lies behind it is not read or written."), "Name the real path.").never()
+    let (code, what) =
+        if kind == EntryKind::Symlink { ("git.symlink", "a symbolic link") } else { ("git.submodule", "a submodule") };
+    Problem::new(code, format!("`{at}` is {what}; what lies behind it is not read or written."), "Name the real path.")
+        .never()
 }
 
 fn content(repo: &Repository, found: Found, limits: &ReadLimits) -> Result<TreeFile> {
@@ -67,7 +74,11 @@ fn content(repo: &Repository, found: Found, limits: &ReadLimits) -> Result<TreeF
     let (size, kind) = odb.read_header(found.id).map_err(fail)?;
     let size = size as u64;
     if kind != ObjectType::Blob {
-        return Err(Problem::new("git.failed", format!("Object {id} is not a blob."), "The repository is damaged; check it with `git fsck`."));
+        return Err(Problem::new(
+            "git.failed",
+            format!("Object {id} is not a blob."),
+            "The repository is damaged; check it with `git fsck`.",
+        ));
     }
     if size > limits.max_file_bytes {
         return Ok(TreeFile { kind: found.kind, id, size, content: FileContent::TooBig });
@@ -103,11 +114,20 @@ pub(crate) fn list_dir(repo: &Repository, commit: &str, path: &str) -> Result<Op
 }
 
 fn encoding(folder: &str) -> Problem {
-    Problem::new("git.path_encoding", format!("A name in `{folder}/` is not UTF-8."), "Rename that file; names are read as UTF-8 only.")
+    Problem::new(
+        "git.path_encoding",
+        format!("A name in `{folder}/` is not UTF-8."),
+        "Rename that file; names are read as UTF-8 only.",
+    )
 }
 
 /// All files under a folder (or the file at that path), by full path. A missing folder is empty.
-pub(crate) fn tree_files(repo: &Repository, commit: &str, prefix: &str, limits: &ReadLimits) -> Result<BTreeMap<String, TreeFile>> {
+pub(crate) fn tree_files(
+    repo: &Repository,
+    commit: &str,
+    prefix: &str,
+    limits: &ReadLimits,
+) -> Result<BTreeMap<String, TreeFile>> {
     let prefix = prefix.trim_matches('/');
     let mut out = BTreeMap::new();
     let Some(start) = find(repo, &root(repo, commit)?, prefix)? else { return Ok(out) };
@@ -145,7 +165,11 @@ pub(crate) fn tree_files(repo: &Repository, commit: &str, prefix: &str, limits: 
 }
 
 fn too_many(prefix: &str, why: &str) -> Problem {
-    Problem::new("git.too_many_files", format!("`{prefix}/` is too large to be read: {why}."), "Point the owner at a smaller folder, or raise the limit.")
+    Problem::new(
+        "git.too_many_files",
+        format!("`{prefix}/` is too large to be read: {why}."),
+        "Point the owner at a smaller folder, or raise the limit.",
+    )
 }
 
 /// Paths whose entry (kind and id) differs between two trees; equal sub-trees are not entered.
@@ -181,7 +205,11 @@ pub(crate) fn changed_paths(repo: &Repository, a: Option<Oid>, b: Option<Oid>, l
                 todo.push((path, folder_of(old), folder_of(new)));
             }
             if out.len() > limit {
-                return Err(Problem::new("git.too_many_files", format!("More than {limit} paths differ."), "Compare commits that lie closer together."));
+                return Err(Problem::new(
+                    "git.too_many_files",
+                    format!("More than {limit} paths differ."),
+                    "Compare commits that lie closer together.",
+                ));
             }
         }
     }

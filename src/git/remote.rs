@@ -6,7 +6,10 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use countersign_core::{Problem, Result};
-use git2::{AutotagOption, CertificateCheckStatus, Cred, CredentialType, Direction, FetchOptions, Oid, Remote, RemoteCallbacks, RemoteHead, RemoteRedirect, Repository};
+use git2::{
+    AutotagOption, CertificateCheckStatus, Cred, CredentialType, Direction, FetchOptions, Oid, Remote, RemoteCallbacks,
+    RemoteHead, RemoteRedirect, Repository,
+};
 use secrecy::ExposeSecret as _;
 
 use super::access::Credentials;
@@ -69,10 +72,20 @@ impl<'a> Session<'a> {
         cb
     }
 
-    fn credential(&self, asked: &str, user: Option<&str>, allowed: CredentialType, attempts: &Cell<u32>) -> Result<Cred, git2::Error> {
+    fn credential(
+        &self,
+        asked: &str,
+        user: Option<&str>,
+        allowed: CredentialType,
+        attempts: &Cell<u32>,
+    ) -> Result<Cred, git2::Error> {
         let shown = self.url.shown();
         if !self.same_host(asked) {
-            return Err(self.refuse(Problem::new("git.redirected", format!("Another host than that of {shown} asks for the credential."), "Correct the Repository's `url`.")));
+            return Err(self.refuse(Problem::new(
+                "git.redirected",
+                format!("Another host than that of {shown} asks for the credential."),
+                "Correct the Repository's `url`.",
+            )));
         }
         if allowed.contains(CredentialType::USERNAME) {
             return Cred::username(self.user(user));
@@ -91,7 +104,10 @@ impl<'a> Session<'a> {
             && self.url.transport != Transport::Ssh
             && let Some(token) = &self.credentials.token
         {
-            return Cred::userpass_plaintext(self.credentials.username.as_deref().unwrap_or("git"), token.expose_secret());
+            return Cred::userpass_plaintext(
+                self.credentials.username.as_deref().unwrap_or("git"),
+                token.expose_secret(),
+            );
         }
         Err(self.refuse(failure::auth(&shown).with("no fitting credential is configured")))
     }
@@ -102,7 +118,8 @@ impl<'a> Session<'a> {
 
     /// libgit2 names the address that asks; a credential goes to the configured host alone.
     fn same_host(&self, asked: &str) -> bool {
-        RemoteUrl::parse(asked).is_ok_and(|a| a.host == self.url.host && a.port == self.url.port && a.transport == self.url.transport)
+        RemoteUrl::parse(asked)
+            .is_ok_and(|a| a.host == self.url.host && a.port == self.url.port && a.transport == self.url.transport)
     }
 
     fn certificate(&self, cert: &git2::cert::Cert<'_>, host: &str) -> Result<CertificateCheckStatus, git2::Error> {
@@ -121,9 +138,13 @@ impl<'a> Session<'a> {
     /// A remote for this address; refused before any byte is sent if it could leak a secret.
     pub(crate) fn remote<'r>(&self, repo: &'r Repository) -> Result<Remote<'r>> {
         if self.url.transport == Transport::Http && !is_loopback(&self.url.host) {
-            return Err(Problem::new("git.url", "Plain http is accepted for loopback hosts only.", "Use https.").never());
+            return Err(
+                Problem::new("git.url", "Plain http is accepted for loopback hosts only.", "Use https.").never()
+            );
         }
-        if self.url.transport == Transport::Ssh && self.credentials.known_hosts.as_deref().unwrap_or_default().trim().is_empty() {
+        if self.url.transport == Transport::Ssh
+            && self.credentials.known_hosts.as_deref().unwrap_or_default().trim().is_empty()
+        {
             return Err(Problem::new(
                 "git.host_key",
                 format!("No host key is pinned for {}.", self.url.host),
@@ -162,11 +183,18 @@ pub(crate) fn tracking(branch_ref: &str) -> String {
 /// Fetches one branch with its history; gives its tip at the remote.
 pub(crate) fn fetch(repo: &Repository, session: &Session<'_>, branch_ref: &str, caps: FetchCaps) -> Result<Oid> {
     let mut remote = session.remote(repo)?;
-    let mut connection = remote.connect_auth(Direction::Fetch, Some(session.callbacks()), None).map_err(|e| session.problem(&e))?;
+    let mut connection =
+        remote.connect_auth(Direction::Fetch, Some(session.callbacks()), None).map_err(|e| session.problem(&e))?;
     fetch_connected(repo, session, connection.remote(), branch_ref, caps)
 }
 
-fn fetch_connected(repo: &Repository, session: &Session<'_>, remote: &mut Remote<'_>, branch_ref: &str, caps: FetchCaps) -> Result<Oid> {
+fn fetch_connected(
+    repo: &Repository,
+    session: &Session<'_>,
+    remote: &mut Remote<'_>,
+    branch_ref: &str,
+    caps: FetchCaps,
+) -> Result<Oid> {
     let listed = remote.list().map_err(|e| session.problem(&e))?.iter().map(head).find(|h| h.name == branch_ref);
     let Some(head) = listed else {
         return Err(branch_missing(session, branch_ref));
@@ -179,7 +207,11 @@ fn fetch_connected(repo: &Repository, session: &Session<'_>, remote: &mut Remote
     let ticks = Cell::new(0u32);
     callbacks.transfer_progress(move |p| within(session, &ticks, caps, &p));
     let mut options = FetchOptions::new();
-    options.remote_callbacks(callbacks).download_tags(AutotagOption::None).follow_redirects(RemoteRedirect::None).update_fetchhead(false);
+    options
+        .remote_callbacks(callbacks)
+        .download_tags(AutotagOption::None)
+        .follow_redirects(RemoteRedirect::None)
+        .update_fetchhead(false);
     remote.fetch(&[format!("+{branch_ref}:{local}")], Some(&mut options), None).map_err(|e| session.problem(&e))?;
     let got = repo.refname_to_id(&local).map_err(|e| failure::local("Reading the fetched branch", &e))?;
     repo.find_commit(got).map(|c| c.id()).map_err(|e| failure::local("Reading the fetched commit", &e))
@@ -189,7 +221,11 @@ fn fetch_connected(repo: &Repository, session: &Session<'_>, remote: &mut Remote
 pub(crate) fn branch_missing(session: &Session<'_>, branch_ref: &str) -> Problem {
     Problem::new(
         "git.branch_missing",
-        format!("{} has no branch `{}`.", session.url.shown(), branch_ref.trim_start_matches("refs/heads/").escape_debug()),
+        format!(
+            "{} has no branch `{}`.",
+            session.url.shown(),
+            branch_ref.trim_start_matches("refs/heads/").escape_debug()
+        ),
         "Check the branch that the owner follows; it is not created here.",
     )
 }

@@ -93,7 +93,13 @@ impl GitRepo {
     }
 
     /// [`GitRepo::open`] with other limits.
-    pub async fn open_with(name: &str, url: &str, credentials: Credentials, mirror_dir: &Path, limits: GitLimits) -> Result<Self> {
+    pub async fn open_with(
+        name: &str,
+        url: &str,
+        credentials: Credentials,
+        mirror_dir: &Path,
+        limits: GitLimits,
+    ) -> Result<Self> {
         let url = RemoteUrl::parse(url)?;
         let dir = mirror_dir.to_path_buf();
         let (prepared, address) = (dir.clone(), url.address().to_owned());
@@ -137,7 +143,10 @@ impl GitRepo {
         let branch = branch_ref(branch)?;
         let limits = self.inner.limits;
         let caps = FetchCaps { objects: limits.max_objects, bytes: limits.max_bytes };
-        self.talk(limits.fetch, move |repo, session| remote::fetch(repo, session, &branch, caps).map(|id| id.to_string())).await
+        self.talk(limits.fetch, move |repo, session| {
+            remote::fetch(repo, session, &branch, caps).map(|id| id.to_string())
+        })
+        .await
     }
 
     /// Full ref of the remote's default branch.
@@ -165,10 +174,12 @@ impl GitRepo {
     }
 
     async fn remembered(&self, what: &str, age: Duration, ask: impl Future<Output = Result<String>>) -> Result<String> {
-        let tip = Arc::clone(self.inner.tips.lock().unwrap_or_else(PoisonError::into_inner).entry(what.to_owned()).or_default());
-        let mut last = tokio::time::timeout(self.inner.limits.fetch, tip.lock())
-            .await
-            .map_err(|_| Problem::new("git.busy", "Another call to this repository takes long.", "Try again in a moment.").later())?;
+        let tip = Arc::clone(
+            self.inner.tips.lock().unwrap_or_else(PoisonError::into_inner).entry(what.to_owned()).or_default(),
+        );
+        let mut last = tokio::time::timeout(self.inner.limits.fetch, tip.lock()).await.map_err(|_| {
+            Problem::new("git.busy", "Another call to this repository takes long.", "Try again in a moment.").later()
+        })?;
         if let Some((at, said)) = last.as_ref()
             && at.elapsed() < age
         {
@@ -192,7 +203,10 @@ impl GitRepo {
     pub async fn remote_ref(&self, git_ref: &str) -> Result<Option<String>> {
         check_ref(git_ref)?;
         let git_ref = git_ref.to_owned();
-        self.talk(self.inner.limits.push, move |repo, session| Ok(push::remote_ref(repo, session, &git_ref)?.map(|id| id.to_string()))).await
+        self.talk(self.inner.limits.push, move |repo, session| {
+            Ok(push::remote_ref(repo, session, &git_ref)?.map(|id| id.to_string()))
+        })
+        .await
     }
 
     /// Tip of a branch as last fetched; `None` = never fetched. Contacts nobody.
@@ -204,7 +218,12 @@ impl GitRepo {
     /// All files under a folder (or the one file), by full path; a missing folder is empty.
     ///
     /// Errors: `git.object_missing`, `git.too_many_files`, `git.path_encoding`, `git.symlink`, `git.submodule`.
-    pub async fn tree_files(&self, commit: &str, prefix: &str, limits: ReadLimits) -> Result<BTreeMap<String, TreeFile>> {
+    pub async fn tree_files(
+        &self,
+        commit: &str,
+        prefix: &str,
+        limits: ReadLimits,
+    ) -> Result<BTreeMap<String, TreeFile>> {
         let (commit, prefix) = (commit.to_owned(), prefix.to_owned());
         self.read(move |repo| read::tree_files(repo, &commit, &prefix, &limits)).await
     }
@@ -273,7 +292,13 @@ impl GitRepo {
     /// Newest commit among the last `limit` of a branch, as last fetched, that carries the trailer.
     ///
     /// Trailers are untrusted: who decides by one compares the content too.
-    pub async fn find_commit_by_trailer(&self, branch: &str, key: &str, value: &str, limit: usize) -> Result<Option<CommitInfo>> {
+    pub async fn find_commit_by_trailer(
+        &self,
+        branch: &str,
+        key: &str,
+        value: &str,
+        limit: usize,
+    ) -> Result<Option<CommitInfo>> {
         let Some(tip) = self.fetched(branch).await? else { return Ok(None) };
         let (key, value) = (key.to_owned(), value.to_owned());
         self.read(move |repo| history::by_trailer(repo, &tip, &key, &value, limit)).await
@@ -313,13 +338,21 @@ impl GitRepo {
     /// `git.message`, `git.object_missing`, `signature.key`.
     pub async fn build_commit(&self, request: CommitRequest, signer: Option<&SshSigner>) -> Result<String> {
         let signer = signer.cloned();
-        self.inner.work.run(self.inner.limits.local, move |repo, _| commit::build(repo, &request, signer.as_ref())).await
+        self.inner
+            .work
+            .run(self.inner.limits.local, move |repo, _| commit::build(repo, &request, signer.as_ref()))
+            .await
     }
 
     /// An authorization is for one repository and its own refs.
     fn permitted(&self, authorization: &Authorization, git_ref: &str) -> Result<()> {
         if authorization.repository() != self.name() {
-            return Err(Problem::new("gate.out_of_scope", "The authorization is for another repository.", "Report this as a bug; nothing was written.").never());
+            return Err(Problem::new(
+                "gate.out_of_scope",
+                "The authorization is for another repository.",
+                "Report this as a bug; nothing was written.",
+            )
+            .never());
         }
         authorization.permits_ref(git_ref)
     }
@@ -329,7 +362,13 @@ impl GitRepo {
     /// Errors: `git.lease_lost` (evidence: where the ref stands), `git.push_rejected` (the server's
     /// words), `git.not_fast_forward`, `git.push_unknown` (read the ref, then decide), and those of
     /// [`GitRepo::fetch`], which mean that nothing happened.
-    pub async fn push(&self, authorization: &Authorization, commit: &str, git_ref: &str, expected_old: Option<&str>) -> Result<Pushed> {
+    pub async fn push(
+        &self,
+        authorization: &Authorization,
+        commit: &str,
+        git_ref: &str,
+        expected_old: Option<&str>,
+    ) -> Result<Pushed> {
         self.permitted(authorization, git_ref)?;
         self.push_unchecked(Some(commit), git_ref, expected_old).await
     }
@@ -343,15 +382,28 @@ impl GitRepo {
     }
 
     /// The push itself; only the methods above and tests call it.
-    pub(super) async fn push_unchecked(&self, target: Option<&str>, git_ref: &str, expected: Option<&str>) -> Result<Pushed> {
+    pub(super) async fn push_unchecked(
+        &self,
+        target: Option<&str>,
+        git_ref: &str,
+        expected: Option<&str>,
+    ) -> Result<Pushed> {
         let (target, expected) = (target.map(str::to_owned), expected.map(str::to_owned));
         let name = git_ref.to_owned();
         let out = self
-            .talk(self.inner.limits.push, move |repo, session| push::push(repo, session, target.as_deref(), &name, expected.as_deref()))
+            .talk(self.inner.limits.push, move |repo, session| {
+                push::push(repo, session, target.as_deref(), &name, expected.as_deref())
+            })
             .await;
         self.forget();
         // An abandoned push may still arrive.
-        out.map_err(|p| if matches!(p.code.as_ref(), "git.timeout" | "git.failed") { push::unknown(git_ref).with(p.message).with_all(p.evidence) } else { p })
+        out.map_err(|p| {
+            if matches!(p.code.as_ref(), "git.timeout" | "git.failed") {
+                push::unknown(git_ref).with(p.message).with_all(p.evidence)
+            } else {
+                p
+            }
+        })
     }
 
     async fn read<T, F>(&self, call: F) -> Result<T>
@@ -379,8 +431,12 @@ impl GitRepo {
 }
 
 fn mirror_problem(why: &str) -> Problem {
-    Problem::new("git.mirror", "The repository's mirror cannot be made.", "Check the state directory: space, owner, permissions.")
-        .with(failure::words(why, &Credentials::default(), Path::new("\0")))
+    Problem::new(
+        "git.mirror",
+        "The repository's mirror cannot be made.",
+        "Check the state directory: space, owner, permissions.",
+    )
+    .with(failure::words(why, &Credentials::default(), Path::new("\0")))
 }
 
 /// Opens a mirror with its own configuration alone: what stands in the user's or the system's

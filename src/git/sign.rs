@@ -41,7 +41,13 @@ impl SshSigner {
         if !key.is_encrypted() {
             return Ok(Self { key });
         }
-        let wrong = || Problem::new("signature.passphrase", "The private ssh key needs its passphrase.", "Give the right passphrase.");
+        let wrong = || {
+            Problem::new(
+                "signature.passphrase",
+                "The private ssh key needs its passphrase.",
+                "Give the right passphrase.",
+            )
+        };
         let key = key.decrypt(passphrase.ok_or_else(wrong)?.expose_secret()).map_err(|_| wrong())?;
         Ok(Self { key })
     }
@@ -85,14 +91,15 @@ pub fn verify<K: AsRef<str>>(namespace: &str, bytes: &[u8], armored: &str, publi
     for (index, line) in public_keys.iter().enumerate() {
         let key = parse_public(line.as_ref(), index)?;
         if key.key_data() == sig.public_key() {
-            return key
-                .verify(namespace, bytes, &sig)
-                .map(|()| index)
-                .map_err(|_| Problem::new("signature.invalid", "The signature does not fit the content.", next).never());
+            return key.verify(namespace, bytes, &sig).map(|()| index).map_err(|_| {
+                Problem::new("signature.invalid", "The signature does not fit the content.", next).never()
+            });
         }
     }
     let made_by = PublicKey::new(sig.public_key().clone(), "").fingerprint(HashAlg::Sha256);
-    Err(Problem::new("signature.unknown_key", "The signature was made by a key that is not listed.", next).never().with(format!("key: {made_by}")))
+    Err(Problem::new("signature.unknown_key", "The signature was made by a key that is not listed.", next)
+        .never()
+        .with(format!("key: {made_by}")))
 }
 
 fn same_text(a: &str, b: &str) -> bool {
@@ -109,7 +116,11 @@ pub fn fingerprint(public_key: &str) -> Result<String> {
 
 fn parse_public(line: &str, index: usize) -> Result<PublicKey> {
     PublicKey::from_openssh(line.trim()).map_err(|_| {
-        Problem::new("signature.malformed", format!("Public key number {} cannot be read.", index + 1), "Write keys as `ssh-ed25519 AAAA…`.")
+        Problem::new(
+            "signature.malformed",
+            format!("Public key number {} cannot be read.", index + 1),
+            "Write keys as `ssh-ed25519 AAAA…`.",
+        )
     })
 }
 
@@ -147,7 +158,10 @@ mod tests {
         for at in body {
             let mut bytes = sig.clone().into_bytes();
             bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
-            assert!(verify(NAMESPACE_APPROVAL, b"digest", &String::from_utf8(bytes).unwrap(), &keys).is_err(), "byte {at}");
+            assert!(
+                verify(NAMESPACE_APPROVAL, b"digest", &String::from_utf8(bytes).unwrap(), &keys).is_err(),
+                "byte {at}"
+            );
         }
     }
 
@@ -165,7 +179,12 @@ mod tests {
             let private = file("key", secrecy::ExposeSecret::expose_secret(&key_pem(4)));
             std::fs::set_permissions(&private, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
             let data = file("theirs", "digest");
-            let made = std::process::Command::new("ssh-keygen").args(["-q", "-Y", "sign", "-n", NAMESPACE_APPROVAL, "-f"]).arg(private).arg(data).output().unwrap();
+            let made = std::process::Command::new("ssh-keygen")
+                .args(["-q", "-Y", "sign", "-n", NAMESPACE_APPROVAL, "-f"])
+                .arg(private)
+                .arg(data)
+                .output()
+                .unwrap();
             assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
             std::fs::read_to_string(dir.path().join("theirs.sig")).unwrap()
         };
@@ -188,10 +207,18 @@ mod tests {
         use secrecy::ExposeSecret as _;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("k");
-        let made = std::process::Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "correct horse", "-f"]).arg(&path).status().unwrap();
+        let made = std::process::Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "correct horse", "-f"])
+            .arg(&path)
+            .status()
+            .unwrap();
         assert!(made.success());
         let pem: SecretString = std::fs::read_to_string(&path).unwrap().into();
-        let code = |p: Option<&str>| SshSigner::from_openssh(&pem, p.map(|p| p.to_owned().into()).as_ref()).map(|_| ()).map_err(|e| e.code.into_owned());
+        let code = |p: Option<&str>| {
+            SshSigner::from_openssh(&pem, p.map(|p| p.to_owned().into()).as_ref())
+                .map(|_| ())
+                .map_err(|e| e.code.into_owned())
+        };
         assert_eq!(code(None).unwrap_err(), "signature.passphrase");
         assert_eq!(code(Some("wrong")).unwrap_err(), "signature.passphrase");
         assert!(code(Some("correct horse")).is_ok());

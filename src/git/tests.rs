@@ -9,7 +9,6 @@ use super::*;
 mod http;
 mod ssh;
 
-
 /// A bare remote, a mirror, and the means to look at both.
 struct World {
     tmp: tempfile::TempDir,
@@ -21,10 +20,18 @@ fn run(dir: &Path, args: &[&str]) -> (bool, String) {
         .current_dir(dir)
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .envs([("GIT_AUTHOR_NAME", "T"), ("GIT_AUTHOR_EMAIL", "t@t"), ("GIT_COMMITTER_NAME", "T"), ("GIT_COMMITTER_EMAIL", "t@t")])
+        .envs([
+            ("GIT_AUTHOR_NAME", "T"),
+            ("GIT_AUTHOR_EMAIL", "t@t"),
+            ("GIT_COMMITTER_NAME", "T"),
+            ("GIT_COMMITTER_EMAIL", "t@t"),
+        ])
         .output()
         .unwrap();
-    (out.status.success(), format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr)).trim().to_owned())
+    (
+        out.status.success(),
+        format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr)).trim().to_owned(),
+    )
 }
 
 fn git(dir: &Path, args: &[&str]) -> String {
@@ -41,7 +48,11 @@ impl World {
         w.write("apps/shop/deploy.yaml", "replicas: 1\n");
         w.write("apps/shop/run.sh", "#!/bin/sh\n");
         w.write("README.md", "hello\n");
-        std::fs::set_permissions(w.work().join("apps/shop/run.sh"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(
+            w.work().join("apps/shop/run.sh"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )
+        .unwrap();
         git(&w.work(), &["add", "-A"]);
         git(&w.work(), &["commit", "-qm", "first"]);
         git(&w.work(), &["remote", "add", "origin", w.remote().to_str().unwrap()]);
@@ -90,7 +101,11 @@ fn request(base: &str, path: &str, text: Option<&str>) -> CommitRequest {
     let me = Identity { name: "Countersign".into(), email: "countersign@example.com".into() };
     CommitRequest {
         base: base.into(),
-        files: vec![FileChange { path: path.into(), mode: "100644".into(), bytes: text.map(|t| t.as_bytes().to_vec()) }],
+        files: vec![FileChange {
+            path: path.into(),
+            mode: "100644".into(),
+            bytes: text.map(|t| t.as_bytes().to_vec()),
+        }],
         author: me.clone(),
         committer: me,
         timestamp: 1_790_000_000,
@@ -127,7 +142,10 @@ async fn a_fetch_reads_the_tip_and_the_files() {
     assert_eq!(file.id, blob_id(b"replicas: 1\n"));
     assert_eq!(repo.kind(&tip, "apps").await.unwrap(), Some(EntryKind::Folder));
     assert!(!repo.exists(&tip, "apps/none").await.unwrap());
-    assert_eq!(repo.list_dir(&tip, "").await.unwrap().unwrap().iter().map(|e| e.name.as_str()).collect::<Vec<_>>(), ["README.md", "apps"]);
+    assert_eq!(
+        repo.list_dir(&tip, "").await.unwrap().unwrap().iter().map(|e| e.name.as_str()).collect::<Vec<_>>(),
+        ["README.md", "apps"]
+    );
     assert!(repo.list_dir(&tip, "README.md").await.unwrap().is_none());
     let next = w.other_commit("x.yaml", "a: 1\n");
     assert_eq!(repo.fetch("main").await.unwrap(), next);
@@ -157,7 +175,9 @@ async fn a_missing_branch_repository_or_commit_is_a_coded_problem() {
     assert_eq!(repo.blob(&"1".repeat(40), "x").await.unwrap_err().code, "git.object_missing");
     assert_eq!(repo.blob("main", "x").await.unwrap_err().code, "git.oid");
     let gone = w.tmp.path().join("gone.git");
-    let repo = GitRepo::open("b", gone.to_str().unwrap(), Credentials::default(), &w.tmp.path().join("state/b")).await.unwrap();
+    let repo = GitRepo::open("b", gone.to_str().unwrap(), Credentials::default(), &w.tmp.path().join("state/b"))
+        .await
+        .unwrap();
     let e = repo.fetch("main").await.unwrap_err();
     assert_eq!(e.code, "git.not_found");
     assert!(!e.to_string().contains(w.tmp.path().to_str().unwrap()), "{e}");
@@ -202,12 +222,20 @@ async fn the_same_request_gives_the_same_signed_commit_and_git_says_good() {
     let repo = w.repo().await;
     let tip = repo.fetch("main").await.unwrap();
     let key = signer();
-    let one = repo.build_commit(request(&tip, "apps/shop/deploy.yaml", Some("replicas: 3\n")), Some(&key)).await.unwrap();
-    let other_mirror = GitRepo::open("c", w.remote().to_str().unwrap(), Credentials::default(), &w.tmp.path().join("state/c")).await.unwrap();
+    let one =
+        repo.build_commit(request(&tip, "apps/shop/deploy.yaml", Some("replicas: 3\n")), Some(&key)).await.unwrap();
+    let other_mirror =
+        GitRepo::open("c", w.remote().to_str().unwrap(), Credentials::default(), &w.tmp.path().join("state/c"))
+            .await
+            .unwrap();
     other_mirror.fetch("main").await.unwrap();
-    let two = other_mirror.build_commit(request(&tip, "apps/shop/deploy.yaml", Some("replicas: 3\n")), Some(&key)).await.unwrap();
+    let two = other_mirror
+        .build_commit(request(&tip, "apps/shop/deploy.yaml", Some("replicas: 3\n")), Some(&key))
+        .await
+        .unwrap();
     assert_eq!(one, two);
-    let unsigned = repo.build_commit(request(&tip, "apps/shop/deploy.yaml", Some("replicas: 3\n")), None).await.unwrap();
+    let unsigned =
+        repo.build_commit(request(&tip, "apps/shop/deploy.yaml", Some("replicas: 3\n")), None).await.unwrap();
     assert_ne!(one, unsigned);
     repo.push_unchecked(Some(&one), MAIN, Some(&tip)).await.unwrap();
     let allowed = w.tmp.path().join("allowed");
@@ -219,7 +247,10 @@ async fn the_same_request_gives_the_same_signed_commit_and_git_says_good() {
     git(&w.remote(), &["fsck", "--strict"]);
     assert_eq!(git(&w.remote(), &["show", &format!("{one}:apps/shop/deploy.yaml")]), "replicas: 3");
     assert_eq!(git(&w.remote(), &["diff", "--stat", "--name-only", &tip, &one]), "apps/shop/deploy.yaml");
-    assert_eq!(git(&w.remote(), &["show", "-s", "--format=%an %ae %at %B", &one]).lines().next().unwrap(), "Countersign countersign@example.com 1790000000 fix(shop): scale");
+    assert_eq!(
+        git(&w.remote(), &["show", "-s", "--format=%an %ae %at %B", &one]).lines().next().unwrap(),
+        "Countersign countersign@example.com 1790000000 fix(shop): scale"
+    );
 }
 
 #[tokio::test]
@@ -235,7 +266,10 @@ async fn files_are_made_and_removed_and_empty_folders_go() {
     assert_eq!(git(&w.remote(), &["ls-tree", "-r", "--name-only", &made]), "README.md\nnew/deep/folder/a.yaml");
     assert_eq!(git(&w.remote(), &["ls-tree", "--name-only", &made]), "README.md\nnew");
     git(&w.remote(), &["fsck", "--strict"]);
-    assert_eq!(repo.changed_paths(&tip, &made, 10).await.unwrap(), ["apps/shop/deploy.yaml", "apps/shop/run.sh", "new/deep/folder/a.yaml"]);
+    assert_eq!(
+        repo.changed_paths(&tip, &made, 10).await.unwrap(),
+        ["apps/shop/deploy.yaml", "apps/shop/run.sh", "new/deep/folder/a.yaml"]
+    );
 }
 
 #[tokio::test]
@@ -249,7 +283,20 @@ async fn a_commit_that_is_not_exactly_the_request_is_refused() {
     };
     assert_eq!(code(request(&tip, "apps/shop/deploy.yaml", Some("replicas: 1\n"))).await, "git.empty");
     assert_eq!(code(CommitRequest { files: vec![], ..request(&tip, "x", None) }).await, "git.empty");
-    for path in [".git/config", "a/.GIT/x", ".gitmodules", "../x", "/x", "a\\b", "git~1", "README.md/x", "readme.md", "Apps/shop/x.yaml", "apps", "apps/../x"] {
+    for path in [
+        ".git/config",
+        "a/.GIT/x",
+        ".gitmodules",
+        "../x",
+        "/x",
+        "a\\b",
+        "git~1",
+        "README.md/x",
+        "readme.md",
+        "Apps/shop/x.yaml",
+        "apps",
+        "apps/../x",
+    ] {
         assert_eq!(code(request(&tip, path, Some("x"))).await, "git.path", "{path}");
     }
     assert_eq!(code(request(&tip, "none.yaml", None)).await, "git.path");
@@ -342,7 +389,10 @@ async fn histories_are_read() {
     let second = w.other_commit("b.yaml", "b: 1\n");
     let repo = w.repo().await;
     repo.fetch("main").await.unwrap();
-    let made = repo.build_commit(request(&second, "apps/shop/deploy.yaml", Some("replicas: 9\n")), Some(&signer())).await.unwrap();
+    let made = repo
+        .build_commit(request(&second, "apps/shop/deploy.yaml", Some("replicas: 9\n")), Some(&signer()))
+        .await
+        .unwrap();
     repo.push_unchecked(Some(&made), MAIN, Some(&second)).await.unwrap();
     repo.fetch("main").await.unwrap();
     assert!(repo.is_ancestor(&first, &made).await.unwrap());
@@ -350,10 +400,10 @@ async fn histories_are_read() {
     assert!(!repo.is_ancestor(&made, &first).await.unwrap());
     let range = repo.commits_between(&first, &made, 10).await.unwrap();
     assert!(!range.truncated);
-    assert_eq!(range.commits.iter().map(|c| (c.id.clone(), c.changed.clone())).collect::<Vec<_>>(), [
-        (second.clone(), vec!["b.yaml".to_owned()]),
-        (made.clone(), vec!["apps/shop/deploy.yaml".to_owned()]),
-    ]);
+    assert_eq!(
+        range.commits.iter().map(|c| (c.id.clone(), c.changed.clone())).collect::<Vec<_>>(),
+        [(second.clone(), vec!["b.yaml".to_owned()]), (made.clone(), vec!["apps/shop/deploy.yaml".to_owned()]),]
+    );
     assert_eq!(range.commits[1].parents, std::slice::from_ref(&second));
     let short = repo.commits_between(&first, &made, 1).await.unwrap();
     assert!(short.truncated && short.commits.len() == 1 && short.commits[0].id == made);

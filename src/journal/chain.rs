@@ -73,11 +73,8 @@ impl Row {
             return Err(unknown(format!("its envelope has version {}", self.v)));
         }
         let body: Body = serde_json::from_str(&self.data).map_err(|e| unknown(e.to_string()))?;
-        let change: Option<ChangeId> = if self.change.is_empty() {
-            None
-        } else {
-            Some(self.change.parse().map_err(|e| unknown(format!("{e}")))?)
-        };
+        let change: Option<ChangeId> =
+            if self.change.is_empty() { None } else { Some(self.change.parse().map_err(|e| unknown(format!("{e}")))?) };
         Ok(Event {
             v: self.v,
             seq: self.seq,

@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 
 use super::handle::Action;
 use super::{Pipeline, fault};
-use crate::channel::telegram::{Button, Card, ChatKind, Document as Attachment, Entity, EntityKind, Inbound, is_impersonal};
+use crate::channel::telegram::{
+    Button, Card, ChatKind, Document as Attachment, Entity, EntityKind, Inbound, is_impersonal,
+};
 use crate::journal::{Entry, View};
 
 /// How long one poll waits for updates.
@@ -104,7 +106,8 @@ impl Pipeline {
         let card = message::card(&facts);
         facts.viewer = Some(person.to_owned());
         let shown = message::card(&facts);
-        let button = |label: &str, action| Button { label: label.into(), data: self.handles.make(change, person, action) };
+        let button =
+            |label: &str, action| Button { label: label.into(), data: self.handles.make(change, person, action) };
         let mut rows = Vec::new();
         if card.complete {
             rows.push(vec![button("Approve", Action::Approve), button("Reject", Action::Reject)]);
@@ -113,7 +116,10 @@ impl Pipeline {
         }
         rows.push(vec![button("Full diff", Action::Diff), button("Stop all", Action::Stop)]);
         let sent = telegram
-            .send(chat, &Card { document: shown.document.as_ref().map(attach), ..outgoing(&shown.text, rows, false, None) })
+            .send(
+                chat,
+                &Card { document: shown.document.as_ref().map(attach), ..outgoing(&shown.text, rows, false, None) },
+            )
             .await?;
         Ok(json!({"chat": chat, "message_id": sent.message_id}))
     }
@@ -198,13 +204,8 @@ impl Pipeline {
     /// Decides on a batch and writes it with its offset in one transaction; answers only then.
     async fn take_updates(self: &Arc<Self>, updates: &[Inbound]) -> Result<()> {
         let Some(next) = updates.iter().map(Inbound::update_id).max().map(|id| id + 1) else { return Ok(()) };
-        let people: BTreeMap<i64, String> = self
-            .config
-            .load()
-            .people
-            .iter()
-            .filter_map(|p| Some((p.spec.telegram?, p.name.clone())))
-            .collect();
+        let people: BTreeMap<i64, String> =
+            self.config.load().people.iter().filter_map(|p| Some((p.spec.telegram?, p.name.clone()))).collect();
         let now = self.clock.now_ms();
         fault::point("before_vote");
         let batch = self
@@ -213,7 +214,16 @@ impl Pipeline {
                 let mut batch = Batch::default();
                 for u in updates {
                     match u {
-                        Inbound::Press { update_id, callback_id, from_id, from_is_bot, chat_id, chat_kind, data, .. } => {
+                        Inbound::Press {
+                            update_id,
+                            callback_id,
+                            from_id,
+                            from_is_bot,
+                            chat_id,
+                            chat_kind,
+                            data,
+                            ..
+                        } => {
                             let p = Press {
                                 update_id: *update_id,
                                 callback_id,
@@ -302,9 +312,18 @@ impl Pipeline {
                     Ok(()) => {
                         batch.voted.insert((change.id, person.clone()), approve);
                         batch.entries.push(Entry::of(change.id, &actor, pressed(p, person, action.name())));
-                        batch.entries.push(Entry::of(change.id, &actor, vote(change, person, "telegram", approve, None, None)));
+                        batch.entries.push(Entry::of(
+                            change.id,
+                            &actor,
+                            vote(change, person, "telegram", approve, None, None),
+                        ));
                         let text = if approve { "Approved." } else { "Rejected." };
-                        batch.replies.push(Reply { callback: p.callback_id.to_owned(), text: text.into(), alert: false, diff: None });
+                        batch.replies.push(Reply {
+                            callback: p.callback_id.to_owned(),
+                            text: text.into(),
+                            alert: false,
+                            diff: None,
+                        });
                     }
                 }
             }
@@ -333,7 +352,14 @@ impl Pipeline {
     }
 
     /// A vote signed on the command line. `signed_by` was found by the signature, not by a name.
-    pub async fn vote_signed(&self, id: ChangeId, signed_by: &str, approve: bool, reason: Option<String>, proof: String) -> Result<()> {
+    pub async fn vote_signed(
+        &self,
+        id: ChangeId,
+        signed_by: &str,
+        approve: bool,
+        reason: Option<String>,
+        proof: String,
+    ) -> Result<()> {
         let now = self.clock.now_ms();
         fault::point("before_vote");
         self.journal
@@ -346,8 +372,9 @@ impl Pipeline {
                         format!("One of these may: {}.", change.decided.approvers.join(", ")),
                     ));
                 }
-                may_vote(change, signed_by, approve, now, None)
-                    .map_err(|why| Problem::new("approve.too_late", why, "Look at the change with `countersign pending`.").never())?;
+                may_vote(change, signed_by, approve, now, None).map_err(|why| {
+                    Problem::new("approve.too_late", why, "Look at the change with `countersign pending`.").never()
+                })?;
                 let body = vote(change, signed_by, "ssh", approve, reason, Some(proof));
                 Ok(((), vec![Entry::of(id, &format!("person:{signed_by}"), body)]))
             })
@@ -367,11 +394,23 @@ impl Batch {
 }
 
 fn pressed(p: &Press<'_>, person: &str, action: &str) -> Body {
-    Body::Pressed { update: p.update_id, callback: p.callback_id.to_owned(), person: person.to_owned(), action: action.to_owned() }
+    Body::Pressed {
+        update: p.update_id,
+        callback: p.callback_id.to_owned(),
+        person: person.to_owned(),
+        action: action.to_owned(),
+    }
 }
 
 fn vote(c: &Change, person: &str, channel: &str, approve: bool, reason: Option<String>, proof: Option<String>) -> Body {
-    Body::Voted { person: person.to_owned(), channel: channel.to_owned(), approve, reason, digest: c.digest.clone(), proof }
+    Body::Voted {
+        person: person.to_owned(),
+        channel: channel.to_owned(),
+        approve,
+        reason,
+        digest: c.digest.clone(),
+        proof,
+    }
 }
 
 /// Whether a vote of this person still counts; the reason is for the person.
@@ -429,7 +468,10 @@ pub(super) fn settled_as(c: &Change) -> Settled {
         Ending::Superseded => Settled::Superseded { commit: commit.unwrap_or_default() },
         Ending::Rejected => {
             let no = c.rejection();
-            Settled::Rejected { by: no.map_or_else(String::new, |v| v.person.clone()), reason: no.and_then(|v| v.reason.clone()) }
+            Settled::Rejected {
+                by: no.map_or_else(String::new, |v| v.person.clone()),
+                reason: no.and_then(|v| v.reason.clone()),
+            }
         }
         Ending::Expired | Ending::Abandoned => Settled::Expired,
         Ending::Cancelled => Settled::Cancelled { by: end.say.clone() },
@@ -449,7 +491,10 @@ fn notice_of(c: &Change, about: &str) -> Notice {
     if about == "proposed" {
         let say = match c.state() {
             State::AwaitingCommit => "A patch waits for a person to commit it.".to_owned(),
-            _ => c.pull_url().map_or_else(|| "A pull request is open.".to_owned(), |u| format!("A pull request waits for its merge: {u}")),
+            _ => c.pull_url().map_or_else(
+                || "A pull request is open.".to_owned(),
+                |u| format!("A pull request waits for its merge: {u}"),
+            ),
         };
         return Notice::Other { say };
     }

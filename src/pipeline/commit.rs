@@ -85,7 +85,9 @@ impl Pipeline {
     /// A problem that will not go away ends the change; any other is tried again shortly.
     pub(super) async fn stale_or_later(&self, change: &Change, problem: Problem) -> Result<()> {
         // Without its branch a change has no place any more; it must not be made again.
-        if matches!(problem.code.as_ref(), "gate.stale" | "git.branch_missing") || problem.retry == countersign_core::Retry::Never {
+        if matches!(problem.code.as_ref(), "gate.stale" | "git.branch_missing")
+            || problem.retry == countersign_core::Retry::Never
+        {
             return self.close(change, Ending::Stale, problem.message).await;
         }
         if self.clock.now_ms() >= change.sealed.expires_at * 1000 {
@@ -255,6 +257,9 @@ pub(super) fn commit_and_base(facts: &Value) -> Result<(&str, &str)> {
     let part = |k: &str| facts.get(k).and_then(Value::as_str);
     match (part("commit"), part("base")) {
         (Some(commit), Some(base)) => Ok((commit, base)),
-        _ => Err(Problem::new("pipeline.facts", "The intent of the push holds no commit.", "Report this as a bug.").never()),
+        _ => {
+            Err(Problem::new("pipeline.facts", "The intent of the push holds no commit.", "Report this as a bug.")
+                .never())
+        }
     }
 }

@@ -71,7 +71,9 @@ impl Pipeline {
             Request::Show { change } => {
                 let id = self.resolve(&change).await?;
                 let c = self.journal.change(id).await.ok_or_else(unknown_change)?;
-                Ok(json!({"change": id.to_string(), "sealed": c.canonical, "digest": c.digest.0, "diff": message::document(&self.card_facts(&c)).text}))
+                Ok(
+                    json!({"change": id.to_string(), "sealed": c.canonical, "digest": c.digest.0, "diff": message::document(&self.card_facts(&c)).text}),
+                )
             }
             Request::Vote { change, approve, reason, signature } => {
                 let id = self.resolve(&change).await?;
@@ -79,7 +81,9 @@ impl Pipeline {
                 let person = self.signer_of(&vote_text(approve, &c.digest.0), &signature)?;
                 let reason = reason.map(|r| message::escape_visible(&self.redactor.redact_text(&r)));
                 self.vote_signed(id, &person, approve, reason, signature).await?;
-                Ok(json!({"say": format!("{} {} by {person}.", c.name(), if approve { "approved" } else { "rejected" })}))
+                Ok(
+                    json!({"say": format!("{} {} by {person}.", c.name(), if approve { "approved" } else { "rejected" })}),
+                )
             }
             Request::Stop { reason } => {
                 let reason = self.redactor.redact_text(&reason);
@@ -122,7 +126,8 @@ impl Pipeline {
             })
             .await?;
         if first {
-            let by = if actor == "person:local" { "somebody on the machine" } else { actor.trim_start_matches("person:") };
+            let by =
+                if actor == "person:local" { "somebody on the machine" } else { actor.trim_start_matches("person:") };
             self.tell_stop(true, by, reason);
         }
         Ok(())
@@ -133,7 +138,9 @@ impl Pipeline {
         let head = self.journal.read(|v| v.stopped.clone().map(|s| (s, v.stop_seq()))).await;
         match head {
             Some((_, seq)) => Ok(format!("resume {seq}\n")),
-            None => Err(Problem::new("control.not_stopped", "The emergency stop is not on.", "There is nothing to resume.")),
+            None => {
+                Err(Problem::new("control.not_stopped", "The emergency stop is not on.", "There is nothing to resume."))
+            }
         }
     }
 
@@ -141,7 +148,9 @@ impl Pipeline {
     fn signer_of(&self, text: &str, signature: &str) -> Result<String> {
         let config = self.config.load();
         for p in &config.people {
-            if !p.spec.ssh_keys.is_empty() && verify(NAMESPACE_APPROVAL, text.as_bytes(), signature, &p.spec.ssh_keys).is_ok() {
+            if !p.spec.ssh_keys.is_empty()
+                && verify(NAMESPACE_APPROVAL, text.as_bytes(), signature, &p.spec.ssh_keys).is_ok()
+            {
                 return Ok(p.name.clone());
             }
         }
@@ -191,7 +200,11 @@ impl Pipeline {
         }
         lines.extend(self.repos.keys().map(|r| format!("repository {r}")));
         lines.push(if self.telegram.is_some() { "Telegram: polling".into() } else { "Telegram: none".into() });
-        lines.push(if self.kustomize.is_some() { "kustomize: found".into() } else { "kustomize: not found (kustomizations are refused)".into() });
+        lines.push(if self.kustomize.is_some() {
+            "kustomize: found".into()
+        } else {
+            "kustomize: not found (kustomizations are refused)".into()
+        });
         json!({"say": format!("countersign {}", env!("CARGO_PKG_VERSION")), "lines": lines})
     }
 
@@ -199,11 +212,17 @@ impl Pipeline {
     /// repositories and channels need a restart. A bad one is refused and the last good one stays.
     pub fn reload(&self) -> Result<Value> {
         let Some(path) = &self.config_path else {
-            return Err(Problem::new("config.no_file", "The daemon was started without a configuration file.", "Restart it."));
+            return Err(Problem::new(
+                "config.no_file",
+                "The daemon was started without a configuration file.",
+                "Restart it.",
+            ));
         };
         let fresh = Config::load(path)?;
         (self.on_reload)(&fresh)?;
         self.config.store(Arc::new(fresh));
-        Ok(json!({"say": "Reloaded: people, agents and policies are in effect; clusters, repositories and channels need a restart."}))
+        Ok(
+            json!({"say": "Reloaded: people, agents and policies are in effect; clusters, repositories and channels need a restart."}),
+        )
     }
 }

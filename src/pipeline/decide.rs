@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use countersign_core::Result;
 use countersign_core::change::Change;
 use countersign_core::model::{Decided, Principal};
 use countersign_core::policy::{Decision, Facts, Target, decide, privileged};
-use countersign_core::Result;
 
 use super::Pipeline;
 use super::plan::Plan;
@@ -22,7 +22,12 @@ pub(super) fn labels_of<'c, T>(
 /// Facts that the policy decides about; nothing in them comes from an agent's words.
 pub(super) fn facts(config: &Config, who: &Principal, plan: &Plan) -> Facts {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let extra = config.repositories.iter().find(|r| r.name == plan.repository).map(|r| r.spec.privileged_paths.clone()).unwrap_or_default();
+    let extra = config
+        .repositories
+        .iter()
+        .find(|r| r.name == plan.repository)
+        .map(|r| r.spec.privileged_paths.clone())
+        .unwrap_or_default();
     Facts {
         targets: plan.targets.clone(),
         cluster: plan.cluster.clone(),
@@ -53,7 +58,12 @@ impl Pipeline {
     pub(super) fn decide_again(&self, change: &Change, config: &Config) -> Result<Decided> {
         let p = &change.proposal;
         let targets: Vec<Target> = serde_json::from_value(p.targets.clone()).map_err(|e| {
-            countersign_core::Problem::new("gate.stale", format!("The stored facts of the change cannot be read: {e}."), "Propose it again.").never()
+            countersign_core::Problem::new(
+                "gate.stale",
+                format!("The stored facts of the change cannot be read: {e}."),
+                "Propose it again.",
+            )
+            .never()
         })?;
         let facts = Facts {
             targets,

@@ -12,7 +12,12 @@ use crate::cluster::Hinted;
 use crate::forge::{Merge, NewPull, Pull, PullState};
 
 fn interrupted() -> Problem {
-    Problem::new("pipeline.interrupted", "It was interrupted; the world shows that it did not happen.", "It is tried again.").later()
+    Problem::new(
+        "pipeline.interrupted",
+        "It was interrupted; the world shows that it did not happen.",
+        "It is tried again.",
+    )
+    .later()
 }
 
 impl Pipeline {
@@ -61,7 +66,9 @@ impl Pipeline {
             _ => Err(interrupted()),
         };
         match outcome {
-            Err(problem) if problem.code != "pipeline.interrupted" && problem.retry == countersign_core::Retry::Later => {
+            Err(problem)
+                if problem.code != "pipeline.interrupted" && problem.retry == countersign_core::Retry::Later =>
+            {
                 // The world cannot be asked now: the intent stays open until it can.
                 tracing::info!(change = %change.id, code = %problem.code, "{}", problem.message);
                 tokio::time::sleep(std::time::Duration::from_secs(2)).await;
@@ -94,7 +101,10 @@ impl Pipeline {
         repo.forge.as_ref().map(|(f, m)| (f.as_ref(), *m)).ok_or_else(|| {
             Problem::new(
                 "forge.not_configured",
-                format!("Repository {} has no forge, but the policy asks for a pull request.", change.sealed.repository),
+                format!(
+                    "Repository {} has no forge, but the policy asks for a pull request.",
+                    change.sealed.repository
+                ),
                 "Add `forge` to the Repository, or let the policy deliver directly.",
             )
             .never()
@@ -113,9 +123,9 @@ impl Pipeline {
 
     async fn pull(&self, change: &Change) -> Result<Pull> {
         let (forge, _) = self.forge(change)?;
-        let number = change
-            .pull_number()
-            .ok_or_else(|| Problem::new("pipeline.facts", "The change has no pull request.", "Report this as a bug.").never())?;
+        let number = change.pull_number().ok_or_else(|| {
+            Problem::new("pipeline.facts", "The change has no pull request.", "Report this as a bug.").never()
+        })?;
         forge.pull(number).await
     }
 
@@ -164,7 +174,8 @@ impl Pipeline {
         let auth = self.gate(change, &tip).await?;
         let (forge, method) = self.forge(change)?;
         let number = change.pull_number().unwrap_or_default();
-        let head = change.done(&Effect::PushBranch).and_then(|r| r.get("commit")).and_then(Value::as_str).unwrap_or_default();
+        let head =
+            change.done(&Effect::PushBranch).and_then(|r| r.get("commit")).and_then(Value::as_str).unwrap_or_default();
         // A squash or a merge commit is the forge's own, so the trailers go into its message as well.
         let whole = self.full_message(change, &auth).await;
         let (subject, body) = whole.split_once('\n').unwrap_or((&whole, ""));
@@ -240,7 +251,8 @@ impl Pipeline {
         }
         let login = pull.merged_by.clone().unwrap_or_default();
         let config = self.config.load();
-        let person = config.people.iter().find(|p| p.spec.forge.as_deref() == Some(login.as_str())).map(|p| p.name.clone());
+        let person =
+            config.people.iter().find(|p| p.spec.forge.as_deref() == Some(login.as_str())).map(|p| p.name.clone());
         let listed = person.filter(|p| change.decided.approvers.contains(p));
         let via = match &listed {
             Some(_) => "merge".to_owned(),

@@ -3,9 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use countersign_core::manifest::{
-    EditContext, Files, PlannedEdit, documents, edit, is_kustomization_name,
-};
+use countersign_core::manifest::{EditContext, Files, PlannedEdit, documents, edit, is_kustomization_name};
 use countersign_core::model::{LeafChange, ObjectKey, Operation, Want};
 use countersign_core::policy::{Target, risk};
 use serde_json::Value;
@@ -16,7 +14,13 @@ use super::plan::Wanted;
 const MAX_WANTS: usize = 60;
 
 /// Whether a rendered difference is exactly what the operation asks of the object.
-pub(super) fn fits(before: &[Value], w: &Wanted, effect: &[LeafChange], option: &PlannedEdit, restarted_at: &str) -> Result<(), String> {
+pub(super) fn fits(
+    before: &[Value],
+    w: &Wanted,
+    effect: &[LeafChange],
+    option: &PlannedEdit,
+    restarted_at: &str,
+) -> Result<(), String> {
     if effect.is_empty() {
         return Err("has no effect; an outer layer decides".into());
     }
@@ -27,7 +31,8 @@ pub(super) fn fits(before: &[Value], w: &Wanted, effect: &[LeafChange], option: 
     let expected: Vec<(String, Option<Value>)> = match &w.op {
         Operation::Create(_) | Operation::Delete(_) => return Ok(()),
         op => {
-            let object = before.iter().find(|o| key_of(o).as_ref() == Some(&w.key)).ok_or("the object is not in the build")?;
+            let object =
+                before.iter().find(|o| key_of(o).as_ref() == Some(&w.key)).ok_or("the object is not in the build")?;
             let text = serde_json::to_vec_pretty(object).map_err(|e| e.to_string())?;
             let docs = documents(&text).map_err(|p| p.message)?;
             let doc = docs.first().ok_or("the object is not in the build")?;
@@ -45,7 +50,10 @@ pub(super) fn fits(before: &[Value], w: &Wanted, effect: &[LeafChange], option: 
         return Ok(());
     }
     let words = |v: &[(String, Option<Value>)]| {
-        v.iter().map(|(p, a)| format!("{p}={}", a.as_ref().map_or_else(|| "removed".to_owned(), Value::to_string))).collect::<Vec<_>>().join(", ")
+        v.iter()
+            .map(|(p, a)| format!("{p}={}", a.as_ref().map_or_else(|| "removed".to_owned(), Value::to_string)))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     Err(format!("sets {} where {} was asked", words(&is), words(&should)))
 }
@@ -67,7 +75,11 @@ pub(super) fn object_changes(before: &Files, after: &BTreeMap<String, Option<Vec
         }
         for (side, content) in [(0, before.get(path)), (1, bytes.as_ref())] {
             for d in content.and_then(|b| documents(b).ok()).unwrap_or_default() {
-                let entry = out.entry(d.key.clone()).or_insert_with(|| risk::ObjectChange { key: d.key.clone(), before: None, after: None });
+                let entry = out.entry(d.key.clone()).or_insert_with(|| risk::ObjectChange {
+                    key: d.key.clone(),
+                    before: None,
+                    after: None,
+                });
                 if side == 0 { entry.before = Some(d.value) } else { entry.after = Some(d.value) }
             }
         }
@@ -93,7 +105,9 @@ pub(super) fn targets(wanted: &[Wanted], fields: &[LeafChange]) -> Vec<Target> {
             let before = w.live.as_ref().map(labels);
             let after = match &w.op {
                 Operation::Delete(_) => None,
-                Operation::Create(c) => documents(c.manifest.as_bytes()).ok().and_then(|mut d| d.pop()).map(|d| labels(&d.value)),
+                Operation::Create(c) => {
+                    documents(c.manifest.as_bytes()).ok().and_then(|mut d| d.pop()).map(|d| labels(&d.value))
+                }
                 _ => w.live.as_ref().map(|live| labels(&with_leaves(live, fields, &w.key))),
             };
             Target {
@@ -129,7 +143,11 @@ pub(super) fn wants(wanted: &[Wanted], fields: &[LeafChange]) -> Vec<Want> {
                 if let Some(spec) = doc.as_ref().and_then(|d| d.value.get("spec")) {
                     scalars("/spec", spec, &mut leaves);
                 }
-                out.extend(leaves.into_iter().take(MAX_WANTS).map(|(path, value)| Want { path, value: Some(value), ..base(&w.key) }));
+                out.extend(leaves.into_iter().take(MAX_WANTS).map(|(path, value)| Want {
+                    path,
+                    value: Some(value),
+                    ..base(&w.key)
+                }));
             }
             _ => out.extend(fields.iter().filter(|l| l.object == w.key).take(MAX_WANTS).map(|l| match &l.after {
                 Some(v) => Want { path: l.pointer.clone(), value: Some(v.clone()), ..base(&w.key) },

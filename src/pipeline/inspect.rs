@@ -6,7 +6,8 @@ use std::time::Duration;
 use countersign_core::manifest::{SourceTree, documents};
 use countersign_core::message;
 use countersign_core::model::{
-    DeliveryState, InspectAnswer, InspectArgs, Next, ObjectKey, Outcome, OwnerRef, Ownership, Principal, ResourceRef, Source, SourceKind,
+    DeliveryState, InspectAnswer, InspectArgs, Next, ObjectKey, Outcome, OwnerRef, Ownership, Principal, ResourceRef,
+    Source, SourceKind,
 };
 use countersign_core::ownership::{SourceBasis, sources};
 use countersign_core::{Problem, Result};
@@ -69,7 +70,8 @@ impl Pipeline {
             tokio::join!(health, cluster.events(&root, now), self.open_changes_of(target, &root), delivered);
         answer.health = health;
         answer.object = live.as_ref().map(|object| self.redactor.redact_value(&fields_of(object)));
-        answer.events = events.unwrap_or_default().iter().map(|e| self.redactor.redact_text(&message::escape_visible(e))).collect();
+        answer.events =
+            events.unwrap_or_default().iter().map(|e| self.redactor.redact_text(&message::escape_visible(e))).collect();
         answer.items = items;
         match owner {
             Ok(owner) => {
@@ -150,8 +152,19 @@ impl Pipeline {
             .read(|v| {
                 v.changes
                     .values()
-                    .filter(|c| c.is_open() && c.proposal.cluster == target.cluster && c.proposal.fields.iter().any(|l| l.object == *root))
-                    .map(|c| format!("open change {}: {}, {}", c.name(), message::what_short(&c.proposal.fields), c.state().name()))
+                    .filter(|c| {
+                        c.is_open()
+                            && c.proposal.cluster == target.cluster
+                            && c.proposal.fields.iter().any(|l| l.object == *root)
+                    })
+                    .map(|c| {
+                        format!(
+                            "open change {}: {}, {}",
+                            c.name(),
+                            message::what_short(&c.proposal.fields),
+                            c.state().name()
+                        )
+                    })
                     .collect()
             })
             .await
@@ -174,8 +187,13 @@ impl Pipeline {
                         if self.may_see(who, &target).is_err() {
                             continue;
                         }
-                        let good = matches!(o.sync.as_str(), "Synced" | "True") && matches!(o.health.as_str(), "" | "Healthy" | "True");
-                        let words = if o.message.is_empty() { String::new() } else { format!(": {}", self.redactor.redact_text(&message::escape_visible(&o.message))) };
+                        let good = matches!(o.sync.as_str(), "Synced" | "True")
+                            && matches!(o.health.as_str(), "" | "Healthy" | "True");
+                        let words = if o.message.is_empty() {
+                            String::new()
+                        } else {
+                            format!(": {}", self.redactor.redact_text(&message::escape_visible(&o.message)))
+                        };
                         lines.push((good, format!("{target} {} {}{words}", o.sync, o.health)));
                     }
                 }
@@ -186,7 +204,10 @@ impl Pipeline {
         let bad = lines.iter().filter(|(good, _)| !good).count();
         let from: usize = cursor.and_then(|c| c.parse().ok()).unwrap_or(0);
         let total = lines.len();
-        let mut answer = InspectAnswer::new(Outcome::Found, format!("Owners: {total}, in {} cluster(s); not synced and healthy: {bad}.", self.clusters.len()));
+        let mut answer = InspectAnswer::new(
+            Outcome::Found,
+            format!("Owners: {total}, in {} cluster(s); not synced and healthy: {bad}.", self.clusters.len()),
+        );
         answer.items = lines.into_iter().skip(from).take(PAGE).map(|(_, l)| l).collect();
         answer.cursor = (from + PAGE < total).then(|| (from + PAGE).to_string());
         Ok(answer)
@@ -226,13 +247,22 @@ fn fields_of(object: &Value) -> Value {
         return json!({"kind": "Secret", "note": "values are never shown"});
     }
     let mut out = serde_json::Map::new();
-    for p in ["/spec/replicas", "/metadata/labels", "/spec/template/metadata/annotations", "/data", "/spec/suspend", "/spec/minReplicas", "/spec/maxReplicas"] {
+    for p in [
+        "/spec/replicas",
+        "/metadata/labels",
+        "/spec/template/metadata/annotations",
+        "/data",
+        "/spec/suspend",
+        "/spec/minReplicas",
+        "/spec/maxReplicas",
+    ] {
         if let Some(v) = object.pointer(p) {
             out.insert(p.to_owned(), v.clone());
         }
     }
     for list in ["containers", "initContainers"] {
-        let items = object.pointer(&format!("/spec/template/spec/{list}")).or_else(|| object.pointer(&format!("/spec/{list}")));
+        let items =
+            object.pointer(&format!("/spec/template/spec/{list}")).or_else(|| object.pointer(&format!("/spec/{list}")));
         for c in items.and_then(Value::as_array).into_iter().flatten() {
             let name = c.get("name").and_then(Value::as_str).unwrap_or_default();
             let mut shown = serde_json::Map::new();

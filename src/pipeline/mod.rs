@@ -116,7 +116,10 @@ impl Pipeline {
             Problem::new(
                 "cluster.unknown",
                 format!("There is no cluster called {}.", countersign_core::message::escape_name(name)),
-                format!("Use one of: {}.", if known.is_empty() { "none is configured".into() } else { known.join(", ") }),
+                format!(
+                    "Use one of: {}.",
+                    if known.is_empty() { "none is configured".into() } else { known.join(", ") }
+                ),
             )
         })
     }

@@ -95,7 +95,8 @@ impl Pipeline {
 
     /// Writes a new verdict; `false` where it is the one already written.
     async fn observed(&self, change: &Change, verdict: Verdict, code: Code, say: &str) -> Result<bool> {
-        let verdict = serde_json::to_value(verdict).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+        let verdict =
+            serde_json::to_value(verdict).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
         let say = self.redactor.redact_text(say);
         if change.seen.as_ref().is_some_and(|s| s.verdict == verdict && s.code == code.as_str() && s.say == say) {
             return Ok(false);
@@ -214,7 +215,8 @@ impl Pipeline {
         }
         let p = &change.proposal;
         let files = self.snapshot(repo, commit, &p.source.path).await?;
-        let kustomized = countersign_core::manifest::SourceTree::detect(&files, &p.source.path) == SourceKind::Kustomize;
+        let kustomized =
+            countersign_core::manifest::SourceTree::detect(&files, &p.source.path) == SourceKind::Kustomize;
         let objects: Vec<Value> = if kustomized {
             match &self.kustomize {
                 Some(k) => k.render(&files, &p.source.path).await?,
@@ -227,7 +229,12 @@ impl Pipeline {
         for w in &p.want {
             let key = ObjectKey::new(&w.group, &w.kind, &w.namespace, &w.name);
             let object = objects.iter().find(|o| {
-                key_of(o).is_some_and(|k| k.group == key.group && k.kind == key.kind && k.name == key.name && (k.namespace.is_empty() || k.namespace == key.namespace))
+                key_of(o).is_some_and(|k| {
+                    k.group == key.group
+                        && k.kind == key.kind
+                        && k.name == key.name
+                        && (k.namespace.is_empty() || k.namespace == key.namespace)
+                })
             });
             let now = object.and_then(|o| if w.path.is_empty() { Some(o.clone()) } else { at(o, &w.path) });
             match (&w.value, now) {

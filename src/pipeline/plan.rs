@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_core::manifest::{
-    EditContext, Files, PathClass, PlannedEdit, SourceTree, candidates, diff_objects, documents, is_kustomization_name,
-    Kustomization, kustomization, path_check, unified_diff,
+    EditContext, Files, Kustomization, PathClass, PlannedEdit, SourceTree, candidates, diff_objects, documents,
+    is_kustomization_name, kustomization, path_check, unified_diff,
 };
 use countersign_core::model::{
     DeliveryState, Edit, FileNote, LeafChange, ObjectKey, Operation, OwnerRef, Risk, Source, SourceKind, Want,
@@ -20,8 +20,8 @@ use super::effect::{fits, object_changes, targets, wants, with_leaves};
 use super::source::Place;
 use super::{Pipeline, RepoHandle, decide};
 use crate::cluster::Cluster;
-use crate::render::Kustomize;
 use crate::git::{FileContent, ReadLimits, blob_id};
+use crate::render::Kustomize;
 
 /// Most edits of one change.
 pub(super) const MAX_EDITS: usize = 20;
@@ -94,14 +94,17 @@ impl Pipeline {
             let found = repo.git.tree_files(commit, &at, ReadLimits::default()).await?;
             for (path, file) in found {
                 let name = path.rsplit('/').next().unwrap_or_default();
-                let manifest = [".yaml", ".yml", ".json"].iter().any(|e| name.ends_with(e)) || is_kustomization_name(name);
+                let manifest =
+                    [".yaml", ".yml", ".json"].iter().any(|e| name.ends_with(e)) || is_kustomization_name(name);
                 match file.content {
                     FileContent::Bytes(bytes) => {
                         if is_kustomization_name(name)
                             && let Ok(k) = kustomization(&bytes)
                         {
                             let dir = path.rsplit_once('/').map_or("", |(d, _)| d);
-                            todo.extend(named_paths(&k).filter_map(|n| inside(dir, n)).filter(|p| !under_any(p, &seen)));
+                            todo.extend(
+                                named_paths(&k).filter_map(|n| inside(dir, n)).filter(|p| !under_any(p, &seen)),
+                            );
                         }
                         files.insert(path, bytes);
                     }
@@ -109,7 +112,9 @@ impl Pipeline {
                     _ if manifest => {
                         return Err(Problem::new(
                             "source.not_plain_file",
-                            format!("{path} is a link, a submodule or too large, so what the engine reads there is not certain."),
+                            format!(
+                                "{path} is a link, a submodule or too large, so what the engine reads there is not certain."
+                            ),
                             "Let a person change it.",
                         ));
                     }
@@ -121,7 +126,13 @@ impl Pipeline {
     }
 
     /// Makes the edits on a snapshot, each proved as text and by rendering.
-    pub(super) async fn edit_files(&self, place: &Place, commit: &str, wanted: &[Wanted], restarted_at: &str) -> Result<Edits> {
+    pub(super) async fn edit_files(
+        &self,
+        place: &Place,
+        commit: &str,
+        wanted: &[Wanted],
+        restarted_at: &str,
+    ) -> Result<Edits> {
         let repo = self.repo(&place.repository)?;
         let root = place.source.path.as_str();
         let before = self.snapshot(repo, commit, root).await?;
@@ -223,7 +234,10 @@ impl Pipeline {
                         if !closures.contains_key(&id) {
                             // A tree that cannot be read counts as shared.
                             let read = self.snapshot(repo, &place.base, &f.feed.source.path).await;
-                            closures.insert(id.clone(), read.unwrap_or_else(|_| Files::from([((*path).to_owned(), Vec::new())])));
+                            closures.insert(
+                                id.clone(),
+                                read.unwrap_or_else(|_| Files::from([((*path).to_owned(), Vec::new())])),
+                            );
                         }
                         closures.get(&id).is_some_and(|files| files.contains_key(*path))
                     }
@@ -252,7 +266,12 @@ impl Pipeline {
     /// Paths and modes that may not be written at all, and secrets that may not be written anywhere.
     pub(super) fn refuse_dangerous(&self, place: &Place, edits: &Edits) -> Result<()> {
         let config = self.config.load();
-        let extra = config.repositories.iter().find(|r| r.name == place.repository).map(|r| r.spec.privileged_paths.clone()).unwrap_or_default();
+        let extra = config
+            .repositories
+            .iter()
+            .find(|r| r.name == place.repository)
+            .map(|r| r.spec.privileged_paths.clone())
+            .unwrap_or_default();
         for path in edits.after.keys() {
             if let PathClass::Refused(problem) = path_check(path, 0o100_644, &extra) {
                 return Err(problem);
@@ -271,7 +290,13 @@ impl Pipeline {
     }
 
     /// The whole plan for some edits of one owner's objects.
-    pub(super) async fn plan(&self, cluster: &Cluster, place: Place, wanted: &[Wanted], restarted_at: &str) -> Result<Plan> {
+    pub(super) async fn plan(
+        &self,
+        cluster: &Cluster,
+        place: Place,
+        wanted: &[Wanted],
+        restarted_at: &str,
+    ) -> Result<Plan> {
         refuse_overrides(&place.source, wanted)?;
         let base = place.base.clone();
         let edits = self.edit_files(&place, &base, wanted, restarted_at).await?;
@@ -353,7 +378,8 @@ impl Pipeline {
         let repository = decide::labels_of(&config.repositories, &plan.repository, |r| &r.labels);
         let mut labels = vec![&cluster, &repository];
         labels.extend(targets.iter().flat_map(|t| [t.labels_before.as_ref(), t.labels_after.as_ref()]).flatten());
-        let by_labels = risk::assess(&plan.fields, &plan.files.iter().map(|f| f.path.clone()).collect::<Vec<_>>(), &[], &labels);
+        let by_labels =
+            risk::assess(&plan.fields, &plan.files.iter().map(|f| f.path.clone()).collect::<Vec<_>>(), &[], &labels);
         let mut reasons = plan.risk.reasons.clone();
         reasons.extend(by_labels.reasons.into_iter().filter(|r| !plan.risk.reasons.contains(r)));
         Risk { level: plan.risk.level.max(by_labels.level), reasons }
@@ -389,7 +415,9 @@ impl Pipeline {
         let cluster = self.cluster(&p.cluster)?;
         let mut place = self.place(cluster, &p.owner).await?;
         place.base = tip.to_owned();
-        let moved = |why: &str| Problem::new("gate.stale", why, "Propose the change again; it will be planned on what is true now.").never();
+        let moved = |why: &str| {
+            Problem::new("gate.stale", why, "Propose the change again; it will be planned on what is true now.").never()
+        };
         if place.git_ref != p.git_ref || place.source.path != p.source.path {
             return Err(moved("The owner follows another branch or folder now."));
         }
@@ -397,7 +425,11 @@ impl Pipeline {
         let stamp = crate::clock::rfc3339(change.proposed_at);
         let edits = self.edit_files(&place, tip, &wanted, &stamp).await?;
         let same_files = edits.after.len() == change.sealed.files.len()
-            && change.sealed.files.iter().all(|f| edits.after.get(&f.path).is_some_and(|a| a.as_deref().map(blob_id) == f.after));
+            && change
+                .sealed
+                .files
+                .iter()
+                .all(|f| edits.after.get(&f.path).is_some_and(|a| a.as_deref().map(blob_id) == f.after));
         if !same_files || edits.fields != p.fields {
             return Err(moved("On the new base the same edit no longer has the same effect."));
         }
@@ -419,7 +451,11 @@ impl Pipeline {
 }
 
 fn not_found(key: &ObjectKey) -> Problem {
-    Problem::new("manifest.not_found", format!("{key} is in no file of its owner's source."), "It may be generated; let a person look.")
+    Problem::new(
+        "manifest.not_found",
+        format!("{key} is in no file of its owner's source."),
+        "It may be generated; let a person look.",
+    )
 }
 
 /// A path that a kustomization names, from the repository's root; remote and outside ones are none.
@@ -440,7 +476,11 @@ fn inside(dir: &str, named: &str) -> Option<String> {
 
 /// Files and folders that a kustomization names.
 fn named_paths(k: &Kustomization) -> impl Iterator<Item = &str> {
-    k.resources.iter().chain(&k.components).map(String::as_str).chain(k.patches.iter().filter_map(|p| p.path.as_deref()))
+    k.resources
+        .iter()
+        .chain(&k.components)
+        .map(String::as_str)
+        .chain(k.patches.iter().filter_map(|p| p.path.as_deref()))
 }
 
 fn under_any(path: &str, seen: &BTreeSet<String>) -> bool {
@@ -470,7 +510,9 @@ fn refuse_overrides(source: &Source, wanted: &[Wanted]) -> Result<()> {
             Operation::SetImage(_) => o.contains("images") || o.contains("patches") || o.contains("substitute"),
             Operation::Scale(_) => o.contains("replicas") || o.contains("patches") || o.contains("substitute"),
             Operation::Create(_) | Operation::Delete(_) => o.contains("include") || o.contains("exclude"),
-            _ => ["patches", "substitute", "images", "replicas", "components", "labels", "annotations"].iter().any(|w| o.contains(w)),
+            _ => ["patches", "substitute", "images", "replicas", "components", "labels", "annotations"]
+                .iter()
+                .any(|w| o.contains(w)),
         }
     };
     for w in wanted {

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use countersign_core::change::{Change, State};
 use countersign_core::message::{self, CardFacts, FileFact};
 use countersign_core::model::{
-    Body, ChangeAnswer, ChangeId, Choice, DecisionView, Edit, Ending, Level, OperateArgs, Operation, Outcome, Principal, Proposal,
-    Sealed, SealedFile, digest_of, hex, short_name,
+    Body, ChangeAnswer, ChangeId, Choice, DecisionView, Edit, Ending, Level, OperateArgs, Operation, Outcome,
+    Principal, Proposal, Sealed, SealedFile, digest_of, hex, short_name,
 };
 use countersign_core::policy::{Decision, asks};
 use countersign_core::{Problem, Result};
@@ -52,14 +52,19 @@ impl Pipeline {
         let at = self.clock.now_ms();
         let mut plan = self.plan(scope.cluster, place, &scope.wanted, &crate::clock::rfc3339(at)).await?;
         plan.notes.extend(stands_between(&plan));
-        let draft = Draft { who: who.clone(), reason, key: args.key, content_key, edits: args.edits, reverts: None, at };
+        let draft =
+            Draft { who: who.clone(), reason, key: args.key, content_key, edits: args.edits, reverts: None, at };
         self.conclude(draft, plan, args.plan_only).await
     }
 
     /// Redacted and capped; control characters are shown, not passed on.
     pub(super) fn reason(&self, text: &str) -> Result<String> {
         if text.trim().is_empty() {
-            return Err(Problem::new("input.reason", "The call gives no reason.", "Say in one sentence why the change is needed; people read it."));
+            return Err(Problem::new(
+                "input.reason",
+                "The call gives no reason.",
+                "Say in one sentence why the change is needed; people read it.",
+            ));
         }
         let clean = self.redactor.redact_text(text.trim());
         Ok(clean.chars().take(REASON).collect())
@@ -94,7 +99,11 @@ impl Pipeline {
     /// Cluster, owner and objects; or the answer that asks for a choice.
     async fn scope(&self, who: &Principal, args: &OperateArgs) -> Result<Result<Scope<'_>, ChangeAnswer>> {
         if args.edits.is_empty() || args.edits.len() > MAX_EDITS {
-            return Err(Problem::new("input.edits", format!("A change has 1 to {MAX_EDITS} edits."), "Send the edits that belong together; split the rest."));
+            return Err(Problem::new(
+                "input.edits",
+                format!("A change has 1 to {MAX_EDITS} edits."),
+                "Send the edits that belong together; split the rest.",
+            ));
         }
         let mut name: Option<String> = None;
         for e in &args.edits {
@@ -130,8 +139,14 @@ impl Pipeline {
         let op = e.operation()?;
         let key = cluster.key_of(&e.target()?).await?;
         if let Operation::Create(c) = &op {
-            if cluster.read(&key).await?.is_some() && cluster.locate_key(&key).await.is_ok_and(|l| sole_owner(&l.ownership).is_ok()) {
-                return Err(Problem::new("create.exists", format!("{key} exists and has an owner."), "Change it with the other operations."));
+            if cluster.read(&key).await?.is_some()
+                && cluster.locate_key(&key).await.is_ok_and(|l| sole_owner(&l.ownership).is_ok())
+            {
+                return Err(Problem::new(
+                    "create.exists",
+                    format!("{key} exists and has an owner."),
+                    "Change it with the other operations.",
+                ));
             }
             let owner = self.named_owner(cluster, &c.owner).await?;
             return Ok((owner, Wanted { key, live: None, op }));
@@ -146,7 +161,13 @@ impl Pipeline {
                 format!("{key} is made by {root}; it has no manifest of its own."),
                 format!("Ask for {root} instead."),
             )
-            .with(format!("target: {}/{}/{}/{}", cluster.name(), if root.namespace.is_empty() { "-" } else { &root.namespace }, root.kind, root.name)));
+            .with(format!(
+                "target: {}/{}/{}/{}",
+                cluster.name(),
+                if root.namespace.is_empty() { "-" } else { &root.namespace },
+                root.kind,
+                root.name
+            )));
         }
         Ok((owner, Wanted { key, live: located.object, op }))
     }
@@ -154,7 +175,8 @@ impl Pipeline {
     /// `Application argocd/shop` of a create.
     async fn named_owner(&self, cluster: &Cluster, text: &str) -> Result<countersign_core::model::OwnerRef> {
         let known = cluster.owners().await?;
-        let hit = known.iter().find(|l| format!("{} {}/{}", l.owner.kind, l.owner.namespace, l.owner.name) == text.trim());
+        let hit =
+            known.iter().find(|l| format!("{} {}/{}", l.owner.kind, l.owner.namespace, l.owner.name) == text.trim());
         hit.map(|l| l.owner.clone()).ok_or_else(|| {
             let names = known.iter().map(|l| format!("{} {}/{}", l.owner.kind, l.owner.namespace, l.owner.name));
             Problem::new(
@@ -173,16 +195,28 @@ impl Pipeline {
         let target = format!("{}/{ns}/{}/{}", cluster.name(), by.key.kind, by.key.name);
         let [min_pointer, max_pointer] = by.pointers;
         let shown = |n: Option<i64>| n.map_or_else(|| "its default".to_owned(), |n| n.to_string());
-        let call = |pointer: &str, value: u32| {
-            json!({"edits": [{"target": target, "set_field": {"pointer": pointer, "value": value}}], "reason": args.reason})
-        };
+        let call = |pointer: &str, value: u32| json!({"edits": [{"target": target, "set_field": {"pointer": pointer, "value": value}}], "reason": args.reason});
         let mut answer = ChangeAnswer::new(
             Outcome::NeedsChoice,
-            format!("{} sets the replicas of {} (now {} to {}); choose which bound to change.", by.key, w.key, shown(by.min), shown(by.max)),
+            format!(
+                "{} sets the replicas of {} (now {} to {}); choose which bound to change.",
+                by.key,
+                w.key,
+                shown(by.min),
+                shown(by.max)
+            ),
         );
         answer.choices = vec![
-            Choice { what: format!("At least {} replicas", s.replicas), tool: "operate".into(), args: call(min_pointer, s.replicas) },
-            Choice { what: format!("At most {} replicas", s.replicas), tool: "operate".into(), args: call(max_pointer, s.replicas) },
+            Choice {
+                what: format!("At least {} replicas", s.replicas),
+                tool: "operate".into(),
+                args: call(min_pointer, s.replicas),
+            },
+            Choice {
+                what: format!("At most {} replicas", s.replicas),
+                tool: "operate".into(),
+                args: call(max_pointer, s.replicas),
+            },
         ];
         Ok(Some(answer))
     }
@@ -197,7 +231,8 @@ impl Pipeline {
         }
         if decision.decided.level == Level::Deny {
             let problem = decision.problem.clone().unwrap_or_else(|| {
-                Problem::new("policy.denied", "The policy denies this change.", "Ask the people who write the policy.").never()
+                Problem::new("policy.denied", "The policy denies this change.", "Ask the people who write the policy.")
+                    .never()
             });
             let mut answer = planned(&plan, &decision);
             answer.outcome = Outcome::Refused;
@@ -210,12 +245,18 @@ impl Pipeline {
         let expires_s = decision.decided.expires_s.min(MAX_EXPIRES_S);
         let expires_at = draft.at / 1000 + i64::from(expires_s);
         let sealed = seal(&draft, &plan, &decision, id, expires_at, hex(&nonce));
-        let canonical = String::from_utf8(sealed.canonical()?)
-            .map_err(|_| Problem::new("gate.seal", "The change could not be sealed.", "Report this as a bug.").never())?;
+        let canonical = String::from_utf8(sealed.canonical()?).map_err(|_| {
+            Problem::new("gate.seal", "The change could not be sealed.", "Report this as a bug.").never()
+        })?;
         let digest = digest_of(canonical.as_bytes());
         let blobs: Vec<(String, Vec<u8>)> =
             plan.files.iter().filter_map(|f| Some((f.after_blob()?, f.after.clone()?))).collect();
-        let body = Body::Proposed { proposal: Box::new(proposal), decided: Box::new(decision.decided.clone()), sealed: canonical, digest };
+        let body = Body::Proposed {
+            proposal: Box::new(proposal),
+            decided: Box::new(decision.decided.clone()),
+            sealed: canonical,
+            digest,
+        };
         fault::point("before_proposed");
         let actor = format!("agent:{}", draft.who.agent);
         let content_key = draft.content_key.clone();
@@ -223,10 +264,17 @@ impl Pipeline {
             .journal
             .transact(draft.at, &blobs, |view| {
                 if view.stopped.is_some() {
-                    return Err(Problem::new("gate.stopped", "The emergency stop is on.", "Wait until a person resumes.").later());
+                    return Err(Problem::new(
+                        "gate.stopped",
+                        "The emergency stop is on.",
+                        "Wait until a person resumes.",
+                    )
+                    .later());
                 }
                 if let Some(c) = view.changes.values().find(|c| {
-                    c.is_open() && c.proposal.content_key == content_key && c.proposal.requester.agent == draft.who.agent
+                    c.is_open()
+                        && c.proposal.content_key == content_key
+                        && c.proposal.requester.agent == draft.who.agent
                 }) {
                     return Ok((Some(c.id), Vec::new()));
                 }
@@ -275,7 +323,8 @@ impl Pipeline {
         let sees = config.agents.iter().find(|a| a.name == who.agent).map(|a| a.spec.sees.clone()).unwrap_or_default();
         let fits = |pattern: &str| {
             let (c, n) = pattern.split_once('/').unwrap_or((pattern, "*"));
-            let one = |p: &str, v: &str| p == "*" || p == v || p.strip_suffix('*').is_some_and(|pre| v.starts_with(pre));
+            let one =
+                |p: &str, v: &str| p == "*" || p == v || p.strip_suffix('*').is_some_and(|pre| v.starts_with(pre));
             one(c, &target.cluster) && one(n, &target.namespace)
         };
         if sees.is_empty() || sees.iter().any(|p| fits(p)) {
@@ -326,8 +375,16 @@ fn rejected_lately<'a>(changes: impl Iterator<Item = &'a Change>, content_key: &
 
 /// The same field, or the same file, in another open change.
 fn overlap<'a>(changes: impl Iterator<Item = &'a Change>, plan: &Plan) -> Result<()> {
-    for c in changes.filter(|c| c.is_open() && c.landed.is_none() && c.proposal.repository == plan.repository && c.proposal.git_ref == plan.git_ref) {
-        let same = plan.fields.iter().find(|l| c.proposal.fields.iter().any(|m| m.object == l.object && m.pointer == l.pointer));
+    for c in changes.filter(|c| {
+        c.is_open()
+            && c.landed.is_none()
+            && c.proposal.repository == plan.repository
+            && c.proposal.git_ref == plan.git_ref
+    }) {
+        let same = plan
+            .fields
+            .iter()
+            .find(|l| c.proposal.fields.iter().any(|m| m.object == l.object && m.pointer == l.pointer));
         if let Some(l) = same {
             return Err(Problem::new(
                 "change.overlap",
@@ -341,12 +398,19 @@ fn overlap<'a>(changes: impl Iterator<Item = &'a Change>, plan: &Plan) -> Result
 }
 
 fn split(what: &str) -> Problem {
-    Problem::new("change.several_repositories", format!("The edits are in several {what}."), "Send one change for each.")
+    Problem::new(
+        "change.several_repositories",
+        format!("The edits are in several {what}."),
+        "Send one change for each.",
+    )
 }
 
 /// One change = one owner: the split is ready to send.
 fn several_owners(args: &OperateArgs, owners: &[countersign_core::model::OwnerRef]) -> ChangeAnswer {
-    let mut answer = ChangeAnswer::new(Outcome::NeedsChoice, "The edits belong to several owners; a change has one. Send them one after the other.");
+    let mut answer = ChangeAnswer::new(
+        Outcome::NeedsChoice,
+        "The edits belong to several owners; a change has one. Send them one after the other.",
+    );
     let distinct: BTreeSet<_> = owners.iter().collect();
     for owner in distinct {
         let edits: Vec<&Edit> = args.edits.iter().zip(owners).filter(|(_, o)| *o == owner).map(|(e, _)| e).collect();
@@ -456,13 +520,18 @@ fn sealed_card(draft: &Draft, plan: &Plan, decision: &Decision, id: ChangeId, ex
 /// The answer of `plan_only`, and the facts of a refusal by policy.
 fn planned(plan: &Plan, decision: &Decision) -> ChangeAnswer {
     let d = &decision.decided;
-    let mut answer = ChangeAnswer::new(Outcome::Planned, message::state_summary("planned", &message::what_short(&plan.fields), &plan.owner.to_string()));
+    let mut answer = ChangeAnswer::new(
+        Outcome::Planned,
+        message::state_summary("planned", &message::what_short(&plan.fields), &plan.owner.to_string()),
+    );
     answer.owner = Some(plan.owner.clone());
-    answer.files = plan.notes_of_files.iter().map(|f| super::story::file_line(&plan.repository, &plan.git_ref, f)).collect();
+    answer.files =
+        plan.notes_of_files.iter().map(|f| super::story::file_line(&plan.repository, &plan.git_ref, f)).collect();
     answer.fields = super::story::field_changes(&plan.fields);
     answer.diff = Some(plan.diff.clone());
     answer.risk = Some(plan.risk.clone());
-    answer.decision = Some(DecisionView { level: d.level, delivery: d.delivery, rules: d.rules.clone(), asks: asks(d) });
+    answer.decision =
+        Some(DecisionView { level: d.level, delivery: d.delivery, rules: d.rules.clone(), asks: asks(d) });
     answer.notes = plan.notes.iter().chain(&decision.why).cloned().collect();
     answer
 }

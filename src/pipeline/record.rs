@@ -32,7 +32,9 @@ impl Pipeline {
         // Written either way, so that it is tried once: a person can still call rollback.
         let change_id = id.unwrap_or(change.id);
         fault::point("before_revert_noted");
-        self.journal.append(self.clock.now_ms(), change.id, ACTOR, vec![Body::RevertPrepared { change: change_id }]).await
+        self.journal
+            .append(self.clock.now_ms(), change.id, ACTOR, vec![Body::RevertPrepared { change: change_id }])
+            .await
     }
 }
 
@@ -46,7 +48,11 @@ impl Pipeline {
             .journal
             .transact(self.clock.now_ms(), &[], |view| {
                 let mut entries = Vec::new();
-                let revert = change.revert.filter(|r| *r != id).and_then(|r| view.changes.get(&r)).filter(|r| r.votes.is_empty() && withdrawable(r));
+                let revert = change
+                    .revert
+                    .filter(|r| *r != id)
+                    .and_then(|r| view.changes.get(&r))
+                    .filter(|r| r.votes.is_empty() && withdrawable(r));
                 if revert.is_some_and(|r| r.dangling().is_some()) {
                     // A card is just being sent: it must be known before it can be settled.
                     return Ok((true, entries));

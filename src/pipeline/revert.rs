@@ -21,7 +21,13 @@ impl Pipeline {
         self.revert_of(&change, who, &reason, args.plan_only).await
     }
 
-    pub(super) async fn revert_of(&self, change: &Change, who: &Principal, reason: &str, plan_only: bool) -> Result<ChangeAnswer> {
+    pub(super) async fn revert_of(
+        &self,
+        change: &Change,
+        who: &Principal,
+        reason: &str,
+        plan_only: bool,
+    ) -> Result<ChangeAnswer> {
         if change.landed.is_none() {
             return Err(super::record::not_landed(&change.name()));
         }
@@ -67,11 +73,20 @@ impl Pipeline {
             if now.as_ref().map(|t| t.id.clone()) != f.after {
                 return Err(Problem::new(
                     "rollback.later_commit",
-                    format!("{} was changed again after {}, so restoring it would undo that too.", f.path, change.name()),
+                    format!(
+                        "{} was changed again after {}, so restoring it would undo that too.",
+                        f.path,
+                        change.name()
+                    ),
                     "Use operate with set_field to put back the one value that should change.",
                 )
                 .with_all(change.proposal.fields.iter().map(|l| {
-                    format!("{} {} was {}", l.object, l.pointer, l.before.as_ref().map_or_else(|| "absent".to_owned(), ToString::to_string))
+                    format!(
+                        "{} {} was {}",
+                        l.object,
+                        l.pointer,
+                        l.before.as_ref().map_or_else(|| "absent".to_owned(), ToString::to_string)
+                    )
                 })));
             }
             if let Some(file) = now {
@@ -94,7 +109,12 @@ impl Pipeline {
             .proposal
             .fields
             .iter()
-            .map(|l| LeafChange { object: l.object.clone(), pointer: l.pointer.clone(), before: l.after.clone(), after: l.before.clone() })
+            .map(|l| LeafChange {
+                object: l.object.clone(),
+                pointer: l.pointer.clone(),
+                before: l.after.clone(),
+                after: l.before.clone(),
+            })
             .collect();
         let lines = change.proposal.files.iter().map(|f| (f.path.clone(), f.line as usize)).collect();
         Ok(Edits { before, after, fields, lines, objects: Vec::new() })
@@ -104,7 +124,12 @@ impl Pipeline {
 /// The same objects and operations, with before and after changed places.
 fn inverse_targets(change: &Change) -> Result<Vec<Target>> {
     let targets: Vec<Target> = serde_json::from_value(change.proposal.targets.clone()).map_err(|e| {
-        Problem::new("rollback.facts", format!("The stored facts of the change cannot be read: {e}."), "Use operate instead.").never()
+        Problem::new(
+            "rollback.facts",
+            format!("The stored facts of the change cannot be read: {e}."),
+            "Use operate instead.",
+        )
+        .never()
     })?;
     Ok(targets
         .into_iter()

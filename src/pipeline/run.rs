@@ -165,12 +165,20 @@ impl Pipeline {
         self.journal
             .transact(self.clock.now_ms(), &[], |view| {
                 if view.stopped.is_some() {
-                    return Err(Problem::new("gate.stopped", "The emergency stop is on.", "Wait until a person resumes.").later());
+                    return Err(Problem::new(
+                        "gate.stopped",
+                        "The emergency stop is on.",
+                        "Wait until a person resumes.",
+                    )
+                    .later());
                 }
                 if view.changes.get(&change.id).is_none_or(|c| c.n != change.n) {
                     return Err(Problem::new("journal.moved", "The change moved meanwhile.", "Read it again.").later());
                 }
-                Ok(((), vec![Entry::of(change.id, ACTOR, Body::Intent { effect: effect.clone(), facts: facts.clone() })]))
+                Ok((
+                    (),
+                    vec![Entry::of(change.id, ACTOR, Body::Intent { effect: effect.clone(), facts: facts.clone() })],
+                ))
             })
             .await?;
         fault::point(&format!("{name}.after_intent"));

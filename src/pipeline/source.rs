@@ -100,7 +100,13 @@ impl Pipeline {
     }
 
     /// The same for an owner that was read, with its sources. For a question the tip may be `age` old.
-    pub(super) async fn place_of(&self, owner: &OwnerRef, object: Value, all: Vec<Source>, age: Duration) -> Result<Place> {
+    pub(super) async fn place_of(
+        &self,
+        owner: &OwnerRef,
+        object: Value,
+        all: Vec<Source>,
+        age: Duration,
+    ) -> Result<Place> {
         let source = sole_source(owner, all)?;
         let follow = editable(owner, &source)?;
         let config = self.config.load();
@@ -159,10 +165,15 @@ fn sole_source(owner: &OwnerRef, all: Vec<Source>) -> Result<Source> {
         (Some(one), true) => Ok(one),
         (Some(last), false) => Err(Problem::new(
             "source.several",
-            format!("{owner} has {} sources with manifests; which one holds the object is not certain.", good.len() + 1),
+            format!(
+                "{owner} has {} sources with manifests; which one holds the object is not certain.",
+                good.len() + 1
+            ),
             "Change the file by hand, or give each source an Application of its own.",
         )
-        .with_all(good.iter().chain(std::iter::once(&last)).map(|s| format!("{} {} {}", s.url, s.target_revision, s.path)))),
+        .with_all(
+            good.iter().chain(std::iter::once(&last)).map(|s| format!("{} {} {}", s.url, s.target_revision, s.path)),
+        )),
         (None, _) => match all.first() {
             Some(first) => Err(editable(owner, first).err().unwrap_or_else(|| no_source(owner))),
             None => Err(no_source(owner)),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use countersign_core::change::{Change, State, in_words};
 use countersign_core::message;
 use countersign_core::model::{
-    Body, CancelArgs, ChangeAnswer, ChangeArgs, ChangeFilter, ChangeId, ChangeLine, ChangesAnswer, ChangesArgs, DecisionView, Ending,
-    Event, FieldChange, FileNote, LeafChange, Level, Next, Outcome, Principal, StoryLine,
+    Body, CancelArgs, ChangeAnswer, ChangeArgs, ChangeFilter, ChangeId, ChangeLine, ChangesAnswer, ChangesArgs,
+    DecisionView, Ending, Event, FieldChange, FileNote, LeafChange, Level, Next, Outcome, Principal, StoryLine,
 };
 use countersign_core::policy::asks;
 use countersign_core::{Problem, Result};
@@ -63,7 +63,11 @@ impl Pipeline {
         let hits: Vec<(ChangeId, bool)> = self
             .journal
             .read(|v| {
-                v.changes.values().filter(|c| c.name().eq_ignore_ascii_case(text)).map(|c| (c.id, c.is_open())).collect()
+                v.changes
+                    .values()
+                    .filter(|c| c.name().eq_ignore_ascii_case(text))
+                    .map(|c| (c.id, c.is_open()))
+                    .collect()
             })
             .await;
         let open: Vec<&(ChangeId, bool)> = hits.iter().filter(|(_, o)| *o).collect();
@@ -71,12 +75,21 @@ impl Pipeline {
             ([(one, _)], _) => Ok(*one),
             ([], Some((newest, _))) => Ok(*newest),
             ([], None) => Err(unknown_change()),
-            _ => Err(Problem::new("change.ambiguous", format!("{text} means several open changes."), "Use the whole id.")),
+            _ => Err(Problem::new(
+                "change.ambiguous",
+                format!("{text} means several open changes."),
+                "Use the whole id.",
+            )),
         }
     }
 
     /// The tool `change`: the story, after at most 45 s of waiting for news.
-    pub async fn change(&self, who: &Principal, args: ChangeArgs, progress: mpsc::Sender<String>) -> Result<ChangeAnswer> {
+    pub async fn change(
+        &self,
+        who: &Principal,
+        args: ChangeArgs,
+        progress: mpsc::Sender<String>,
+    ) -> Result<ChangeAnswer> {
         let mut change = self.find_change(who, &args.change).await?;
         let wait = args.wait_s.unwrap_or(0).min(MAX_WAIT_S);
         let until = tokio::time::Instant::now() + Duration::from_secs(u64::from(wait));
@@ -153,7 +166,9 @@ impl Pipeline {
                 if c.end.is_some() {
                     return Ok(((), Vec::new()));
                 }
-                if !withdrawable(c) || c.dangling().is_some_and(|(e, _)| !matches!(e, countersign_core::model::Effect::Ask { .. })) {
+                if !withdrawable(c)
+                    || c.dangling().is_some_and(|(e, _)| !matches!(e, countersign_core::model::Effect::Ask { .. }))
+                {
                     return Err(Problem::new(
                         "cancel.too_late",
                         format!("{} is already on its way to the branch.", c.name()),
@@ -162,7 +177,12 @@ impl Pipeline {
                     .never());
                 }
                 if c.dangling().is_some() {
-                    return Err(Problem::new("cancel.busy", "A card is just being sent.", "Call cancel again in a second.").later());
+                    return Err(Problem::new(
+                        "cancel.busy",
+                        "A card is just being sent.",
+                        "Call cancel again in a second.",
+                    )
+                    .later());
                 }
                 Ok(((), vec![Entry::of(id, &actor, Body::Closed { ending: Ending::Cancelled, say: say.clone() })]))
             })
@@ -187,7 +207,9 @@ impl Pipeline {
             State::AwaitingMerge => format!("the merge of {}", c.pull_url().unwrap_or("the pull request")),
             State::AwaitingCommit => "a person's commit of the patch".into(),
             State::Delivering => "the push".into(),
-            State::Observing => c.seen.as_ref().map_or_else(|| format!("{} to notice the commit", c.proposal.owner), |s| s.say.clone()),
+            State::Observing => {
+                c.seen.as_ref().map_or_else(|| format!("{} to notice the commit", c.proposal.owner), |s| s.say.clone())
+            }
             State::Ended(_) => String::new(),
         }
     }
@@ -204,19 +226,22 @@ impl Pipeline {
             State::AwaitingCommit => Outcome::Manual,
             _ => Outcome::Waiting,
         };
-        let mut answer = ChangeAnswer::new(outcome, message::state_summary(shown, &name, &message::what_short(&c.proposal.fields)));
+        let mut answer =
+            ChangeAnswer::new(outcome, message::state_summary(shown, &name, &message::what_short(&c.proposal.fields)));
         answer.change = Some(c.id.to_string());
         answer.name = Some(name.clone());
         answer.state = Some(shown.to_owned());
         let waits = if shown == "held" { "people to end the emergency stop".to_owned() } else { self.waits_for(c) };
         answer.waits_for = Some(waits).filter(|w| !w.is_empty());
         answer.owner = Some(c.proposal.owner.clone());
-        answer.files = c.proposal.files.iter().map(|f| file_line(&c.proposal.repository, &c.proposal.git_ref, f)).collect();
+        answer.files =
+            c.proposal.files.iter().map(|f| file_line(&c.proposal.repository, &c.proposal.git_ref, f)).collect();
         answer.fields = field_changes(&c.proposal.fields);
         answer.diff = (c.decided.level == Level::Manual || c.is_open()).then(|| c.proposal.diff.clone());
         answer.risk = Some(c.proposal.risk.clone());
         let d = &c.decided;
-        answer.decision = Some(DecisionView { level: d.level, delivery: d.delivery, rules: d.rules.clone(), asks: asks(d) });
+        answer.decision =
+            Some(DecisionView { level: d.level, delivery: d.delivery, rules: d.rules.clone(), asks: asks(d) });
         answer.commit = c.landed.as_ref().map(|l| l.commit.clone());
         answer.pull_request = c.pull_url().map(str::to_owned);
         answer.notes.clone_from(&c.proposal.notes);
@@ -241,7 +266,9 @@ impl Pipeline {
 
 fn ended_problem(c: &Change, end: &countersign_core::change::End) -> Problem {
     let (code, next): (&'static str, &str) = match end.ending {
-        Ending::Rejected => ("change.rejected", "Do not propose the same again; the reason says what was wrong with it."),
+        Ending::Rejected => {
+            ("change.rejected", "Do not propose the same again; the reason says what was wrong with it.")
+        }
         Ending::Expired => ("change.expired", "Ask whether it is still wanted, and then propose it again."),
         Ending::Cancelled => ("change.cancelled", "Propose it again if it is wanted after all."),
         Ending::Stale => ("change.stale", "Look at the target again, and propose what is right now."),
@@ -262,10 +289,14 @@ fn ended_problem(c: &Change, end: &countersign_core::change::End) -> Problem {
 fn next_call(c: &Change, shown: &str) -> Option<Next> {
     let name = c.name();
     let say = message::next_say(shown, &name);
-    let call = |tool: &str, args: serde_json::Value, after_s: u32| Some(Next { tool: tool.into(), args, after_s, say: say.clone() });
+    let call = |tool: &str, args: serde_json::Value, after_s: u32| {
+        Some(Next { tool: tool.into(), args, after_s, say: say.clone() })
+    };
     match c.state() {
         // It became healthy after all: there is nothing left to undo.
-        State::Ended(Ending::Failed | Ending::TimedOut) if c.seen.as_ref().is_some_and(|s| s.verdict == "healthy") => None,
+        State::Ended(Ending::Failed | Ending::TimedOut) if c.seen.as_ref().is_some_and(|s| s.verdict == "healthy") => {
+            None
+        }
         State::Ended(Ending::Failed | Ending::TimedOut) => match c.revert.filter(|r| *r != c.id) {
             Some(revert) => call("change", json!({"change": revert.to_string(), "wait_s": 45}), 0),
             None => call("rollback", json!({"change": c.id.to_string(), "reason": "it failed"}), 0),
@@ -304,7 +335,9 @@ fn told(e: &Event) -> Option<String> {
         }
         Body::Authorized { .. } => "the gate let it through".into(),
         Body::Rebased { base } => format!("proved anew on {}", base.get(..10).unwrap_or(base)),
-        Body::Landed { commit, via } => format!("commit {} is on the branch ({via})", commit.get(..10).unwrap_or(commit)),
+        Body::Landed { commit, via } => {
+            format!("commit {} is on the branch ({via})", commit.get(..10).unwrap_or(commit))
+        }
         Body::Observed { verdict, code, say } => format!("{verdict} ({code}): {say}"),
         Body::Closed { say, .. } => format!("ended: {say}"),
         Body::RevertPrepared { change } if e.change != Some(*change) => {

@@ -115,7 +115,11 @@ impl std::fmt::Debug for World {
 }
 
 fn failed(e: impl std::fmt::Display) -> Problem {
-    Problem::new("sandbox.start", format!("The sandbox did not start: {e}."), "Look at the reason; loopback ports and a temporary folder are needed.")
+    Problem::new(
+        "sandbox.start",
+        format!("The sandbox did not start: {e}."),
+        "Look at the reason; loopback ports and a temporary folder are needed.",
+    )
 }
 
 fn put(path: &Path, text: &str, secret: bool) -> Result<()> {
@@ -205,18 +209,37 @@ impl World {
         let files = Self::first_files(&options);
         git.repos().create(REPO, "main", &files, &Author::new("Anna", "anna@example.test")).map_err(failed)?;
         let forge_token = random_hex();
-        let user = |login: &str, kind, can_write| ForgeUser { login: login.into(), id: 0, token: random_hex(), kind, can_write };
+        let user = |login: &str, kind, can_write| ForgeUser {
+            login: login.into(),
+            id: 0,
+            token: random_hex(),
+            kind,
+            can_write,
+        };
         let mut bot_user = user("countersign-bot", UserKind::Bot, true);
         bot_user.token.clone_from(&forge_token);
-        let people = vec![bot_user, user("jon", UserKind::User, true), user("anna", UserKind::User, true), user("eve", UserKind::User, true)];
-        let forge = forge::start(ForgeOptions { log: log("forge"), ..ForgeOptions::new(git.repos().clone(), git.url(), people) })
-            .await
-            .map_err(failed)?;
+        let people = vec![
+            bot_user,
+            user("jon", UserKind::User, true),
+            user("anna", UserKind::User, true),
+            user("eve", UserKind::User, true),
+        ];
+        let forge = forge::start(ForgeOptions {
+            log: log("forge"),
+            ..ForgeOptions::new(git.repos().clone(), git.url(), people)
+        })
+        .await
+        .map_err(failed)?;
         let bot = bot::start(BotOptions { log: log("bot"), ..BotOptions::default() }).await.map_err(failed)?;
         for (id, name) in [(JON, "Jon"), (ANNA, "Anna"), (MAX, "Max"), (EVE, "Eve")] {
             bot.add_user(id, name, None, true);
         }
-        let cluster = ClusterSandbox::start(ClusterOptions { speed: options.speed, log_file: log("cluster"), ..ClusterOptions::default() }).await?;
+        let cluster = ClusterSandbox::start(ClusterOptions {
+            speed: options.speed,
+            log_file: log("cluster"),
+            ..ClusterOptions::default()
+        })
+        .await?;
         cluster.set_image_behaviour("reg.example/checkout:1.9.2", Behaviour::Crash(1));
         cluster.set_image_behaviour("reg.example/checkout:missing", Behaviour::Missing);
         cluster.set_image_behaviour("reg.example/payments:missing", Behaviour::Missing);
@@ -227,7 +250,8 @@ impl World {
             cluster.apply(&object).map_err(|e| failed(format!("{e:?}")))?;
         }
         let keys = Keys { agent_token: random_hex(), anna_key: dir.join("keys/anna") };
-        let mut world = Self { config: dir.join("countersign.yaml"), dir, keys, git, forge, bot, cluster, _temporary: temporary };
+        let mut world =
+            Self { config: dir.join("countersign.yaml"), dir, keys, git, forge, bot, cluster, _temporary: temporary };
         world.write_config(&options, &git_token, &forge_token)?;
         world.settle().await?;
         Ok(world)
@@ -236,7 +260,10 @@ impl World {
     fn first_files(options: &WorldOptions) -> Vec<FileChange> {
         let mut files = vec![
             FileChange::write("apps/checkout/deploy.yaml", deployment("checkout", &options.first_image, 2).as_bytes()),
-            FileChange::write("apps/payments/deploy.yaml", deployment("payments", "reg.example/payments:2.0.0", 2).as_bytes()),
+            FileChange::write(
+                "apps/payments/deploy.yaml",
+                deployment("payments", "reg.example/payments:2.0.0", 2).as_bytes(),
+            ),
             FileChange::write("README.md", b"# The shop\n"),
         ];
         files.extend(options.files.iter().map(|(p, t)| FileChange::write(p, t.as_bytes())));

@@ -281,12 +281,8 @@ fn not_there(again: bool, patience: Duration) -> Problem {
         .later();
     }
     let what = format!("No daemon answered within {seconds} s.");
-    Problem::new(
-        "server.daemon",
-        what,
-        "Run `countersign serve --daemon` in a terminal to see why it does not start.",
-    )
-    .later()
+    Problem::new("server.daemon", what, "Run `countersign serve --daemon` in a terminal to see why it does not start.")
+        .later()
 }
 
 fn other_version() -> Problem {

@@ -27,7 +27,11 @@ pub fn socket_path(state_dir: &Path) -> PathBuf {
 }
 
 /// Answers until the daemon ends.
-pub async fn serve_control(listener: UnixListener, pipeline: Arc<Pipeline>, shutdown: tokio_util::sync::CancellationToken) {
+pub async fn serve_control(
+    listener: UnixListener,
+    pipeline: Arc<Pipeline>,
+    shutdown: tokio_util::sync::CancellationToken,
+) {
     loop {
         let stream = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -63,7 +67,11 @@ async fn answer_one(
             Ok(serde_json::json!({"stopping": true}))
         }
         Ok(request) => pipeline.control(request).await,
-        Err(e) => Err(Problem::new("control.request", format!("The request does not parse: {e}."), "Use the countersign command of the same version.")),
+        Err(e) => Err(Problem::new(
+            "control.request",
+            format!("The request does not parse: {e}."),
+            "Use the countersign command of the same version.",
+        )),
     };
     let value = match answer {
         Ok(v) => serde_json::json!({"ok": v}),
@@ -98,6 +106,10 @@ pub async fn call(state_dir: &Path, request: &Request) -> Result<serde_json::Val
     match serde_json::from_str(&line) {
         Ok(Reply::Ok(v)) => Ok(v),
         Ok(Reply::Problem(p)) => Err(p),
-        Err(e) => Err(Problem::new("daemon.answer", format!("The daemon's answer does not parse: {e}."), "Use the same version on both sides.")),
+        Err(e) => Err(Problem::new(
+            "daemon.answer",
+            format!("The daemon's answer does not parse: {e}."),
+            "Use the same version on both sides.",
+        )),
     }
 }

@@ -74,7 +74,13 @@ pub(crate) use on_both_engines;
 
 /// A world whose engines are fast, in which everything is healthy at first.
 pub fn quick(policy: String) -> WorldOptions {
-    WorldOptions { speed: 10.0, policy, times: [60, 1, 1, 40, 1], first_image: CHECKOUT.old.into(), ..WorldOptions::default() }
+    WorldOptions {
+        speed: 10.0,
+        policy,
+        times: [60, 1, 1, 40, 1],
+        first_image: CHECKOUT.old.into(),
+        ..WorldOptions::default()
+    }
 }
 
 /// A commit on main by a person who is not Countersign.

@@ -133,7 +133,11 @@ pub async fn countersign(world: &World, args: &[&str]) -> Ran {
 /// A fresh key of somebody who is on no list.
 async fn stranger_key(world: &World) -> PathBuf {
     let key = world.dir.join("keys/stranger");
-    let made = tokio::process::Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status().await;
+    let made = tokio::process::Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&key)
+        .status()
+        .await;
     assert!(made.unwrap().success());
     key
 }
@@ -210,12 +214,17 @@ async fn a_rejection_ends_it_and_the_same_content_is_refused_for_a_day() {
     let again = s.operate(vec![set_image("checkout", GOOD)]).await;
     assert_eq!((text(&again, "outcome"), code(&again)), ("refused", "change.rejected_recently"), "{again:#}");
     // An own key is no way around it.
-    let keyed = s.call("operate", json!({"edits": [set_image("checkout", GOOD)], "reason": "again", "key": "k1"})).await;
+    let keyed =
+        s.call("operate", json!({"edits": [set_image("checkout", GOOD)], "reason": "again", "key": "k1"})).await;
     assert_eq!(code(&keyed), "change.rejected_recently", "{keyed:#}");
     let other = s.propose(set_image("checkout", "reg.example/checkout:1.8.0")).await;
     cancel(&mut s, &other, "only a test").await;
     s.clock.advance(DAY - Duration::from_secs(120));
-    assert_eq!(code(&s.operate(vec![set_image("checkout", GOOD)]).await), "change.rejected_recently", "still within the day");
+    assert_eq!(
+        code(&s.operate(vec![set_image("checkout", GOOD)]).await),
+        "change.rejected_recently",
+        "still within the day"
+    );
     s.clock.advance(Duration::from_secs(180));
     let fresh = s.propose(set_image("checkout", GOOD)).await;
     assert_ne!(fresh, change);
@@ -278,7 +287,11 @@ async fn only_the_one_who_was_asked_can_press_and_only_in_their_own_chat() {
         ("Anna in Max's chat", copied(MAX, ANNA), foreign),
         ("Eve in the group", copied(GROUP, EVE), stranger),
         ("Eve with Anna's handle", Press { data: Some(handle.clone()), chat_id: EVE, ..Press::default() }, stranger),
-        ("the sponsor with Anna's handle", Press { data: Some(handle.clone()), chat_id: JON, ..Press::default() }, foreign),
+        (
+            "the sponsor with Anna's handle",
+            Press { data: Some(handle.clone()), chat_id: JON, ..Press::default() },
+            foreign,
+        ),
         ("a bot with Anna's number", Press { from_bot: true, ..Press::button(ANNA, "Approve") }, stranger),
         ("an anonymous administrator", copied(GROUP, 1_087_968_824), stranger),
         ("Telegram itself", copied(GROUP, 777_000), stranger),
@@ -289,7 +302,11 @@ async fn only_the_one_who_was_asked_can_press_and_only_in_their_own_chat() {
     assert_eq!(votes(&s, &change).await, []);
     let now = s.call("change", json!({"change": change})).await;
     assert_eq!(text(&now, "state"), "awaiting_approval");
-    let kept: Vec<Event> = story(&s, &change).await.into_iter().filter(|e| matches!(&e.body, Body::Pressed { action, .. } if action == "foreign")).collect();
+    let kept: Vec<Event> = story(&s, &change)
+        .await
+        .into_iter()
+        .filter(|e| matches!(&e.body, Body::Pressed { action, .. } if action == "foreign"))
+        .collect();
     assert_eq!(kept.len(), 6, "foreign presses by people of the list are kept; strangers write nothing: {kept:#?}");
     nothing_was_written(&s, &tip).await;
     // A message that the bot is not shown any more: the handle alone says what it is.
@@ -362,10 +379,16 @@ async fn two_needed_are_two_people_whichever_way_they_say_it() {
     assert!(!twice.ok && twice.out.contains("decided already"), "{}", twice.out);
     // Anna signs, and presses: one voice too.
     let two = s.propose(set_image("payments", "reg.example/payments:2.1.0")).await;
-    let asked_again = s.world.bot.wait_for(ANNA, PATIENCE, |m| m.text.contains("payments") && m.button("Approve").is_some()).await.unwrap();
+    let asked_again = s
+        .world
+        .bot
+        .wait_for(ANNA, PATIENCE, |m| m.text.contains("payments") && m.button("Approve").is_some())
+        .await
+        .unwrap();
     let signed = countersign(&s.world, &["approve", &two, "--key", &key, "--yes"]).await;
     assert!(signed.ok && signed.out.contains("approved by anna"), "{}", signed.out);
-    let (words, _) = told(&s, &Press { message_id: Some(asked_again.message_id), ..Press::button(ANNA, "Approve") }).await;
+    let (words, _) =
+        told(&s, &Press { message_id: Some(asked_again.message_id), ..Press::button(ANNA, "Approve") }).await;
     assert!(words.contains("decided already"), "{words}");
     for change in [&one, &two] {
         let now = s.call("change", json!({"change": change})).await;
@@ -414,14 +437,20 @@ async fn a_signature_of_a_listed_person_over_this_very_change_approves_and_no_ot
     let other: String = digest.chars().rev().collect();
     for said in [vote_text(true, &other), vote_text(false, &digest), format!("approve {digest}")] {
         let signature = signature(&s.world.keys.anna_key, &said).await;
-        let refused = ask(&s, Request::Vote { change: change.clone(), approve: true, reason: None, signature }).await.unwrap_err();
+        let refused = ask(&s, Request::Vote { change: change.clone(), approve: true, reason: None, signature })
+            .await
+            .unwrap_err();
         assert_eq!(refused.code, "approve.unknown_key");
     }
     assert_eq!(votes(&s, &change).await, []);
     nothing_was_written(&s, &tip).await;
     let yes = countersign(&s.world, &["approve", &name, "--key", &anna, "--yes"]).await;
     assert!(yes.ok && yes.out.contains("approved by anna"), "{}", yes.out);
-    assert!(yes.out.contains("1.9.2 → 1.9.1") && yes.out.contains("Digest"), "the card is shown before it is signed: {}", yes.out);
+    assert!(
+        yes.out.contains("1.9.2 → 1.9.1") && yes.out.contains("Digest"),
+        "the card is shown before it is signed: {}",
+        yes.out
+    );
     s.until(&change, &["healthy"]).await;
     assert_eq!(votes(&s, &change).await, [("anna".to_owned(), "ssh".to_owned(), true)]);
     assert!(card(&s, MAX, "HEALTHY").await.text.contains("approved by anna"));
@@ -441,7 +470,11 @@ async fn who_answers_for_the_agent_does_not_decide_unless_the_policy_says_so() {
     // Jon gets a key and joins those who decide.
     let jons = stranger_key(&s.world).await;
     let public = std::fs::read_to_string(jons.with_extension("pub")).unwrap().trim().to_owned();
-    reconfigure(&s, |t| t.replace("\"forge\": \"jon\"", &format!("\"ssh_keys\": [{}],\n\"forge\": \"jon\"", json!(public))).replace("\"dev\"", "\"sre\"")).await;
+    reconfigure(&s, |t| {
+        t.replace("\"forge\": \"jon\"", &format!("\"ssh_keys\": [{}],\n\"forge\": \"jon\"", json!(public)))
+            .replace("\"dev\"", "\"sre\"")
+    })
+    .await;
     let change = s.propose(set_image("checkout", GOOD)).await;
     asked(&s, ANNA).await;
     asked(&s, MAX).await;
@@ -606,7 +639,8 @@ async fn a_stop_between_pull_request_and_merge_keeps_the_merge_back() {
     struck(|| s.world.forge.log()).await;
     ask(&s, Request::Stop { reason: "now".into() }).await.unwrap();
     wait("the pull request", || (s.world.forge.pulls(REPO).len() == 1).then_some(())).await;
-    never("a merge after the stop", Duration::from_millis(1500), || s.world.forge.pulls(REPO)[0].merged.is_some()).await;
+    never("a merge after the stop", Duration::from_millis(1500), || s.world.forge.pulls(REPO)[0].merged.is_some())
+        .await;
     assert_eq!(s.our_commits().len(), 0);
     resume(&s).await;
     s.until(&change, &["healthy"]).await;
@@ -633,7 +667,14 @@ async fn a_policy_that_became_stricter_voids_what_waits_and_a_looser_one_decides
         s.press(ANNA, "Approve").await;
         let end = s.until(&change, &["stale"]).await;
         assert_eq!(code(&end), "change.stale", "{end:#}");
-        let now = wait("the card says so", || s.world.bot.chat(ANNA).into_iter().find(|m| m.message_id == anna.message_id && m.text.contains("NO LONGER VALID"))).await;
+        let now = wait("the card says so", || {
+            s.world
+                .bot
+                .chat(ANNA)
+                .into_iter()
+                .find(|m| m.message_id == anna.message_id && m.text.contains("NO LONGER VALID"))
+        })
+        .await;
         assert!(now.buttons.is_empty() && now.text.contains("nothing was written"), "{}", now.text);
         nothing_was_written(&s, &tip).await;
         s.world.set_policy(&policy("prompted", "direct", 1)).unwrap();
@@ -686,7 +727,8 @@ async fn five_minutes_without_telegram_delay_the_card_and_lose_nothing() {
     s.world.bot.down().await;
     let change = s.propose(set_image("checkout", GOOD)).await;
     for minute in 0..5 {
-        let failed = || async { story(&s, &change).await.iter().filter(|e| matches!(e.body, Body::Failed { .. })).count() };
+        let failed =
+            || async { story(&s, &change).await.iter().filter(|e| matches!(e.body, Body::Failed { .. })).count() };
         let before = failed().await;
         s.clock.advance(Duration::from_secs(60));
         let end = tokio::time::Instant::now() + PATIENCE;
@@ -773,7 +815,11 @@ impl Client {
         let id = self.next;
         self.send(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})).await;
         loop {
-            let line = tokio::time::timeout(PATIENCE, self.lines.next_line()).await.expect("an answer in time").unwrap().expect("the client is open");
+            let line = tokio::time::timeout(PATIENCE, self.lines.next_line())
+                .await
+                .expect("an answer in time")
+                .unwrap()
+                .expect("the client is open");
             let v: Value = serde_json::from_str(&line).unwrap();
             if v["id"] == json!(id) {
                 assert!(v.get("error").is_none(), "{v:#}");
@@ -801,7 +847,9 @@ struct Bridged(PathBuf);
 impl Drop for Bridged {
     fn drop(&mut self) {
         use std::io::{Read as _, Write as _};
-        if let Ok(mut socket) = std::os::unix::net::UnixStream::connect(countersign::server::control::socket_path(&self.0)) {
+        if let Ok(mut socket) =
+            std::os::unix::net::UnixStream::connect(countersign::server::control::socket_path(&self.0))
+        {
             let _ = socket.write_all(b"{\"do\":\"shutdown\"}\n");
             let _ = socket.read_to_string(&mut String::new());
         }
@@ -827,7 +875,11 @@ async fn three_stdio_clients_ask_and_close_and_what_they_asked_for_lands() {
     assert_ne!(text(&one, "change"), text(&two, "change"));
     tokio::join!(a.close(), b.close(), c.close());
     for name in ["checkout", "payments"] {
-        let card = world.bot.wait_for(ANNA, PATIENCE, |m| m.text.contains(name) && m.button("Approve").is_some()).await.unwrap();
+        let card = world
+            .bot
+            .wait_for(ANNA, PATIENCE, |m| m.text.contains(name) && m.button("Approve").is_some())
+            .await
+            .unwrap();
         world.bot.press(&Press { message_id: Some(card.message_id), ..Press::button(ANNA, "Approve") }).unwrap();
     }
     wait("both are live", || {
@@ -846,11 +898,14 @@ async fn a_diff_that_does_not_fit_comes_as_a_document_and_what_is_too_large_has_
     let mut s = Stage::new(quick()).await;
     // Long values: not on the card, but whole in the document, whose hash the card names.
     let long = |i: usize| format!("value-{i}-{}", "lorem-ipsum-".repeat(40));
-    let edits: Vec<Value> = (0..4).map(|i| json!({"target": target("checkout"), "annotate": {format!("shop.example/note-{i}"): long(i)}})).collect();
+    let edits: Vec<Value> = (0..4)
+        .map(|i| json!({"target": target("checkout"), "annotate": {format!("shop.example/note-{i}"): long(i)}}))
+        .collect();
     let answer = s.operate(edits).await;
     assert_eq!(text(&answer, "outcome"), "waiting", "{answer:#}");
     let anna = asked(&s, ANNA).await;
-    let document = s.world.bot.chat(ANNA).into_iter().find(|m| m.document.is_some()).expect("a document before the buttons");
+    let document =
+        s.world.bot.chat(ANNA).into_iter().find(|m| m.document.is_some()).expect("a document before the buttons");
     assert!(document.message_id < anna.message_id && document.buttons.is_empty());
     let bytes = s.world.bot.file(&document.document.as_ref().unwrap().file_id).unwrap();
     let sum: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
@@ -863,14 +918,26 @@ async fn a_diff_that_does_not_fit_comes_as_a_document_and_what_is_too_large_has_
     cancel(&mut s, text(&answer, "change"), "only a test").await;
     // More than a person can read in a chat: no yes there.
     let lines: String = (0..450).map(|i| format!("  key-{i}: value-{i}\n")).collect();
-    let manifest = format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: big\n  namespace: shop\n  labels:\n    env: prod\ndata:\n{lines}");
+    let manifest = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: big\n  namespace: shop\n  labels:\n    env: prod\ndata:\n{lines}"
+    );
     let created = json!({"target": format!("{}/shop/ConfigMap/big", countersign::sandbox::world::CLUSTER),
         "create": {"manifest": manifest, "owner": "Application argocd/shop-prod", "path": "apps/checkout/big.yaml"}});
     let big = s.propose(created).await;
-    let shown = s.world.bot.wait_for(ANNA, PATIENCE, |m| m.text.contains("Not decidable here")).await.expect("a card that says so");
+    let shown = s
+        .world
+        .bot
+        .wait_for(ANNA, PATIENCE, |m| m.text.contains("Not decidable here"))
+        .await
+        .expect("a card that says so");
     assert!(shown.button("Approve").is_none() && shown.button("Reject").is_some());
     told(&s, &Press { message_id: Some(shown.message_id), ..Press::button(ANNA, "Full diff") }).await;
-    let diff = s.world.bot.wait_for(ANNA, PATIENCE, |m| m.document.is_some() && m.message_id > shown.message_id).await.unwrap();
+    let diff = s
+        .world
+        .bot
+        .wait_for(ANNA, PATIENCE, |m| m.document.is_some() && m.message_id > shown.message_id)
+        .await
+        .unwrap();
     let whole = String::from_utf8(s.world.bot.file(&diff.document.unwrap().file_id).unwrap()).unwrap();
     assert!(whole.contains("key-449: value-449"));
     s.press(ANNA, "Reject").await;
@@ -892,14 +959,26 @@ async fn what_the_agent_says_is_only_ever_a_quote() {
     let facts = |m: &ShownMessage, name: &Value| {
         let at = m.text.find("Agent says (unverified)").expect("the quote");
         let above = m.text[..at].replace(name.as_str().unwrap(), "cs-NAME");
-        above.lines().filter(|l| !l.starts_with("Digest")).map(|l| l.split(" · expires").next().unwrap().to_owned()).collect::<Vec<_>>()
+        above
+            .lines()
+            .filter(|l| !l.starts_with("Digest"))
+            .map(|l| l.split(" · expires").next().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
-    assert_eq!(facts(&first, &honest["name"]), facts(&second, &lying["name"]), "the facts are the same, whatever the agent says");
+    assert_eq!(
+        facts(&first, &honest["name"]),
+        facts(&second, &lying["name"]),
+        "the facts are the same, whatever the agent says"
+    );
     assert!(facts(&second, &lying["name"]).join("\n").contains("1.9.2 → 6.6.6"));
     let at = second.text.find("Agent says (unverified)").unwrap();
     let start = second.text[..at].encode_utf16().count();
     let quote = second.entities.iter().find(|e| e.kind == "blockquote").expect("a quotation");
-    assert_eq!((quote.offset, quote.offset + quote.length), (start, second.text.encode_utf16().count()), "the quote is the rest of the card");
+    assert_eq!(
+        (quote.offset, quote.offset + quote.length),
+        (start, second.text.encode_utf16().count()),
+        "the quote is the rest of the card"
+    );
     assert!(!second.text.contains('\u{202e}'), "nothing invisible");
     assert!(second.text[at..].contains("Only scales to 3 replicas"));
     s.press(ANNA, "Approve").await;
@@ -907,7 +986,10 @@ async fn what_the_agent_says_is_only_ever_a_quote() {
     let commit = &s.our_commits()[0].message;
     assert!(commit.starts_with("fix(checkout): "), "{commit}");
     assert!(!commit.lines().next().unwrap().contains("scales"), "{commit}");
-    assert!(!commit.lines().any(|l| l.starts_with("Owner: Argo CD harmless") || l.starts_with("Approved by")), "{commit}");
+    assert!(
+        !commit.lines().any(|l| l.starts_with("Owner: Argo CD harmless") || l.starts_with("Approved by")),
+        "{commit}"
+    );
     s.end().await;
 }
 
@@ -946,7 +1028,8 @@ async fn secrets_are_refused_as_values_and_redacted_in_every_word() {
     s.until(&change, &["healthy"]).await;
     let second = s.propose(set_image("checkout", "reg.example/checkout:1.8.0")).await;
     let key = s.world.keys.anna_key.to_string_lossy().into_owned();
-    let no = countersign(&s.world, &["reject", &second, "--key", &key, "--reason", &format!("see {token}"), "--yes"]).await;
+    let no =
+        countersign(&s.world, &["reject", &second, "--key", &key, "--reason", &format!("see {token}"), "--yes"]).await;
     assert!(no.ok, "{}", no.out);
     s.until(&second, &["rejected"]).await;
     card(&s, ANNA, "REJECTED").await;
@@ -980,9 +1063,22 @@ async fn a_secret_beside_the_edited_line_is_not_shown() {
     let mut s = Stage::new(WorldOptions { first_image: "reg.example/checkout:1.9.0".into(), ..quick() }).await;
     let secret = "Correct-Horse-9-Battery";
     let before = s.world.file("apps/checkout/deploy.yaml").unwrap();
-    let with = before.replace("          ports:\n", &format!("            - name: DB_PASSWORD\n              value: {secret}\n          ports:\n"));
-    s.world.git.commit_file(REPO, "main", "apps/checkout/deploy.yaml", with.as_bytes(), &Author::new("Anna", "anna@example.test")).unwrap();
-    let edit = json!({"target": target("checkout"), "set_env": {"container": "app", "name": "LOG_LEVEL", "value": "debug"}});
+    let with = before.replace(
+        "          ports:\n",
+        &format!("            - name: DB_PASSWORD\n              value: {secret}\n          ports:\n"),
+    );
+    s.world
+        .git
+        .commit_file(
+            REPO,
+            "main",
+            "apps/checkout/deploy.yaml",
+            with.as_bytes(),
+            &Author::new("Anna", "anna@example.test"),
+        )
+        .unwrap();
+    let edit =
+        json!({"target": target("checkout"), "set_env": {"container": "app", "name": "LOG_LEVEL", "value": "debug"}});
     let answer = s.operate(vec![edit]).await;
     assert_eq!(text(&answer, "outcome"), "waiting", "{answer:#}");
     assert!(text(&answer, "diff").contains("debug") && !answer.to_string().contains(secret), "{answer:#}");
@@ -994,7 +1090,10 @@ async fn a_secret_beside_the_edited_line_is_not_shown() {
     assert!(!format!("{:?}", s.world.bot.chat(ANNA)).contains(secret));
     s.press(ANNA, "Approve").await;
     s.until(text(&answer, "change"), &["healthy"]).await;
-    assert!(s.world.file("apps/checkout/deploy.yaml").unwrap().contains(secret), "the file itself keeps every other byte");
+    assert!(
+        s.world.file("apps/checkout/deploy.yaml").unwrap().contains(secret),
+        "the file itself keeps every other byte"
+    );
     s.end().await;
 }
 

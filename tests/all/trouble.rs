@@ -17,7 +17,9 @@ use countersign::server::control::Request;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::people::{GOOD, ask, asked, cancel, card, code, countersign, never, quick, rewrite, story, told, wait, with_policy};
+use crate::people::{
+    GOOD, ask, asked, cancel, card, code, countersign, never, quick, rewrite, story, told, wait, with_policy,
+};
 use crate::world::{Stage, set_image, target, text};
 
 const CHECKOUT: &str = "apps/checkout/deploy.yaml";
@@ -39,7 +41,8 @@ async fn a_lost_race_with_another_file_is_proved_anew_and_lands_on_top() {
     let mut s = Stage::new(quick()).await;
     let change = s.propose(set_image("checkout", GOOD)).await;
     asked(&s, ANNA).await;
-    let race = Race { repo: REPO.into(), branch: "main".into(), path: "docs/notes.md".into(), content: "a note\n".into() };
+    let race =
+        Race { repo: REPO.into(), branch: "main".into(), path: "docs/notes.md".into(), content: "a note\n".into() };
     s.world.git.race(race);
     s.press(ANNA, "Approve").await;
     let end = s.until(&change, &["healthy"]).await;
@@ -60,7 +63,12 @@ async fn a_lost_race_with_the_same_file_voids_the_approval() {
     asked(&s, ANNA).await;
     asked(&s, MAX).await;
     let foreign = s.world.file(CHECKOUT).unwrap().replace("replicas: 2", "replicas: 3");
-    s.world.git.race(Race { repo: REPO.into(), branch: "main".into(), path: CHECKOUT.into(), content: foreign.clone() });
+    s.world.git.race(Race {
+        repo: REPO.into(),
+        branch: "main".into(),
+        path: CHECKOUT.into(),
+        content: foreign.clone(),
+    });
     s.press(ANNA, "Approve").await;
     let end = s.until(&change, &["stale"]).await;
     assert_eq!((code(&end), said(&end)), ("change.stale", "A later commit touches the same files."), "{end:#}");
@@ -123,7 +131,8 @@ async fn a_rewound_branch_is_refused_and_a_deleted_one_is_not_made_again() {
 }
 
 async fn through_a_forge_with_faults(forge: &str, faults: Vec<Fault>) -> Stage {
-    let mut s = Stage::new(WorldOptions { forge: forge.into(), ..with_policy("prompted", "merge_after_approval", 1) }).await;
+    let mut s =
+        Stage::new(WorldOptions { forge: forge.into(), ..with_policy("prompted", "merge_after_approval", 1) }).await;
     let change = s.propose(set_image("checkout", GOOD)).await;
     asked(&s, ANNA).await;
     let n = faults.len();
@@ -150,13 +159,17 @@ fn once(matching: &str, mishap: Mishap) -> Fault {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_answers_of_github_make_one_pull_request_and_one_merge() {
-    let faults = vec![once("POST /repos/acme/shop/pulls", Mishap::LoseAnswer), once("PUT /repos/acme/shop/pulls/", Mishap::LoseAnswer)];
+    let faults = vec![
+        once("POST /repos/acme/shop/pulls", Mishap::LoseAnswer),
+        once("PUT /repos/acme/shop/pulls/", Mishap::LoseAnswer),
+    ];
     through_a_forge_with_faults("github", faults).await.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_answers_of_gitea_make_one_pull_request_and_one_merge() {
-    let faults = vec![once("POST /api/v1/repos/acme/shop/pulls", Mishap::LoseAnswer), once("/merge", Mishap::LoseAnswer)];
+    let faults =
+        vec![once("POST /api/v1/repos/acme/shop/pulls", Mishap::LoseAnswer), once("/merge", Mishap::LoseAnswer)];
     through_a_forge_with_faults("gitea", faults).await.end().await;
 }
 
@@ -168,7 +181,11 @@ async fn a_rate_limit_and_an_error_of_the_forge_are_waited_out() {
         headers: [("retry-after".to_owned(), "1".to_owned())].into(),
     };
     let broken = Mishap::Error { status: 502, body: json!("bad gateway"), headers: Default::default() };
-    let faults = vec![once("POST /repos/acme/shop/pulls", limit.clone()), once("PUT /repos/acme/shop/pulls/", limit), once("PUT /repos/acme/shop/pulls/", broken)];
+    let faults = vec![
+        once("POST /repos/acme/shop/pulls", limit.clone()),
+        once("PUT /repos/acme/shop/pulls/", limit),
+        once("PUT /repos/acme/shop/pulls/", broken),
+    ];
     let mut s = through_a_forge_with_faults("github", faults).await;
     let all = s.call("changes", json!({"state": "ended"})).await;
     let change = all["changes"][0]["change"].as_str().unwrap().to_owned();
@@ -190,7 +207,10 @@ async fn a_forge_that_is_down_for_a_while_delays_and_doubles_nothing() {
         now = s.call("change", json!({"change": change, "wait_s": 1})).await;
         assert_eq!(text(&now, "outcome"), "waiting", "{now:#}");
     }
-    assert!(now["story"].to_string().contains("cannot be reached") || now["story"].to_string().contains("not known"), "{now:#}");
+    assert!(
+        now["story"].to_string().contains("cannot be reached") || now["story"].to_string().contains("not known"),
+        "{now:#}"
+    );
     s.world.forge.up().await;
     s.until(&change, &["healthy"]).await;
     assert_eq!(s.world.forge.pulls(REPO).len(), 1);
@@ -276,12 +296,37 @@ async fn every_wrong_input_is_refused_with_what_would_be_right() {
     let operate = |edit: Value| ("operate", json!({"edits": [edit], "reason": "a test wants it"}));
     let image = |target: String, container: &str| json!({"target": target, "set_image": {"container": container, "image": GOOD}});
     let cases = [
-        ("an unknown argument", ("operate", json!({"edits": [set_image("checkout", GOOD)], "reason": "x", "force": true})), "input.unknown_argument", "force"),
-        ("an unknown operation", operate(json!({"target": target("checkout"), "exec": {"command": "id"}})), "input.unknown_argument", "exec"),
-        ("no reason", ("operate", json!({"edits": [set_image("checkout", GOOD)], "reason": " "})), "input.reason", "why"),
+        (
+            "an unknown argument",
+            ("operate", json!({"edits": [set_image("checkout", GOOD)], "reason": "x", "force": true})),
+            "input.unknown_argument",
+            "force",
+        ),
+        (
+            "an unknown operation",
+            operate(json!({"target": target("checkout"), "exec": {"command": "id"}})),
+            "input.unknown_argument",
+            "exec",
+        ),
+        (
+            "no reason",
+            ("operate", json!({"edits": [set_image("checkout", GOOD)], "reason": " "})),
+            "input.reason",
+            "why",
+        ),
         ("no edits", ("operate", json!({"edits": [], "reason": "x"})), "input.edits", "1 to"),
-        ("an unknown cluster", operate(image("prod-us/shop/Deployment/checkout".to_owned(), "app")), "cluster.unknown", CLUSTER),
-        ("an unknown kind", operate(image(format!("{CLUSTER}/shop/Deploymnt/checkout"), "app")), "input.kind_unknown", "Deployment"),
+        (
+            "an unknown cluster",
+            operate(image("prod-us/shop/Deployment/checkout".to_owned(), "app")),
+            "cluster.unknown",
+            CLUSTER,
+        ),
+        (
+            "an unknown kind",
+            operate(image(format!("{CLUSTER}/shop/Deploymnt/checkout"), "app")),
+            "input.kind_unknown",
+            "Deployment",
+        ),
         ("an unknown object", operate(image(target("chekout"), "app")), "cluster.not_found", "shop/chekout"),
         ("an unknown container", operate(image(target("checkout"), "ap")), "manifest.container_not_found", "app"),
         ("an unknown field", operate(field("/spec/replica", json!(3))), "schema.unknown_field", "replicas"),
@@ -438,8 +483,16 @@ async fn an_agent_sees_what_it_may_see_and_no_changes_of_others() {
     let mut blind = Agent::connect(&url, "the other agent's token").await.unwrap_or_else(|p| panic!("{p}"));
     for (tool, args, expected) in [
         ("inspect", json!({"target": target("checkout")}), "agent.not_visible"),
-        ("operate", json!({"edits": [set_image("checkout", "reg.example/checkout:1.8.0")], "reason": "x"}), "agent.not_visible"),
-        ("operate", json!({"edits": [set_image("checkout", "reg.example/checkout:1.8.0")], "reason": "x", "plan_only": true}), "agent.not_visible"),
+        (
+            "operate",
+            json!({"edits": [set_image("checkout", "reg.example/checkout:1.8.0")], "reason": "x"}),
+            "agent.not_visible",
+        ),
+        (
+            "operate",
+            json!({"edits": [set_image("checkout", "reg.example/checkout:1.8.0")], "reason": "x", "plan_only": true}),
+            "agent.not_visible",
+        ),
         ("change", json!({"change": change}), "change.unknown"),
         ("cancel", json!({"change": change}), "change.unknown"),
         ("rollback", json!({"change": change, "reason": "x"}), "change.unknown"),
@@ -486,7 +539,13 @@ async fn a_wrong_token_gets_401_and_a_routable_address_needs_tokens() {
         assert!(answer.text().await.unwrap().contains("auth.token"));
     }
     let world: &World = &s.world;
-    rewrite(world, |t| t.lines().map(|l| if l.contains("token_sha256") { "" } else { l }).collect::<Vec<_>>().join("\n").replace("\"sponsor\": \"jon\",", "\"sponsor\": \"jon\""));
+    rewrite(world, |t| {
+        t.lines()
+            .map(|l| if l.contains("token_sha256") { "" } else { l })
+            .collect::<Vec<_>>()
+            .join("\n")
+            .replace("\"sponsor\": \"jon\",", "\"sponsor\": \"jon\"")
+    });
     let dir = world.dir.clone();
     let config = std::fs::read_to_string(&world.config).unwrap().replace("state_dir: state", "state_dir: elsewhere");
     std::fs::write(dir.join("other.yaml"), config).unwrap();
@@ -509,8 +568,13 @@ async fn a_press_is_answered_even_where_telegram_loses_the_first_answer() {
     let (words, _) = told(&s, &Press::button(ANNA, "Approve")).await;
     assert_eq!(words, "Approved.");
     s.until(&change, &["healthy"]).await;
-    let votes = story(&s, &change).await.iter().filter(|e| matches!(e.body, countersign_core::model::Body::Voted { .. })).count();
+    let votes = story(&s, &change)
+        .await
+        .iter()
+        .filter(|e| matches!(e.body, countersign_core::model::Body::Voted { .. }))
+        .count();
     assert_eq!((votes, s.our_commits().len()), (1, 1));
-    wait("the card is settled", || s.world.bot.chat(ANNA).iter().any(|m| m.text.contains("HEALTHY")).then_some(())).await;
+    wait("the card is settled", || s.world.bot.chat(ANNA).iter().any(|m| m.text.contains("HEALTHY")).then_some(()))
+        .await;
     s.end().await;
 }

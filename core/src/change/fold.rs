@@ -220,7 +220,11 @@ impl Change {
             return State::AwaitingCommit;
         }
         if self.decided.delivery == Delivery::PullRequest {
-            return if self.done(&Effect::OpenPullRequest).is_some() { State::AwaitingMerge } else { State::Delivering };
+            return if self.done(&Effect::OpenPullRequest).is_some() {
+                State::AwaitingMerge
+            } else {
+                State::Delivering
+            };
         }
         if self.authorized.is_some() || self.decided.level == Level::Standard {
             return State::Delivering;

@@ -205,10 +205,8 @@ fn deliver(c: &Change, now: i64, stopped: bool, limits: &Limits) -> Step {
             return Step::Close(Ending::Undelivered, format!("Not delivered: {why}"));
         }
         if now >= since + limits.deliver_ms && !c.is_leaving() {
-            let why = c
-                .effect(e)
-                .and_then(|s| s.problem.as_ref())
-                .map_or_else(|| "it took too long.".to_owned(), in_words);
+            let why =
+                c.effect(e).and_then(|s| s.problem.as_ref()).map_or_else(|| "it took too long.".to_owned(), in_words);
             return Step::Close(Ending::Undelivered, format!("Not delivered in time: {why}"));
         }
         if let Some(step) = do_or_wait(c, e.clone(), now, stopped) {

@@ -126,7 +126,10 @@ pub fn card(f: &CardFacts) -> Card {
     // an agent writes must not decide how many facts are shown.
     let reserve = head.len() + tail.len() + 320 + QUOTE + 40;
     let (fields, shown) = fields(f, AIM.saturating_sub(reserve).max(100));
-    let all_shown = shown == f.fields.len() && !f.fields.is_empty() && f.files.len() <= FILES_SHOWN && f.files.iter().all(|x| file_line(x).chars().count() <= PATH);
+    let all_shown = shown == f.fields.len()
+        && !f.fields.is_empty()
+        && f.files.len() <= FILES_SHOWN
+        && f.files.iter().all(|x| file_line(x).chars().count() <= PATH);
     let document = (!all_shown).then(|| document(f));
     let mut text = head;
     text.append(&fields);
@@ -301,7 +304,11 @@ fn owner_line(f: &CardFacts) -> String {
     let sync = if f.state.automatic { "auto-sync on" } else { "auto-sync off: someone must sync" };
     let window = f.state.window.as_ref().map_or_else(|| "no window".to_owned(), |w| format!("window: {}", words(w)));
     let suspended = f.state.suspended.as_ref().map_or_else(String::new, |s| format!(" · SUSPENDED: {}", words(s)));
-    let prune = if f.state.prune && f.fields.iter().any(|l| l.pointer.is_empty() && l.after.is_none()) { " · prunes" } else { "" };
+    let prune = if f.state.prune && f.fields.iter().any(|l| l.pointer.is_empty() && l.after.is_none()) {
+        " · prunes"
+    } else {
+        ""
+    };
     format!("Owner: {engine} {} · {sync} · {window}{suspended}{prune}", name(&f.owner.name))
 }
 

@@ -93,10 +93,7 @@ fn subject(f: &CardFacts, operations: &[&str]) -> String {
     } else {
         "chore"
     };
-    let scope: String = f.fields.first().map_or_else(
-        || escape_name(&f.owner.name),
-        |l| escape_name(&l.object.name),
-    );
+    let scope: String = f.fields.first().map_or_else(|| escape_name(&f.owner.name), |l| escape_name(&l.object.name));
     let scope = shorten_ascii(&scope.replace(['(', ')'], ""), 30);
     let what = match f.fields.as_slice() {
         [one] => {
@@ -144,7 +141,10 @@ pub fn pull_request_body(f: &CardFacts, change: &str, digest: &str) -> String {
     b.push_str(&format!("\n| | |\n|---|---|\n| Owner | `{}` |\n", cell(&f.owner.to_string())));
     b.push_str(&format!("| Cluster | `{}` |\n", cell(&f.cluster)));
     let (_, risk) = super::card::risk_mark(f.risk.level);
-    b.push_str(&format!("| Risk | `{}` |\n", cell(&format!("{} ({})", risk.to_lowercase(), f.risk.reasons.join(", ")))));
+    b.push_str(&format!(
+        "| Risk | `{}` |\n",
+        cell(&format!("{} ({})", risk.to_lowercase(), f.risk.reasons.join(", ")))
+    ));
     b.push_str(&format!("| Requested by | `{}` for `{}` |\n", cell(&f.requester), cell(&f.sponsor)));
     b.push_str(&format!("| Policy | `{}` |\n| Digest | `{}` |\n", cell(&f.rules.join(", ")), cell(digest)));
     b.push_str(match f.delivery {

@@ -60,8 +60,12 @@ pub(crate) fn value(v: &Value) -> String {
 }
 
 fn plain(s: &str) -> bool {
-    let word = s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'/' | b':' | b'@' | b'+' | b'-'));
-    let other = matches!(s.to_ascii_lowercase().as_str(), "true" | "false" | "null" | "absent" | "removed" | "yes" | "no" | "on" | "off");
+    let word =
+        s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'/' | b':' | b'@' | b'+' | b'-'));
+    let other = matches!(
+        s.to_ascii_lowercase().as_str(),
+        "true" | "false" | "null" | "absent" | "removed" | "yes" | "no" | "on" | "off"
+    );
     word && !other && s.bytes().any(|b| b.is_ascii_alphanumeric()) && s.parse::<f64>().is_err()
 }
 

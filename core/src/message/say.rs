@@ -31,17 +31,29 @@ pub fn state_summary(state: &str, name: &str, what: &str) -> String {
 pub fn next_say(state: &str, name: &str) -> String {
     match state {
         "planned" => "This is only a plan. Shall I propose it?".to_owned(),
-        "awaiting_approval" => format!("I have asked for approval of {name}. It is decided by the people on the card, not by me."),
+        "awaiting_approval" => {
+            format!("I have asked for approval of {name}. It is decided by the people on the card, not by me.")
+        }
         "awaiting_merge" => format!("The pull request of {name} is open. Merging it is the approval."),
         "awaiting_commit" | "manual" => format!("Policy wants a person to commit {name}. Here is the patch."),
         "held" | "stopped" => "Someone has stopped all changes. Nothing goes on until people resume.".to_owned(),
         "approved" | "authorized" | "delivering" | "pushing" => format!("{name} is approved and is being committed."),
-        "landed" | "observing" => format!("{name} is committed. I am waiting until the engine reports that very commit healthy."),
+        "landed" | "observing" => {
+            format!("{name} is committed. I am waiting until the engine reports that very commit healthy.")
+        }
         "healthy" => format!("{name} is live and healthy."),
-        "failed" | "timed_out" => format!("{name} was deployed but did not become healthy. `rollback` prepares its revert for approval."),
-        "superseded" => format!("Someone committed after {name}; look at the resource again before proposing anything."),
-        "rejected" => format!("A person rejected {name}. I will not propose the same again; the reason is in the answer."),
-        "expired" => format!("Nobody decided about {name} in time. Ask people whether it is still wanted before proposing it again."),
+        "failed" | "timed_out" => {
+            format!("{name} was deployed but did not become healthy. `rollback` prepares its revert for approval.")
+        }
+        "superseded" => {
+            format!("Someone committed after {name}; look at the resource again before proposing anything.")
+        }
+        "rejected" => {
+            format!("A person rejected {name}. I will not propose the same again; the reason is in the answer.")
+        }
+        "expired" => format!(
+            "Nobody decided about {name} in time. Ask people whether it is still wanted before proposing it again."
+        ),
         "cancelled" => format!("{name} is withdrawn."),
         "stale" => format!("Something changed under {name}. Look again and propose it anew if it is still right."),
         "undelivered" => format!("{name} could not be committed; the reason is in the answer."),

@@ -103,7 +103,9 @@ pub fn settled(f: &CardFacts, how: &Settled) -> Text {
             let why = reason.as_ref().map_or_else(String::new, |r| format!(": {}", words(r)));
             ("✖️", "REJECTED", format!("by {}{why}", name(by)))
         }
-        Settled::Expired => ("⌛", "EXPIRED", format!("nobody decided until {}; nothing was written", clock(f.expires_at))),
+        Settled::Expired => {
+            ("⌛", "EXPIRED", format!("nobody decided until {}; nothing was written", clock(f.expires_at)))
+        }
         Settled::Cancelled { by } => ("➖", "CANCELLED", format!("by {}; nothing was written", name(by))),
         Settled::Stale { why } => ("♻️", "NO LONGER VALID", format!("{}; nothing was written", words(why))),
         Settled::Healthy { commit, by } => ("✅", "HEALTHY", format!("commit {}{}", short(commit), approved(by))),
@@ -111,7 +113,9 @@ pub fn settled(f: &CardFacts, how: &Settled) -> Text {
             let at = commit.as_ref().map_or_else(|| "not committed".to_owned(), |c| format!("commit {}", short(c)));
             ("❌", "FAILED", format!("{at}{}", approved(by)))
         }
-        Settled::Superseded { commit } => ("⏭️", "SUPERSEDED", format!("a later commit took the place of {}", short(commit))),
+        Settled::Superseded { commit } => {
+            ("⏭️", "SUPERSEDED", format!("a later commit took the place of {}", short(commit)))
+        }
         Settled::Undelivered { why } => ("❌", "NOT DELIVERED", words(why)),
     };
     let mut t = Text::default();
@@ -128,7 +132,11 @@ pub fn settled(f: &CardFacts, how: &Settled) -> Text {
 pub fn notice(f: &CardFacts, what: &Notice) -> Text {
     let mut t = Text::default();
     let mut head = |mark: &str, word: &str| {
-        t.push(mark).push(" ").styled(EntityKind::Bold, word).line(&format!(" · {} · {}", name(&f.cluster), name(&f.name)));
+        t.push(mark).push(" ").styled(EntityKind::Bold, word).line(&format!(
+            " · {} · {}",
+            name(&f.cluster),
+            name(&f.name)
+        ));
     };
     match what {
         Notice::Standard { commit } => {
@@ -164,7 +172,8 @@ pub fn notice(f: &CardFacts, what: &Notice) -> Text {
 pub fn stopped(on: bool, by: &str, reason: &str, pending: usize) -> Text {
     let mut t = Text::default();
     if on {
-        t.styled(EntityKind::Bold, "⛔ STOPPED").line(&format!(" by {}: nothing is written until someone resumes", name(by)));
+        t.styled(EntityKind::Bold, "⛔ STOPPED")
+            .line(&format!(" by {}: nothing is written until someone resumes", name(by)));
         t.line(&format!("{pending} changes are held"));
     } else {
         t.styled(EntityKind::Bold, "▶️ RESUMED").line(&format!(" by {}", name(by)));

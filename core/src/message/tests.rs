@@ -6,11 +6,20 @@ use crate::model::{Delivery, DeliveryState, Engine, LeafChange, ObjectKey, Owner
 
 fn leaf(pointer: &str, before: Value, after: Value) -> LeafChange {
     let some = |v: Value| if v.is_null() { None } else { Some(v) };
-    LeafChange { object: ObjectKey::new("apps", "Deployment", "shop", "checkout"), pointer: pointer.into(), before: some(before), after: some(after) }
+    LeafChange {
+        object: ObjectKey::new("apps", "Deployment", "shop", "checkout"),
+        pointer: pointer.into(),
+        before: some(before),
+        after: some(after),
+    }
 }
 
 fn image() -> LeafChange {
-    leaf("/spec/template/spec/containers/name=app/image", json!("reg.eu/checkout:1.9.2"), json!("reg.eu/checkout:1.9.1"))
+    leaf(
+        "/spec/template/spec/containers/name=app/image",
+        json!("reg.eu/checkout:1.9.2"),
+        json!("reg.eu/checkout:1.9.1"),
+    )
 }
 
 fn facts() -> CardFacts {
@@ -50,7 +59,13 @@ fn stretches(t: &Text) -> Vec<(EntityKind, String)> {
     let units: Vec<u16> = t.text.encode_utf16().collect();
     t.entities
         .iter()
-        .map(|e| (e.kind, String::from_utf16(&units[e.offset_utf16..e.offset_utf16 + e.length_utf16]).expect("entities cut no character")))
+        .map(|e| {
+            (
+                e.kind,
+                String::from_utf16(&units[e.offset_utf16..e.offset_utf16 + e.length_utf16])
+                    .expect("entities cut no character"),
+            )
+        })
         .collect()
 }
 
@@ -88,7 +103,13 @@ fn the_card_reads_as_designed() {
 #[test]
 fn everything_that_stands_in_the_way_is_on_the_card() {
     let mut f = facts();
-    f.state = DeliveryState { automatic: false, prune: true, suspended: Some("Application shop-prod".into()), window: Some("closed until 06:00".into()), notes: vec![] };
+    f.state = DeliveryState {
+        automatic: false,
+        prune: true,
+        suspended: Some("Application shop-prod".into()),
+        window: Some("closed until 06:00".into()),
+        notes: vec![],
+    };
     f.also_feeds = vec!["shop-eu".into(), "shop-us".into()];
     f.delivery = Delivery::MergeAfterApproval;
     f.allow_sponsor = true;
@@ -99,8 +120,17 @@ fn everything_that_stands_in_the_way_is_on_the_card() {
     f.fields = vec![LeafChange { pointer: String::new(), before: Some(json!({"a": 1})), after: None, ..image() }];
     let t = card(&f).text.text;
     for part in [
-        "Undoes cs-AAAA", "auto-sync off: someone must sync", "window: closed until 06:00", "SUSPENDED: Application shop-prod", "prunes", "ALSO feeds shop-eu, shop-us",
-        "Pull request to main, merged once approved", "Asked: you, bob · 2 needed", "the sponsor may approve", "Note: an HPA holds replicas", "whole object  {\"a\":1} → (removed)",
+        "Undoes cs-AAAA",
+        "auto-sync off: someone must sync",
+        "window: closed until 06:00",
+        "SUSPENDED: Application shop-prod",
+        "prunes",
+        "ALSO feeds shop-eu, shop-us",
+        "Pull request to main, merged once approved",
+        "Asked: you, bob · 2 needed",
+        "the sponsor may approve",
+        "Note: an HPA holds replicas",
+        "whole object  {\"a\":1} → (removed)",
     ] {
         assert!(t.contains(part), "{part}\n{t}");
     }
@@ -119,7 +149,12 @@ fn fields_of_several_objects_stand_under_their_own_names() {
         other,
     ];
     let t = card(&f).text.text;
-    assert!(t.contains("Deployment shop/checkout, container app\nimage  reg.eu/checkout  1.9.2 → 1.9.1\nenv A  \"x y\" → \"\"\n"), "{t}");
+    assert!(
+        t.contains(
+            "Deployment shop/checkout, container app\nimage  reg.eu/checkout  1.9.2 → 1.9.1\nenv A  \"x y\" → \"\"\n"
+        ),
+        "{t}"
+    );
     assert!(t.contains("Deployment shop/checkout, container side\nlimits memory  (absent) → 1Gi\n"), "{t}");
     assert!(t.contains("Deployment shop/checkout\n/metadata/annotations/a~1b  \"true\" → true\n"), "{t}");
     assert!(t.contains("Deployment shop/cart\nreplicas  3 → 0\n"), "{t}");
@@ -131,7 +166,11 @@ fn what_does_not_fit_goes_into_a_document_whose_hash_is_on_the_card() {
     f.fields = (0..90).map(|i| leaf(&format!("/spec/x{i}"), json!("a".repeat(40)), json!(format!("b{i}")))).collect();
     let c = card(&f);
     let d = c.document.expect("a document");
-    assert!(c.complete && c.text.text.contains(&d.sha256) && c.text.text.contains(" of 90 fields shown; all in cs-7F3K.txt"));
+    assert!(
+        c.complete
+            && c.text.text.contains(&d.sha256)
+            && c.text.text.contains(" of 90 fields shown; all in cs-7F3K.txt")
+    );
     assert_eq!(d.sha256, crate::model::hex(&<sha2::Sha256 as sha2::Digest>::digest(d.text.as_bytes())));
     assert!((0..90).all(|i| d.text.contains(&format!("/spec/x{i}: "))));
     assert!(d.text.contains("+  image: reg.eu/checkout:1.9.1"));
@@ -159,7 +198,9 @@ fn what_cannot_be_reviewed_in_a_chat_is_not_decidable_there() {
     assert!(not(|f| f.files = vec![f.files[0].clone(); 21]));
     assert!(not(|f| f.files = vec![]));
     assert!(not(|f| (f.fields, f.diff) = (vec![], " \n".into())));
-    assert!(not(|f| f.fields = (0..51).map(|i| LeafChange { object: ObjectKey::new("", "ConfigMap", "x", &i.to_string()), ..image() }).collect()));
+    assert!(not(|f| f.fields = (0..51)
+        .map(|i| LeafChange { object: ObjectKey::new("", "ConfigMap", "x", &i.to_string()), ..image() })
+        .collect()));
 }
 
 #[test]
@@ -177,24 +218,54 @@ fn goldens_of_the_final_words() {
     let commit = || "4be1d2a7c0ffee11".to_owned();
     for (how, first) in [
         (Settled::Approved { by: by() }, "☑️ APPROVED · prod-eu · cs-7F3K\nby ann; being delivered"),
-        (Settled::Rejected { by: "ann".into(), reason: Some("Not now".into()) }, "✖️ REJECTED · prod-eu · cs-7F3K\nby ann: Not now"),
+        (
+            Settled::Rejected { by: "ann".into(), reason: Some("Not now".into()) },
+            "✖️ REJECTED · prod-eu · cs-7F3K\nby ann: Not now",
+        ),
         (Settled::Expired, "⌛ EXPIRED · prod-eu · cs-7F3K\nnobody decided until 03:44 UTC; nothing was written"),
-        (Settled::Cancelled { by: "sre-bot".into() }, "➖ CANCELLED · prod-eu · cs-7F3K\nby sre-bot; nothing was written"),
-        (Settled::Healthy { commit: commit(), by: by() }, "✅ HEALTHY · prod-eu · cs-7F3K\ncommit 4be1d2a7c0 · approved by ann"),
-        (Settled::Failed { commit: Some(commit()), by: by(), say: "one\u{202e}two".into() }, "❌ FAILED · prod-eu · cs-7F3K\ncommit 4be1d2a7c0 · approved by ann\nThe engine says: one\\u{202e}two"),
-        (Settled::Superseded { commit: commit() }, "⏭️ SUPERSEDED · prod-eu · cs-7F3K\na later commit took the place of 4be1d2a7c0"),
-        (Settled::Undelivered { why: "the branch is protected".into() }, "❌ NOT DELIVERED · prod-eu · cs-7F3K\nthe branch is protected"),
-        (Settled::Stale { why: "the file changed".into() }, "♻️ NO LONGER VALID · prod-eu · cs-7F3K\nthe file changed; nothing was written"),
+        (
+            Settled::Cancelled { by: "sre-bot".into() },
+            "➖ CANCELLED · prod-eu · cs-7F3K\nby sre-bot; nothing was written",
+        ),
+        (
+            Settled::Healthy { commit: commit(), by: by() },
+            "✅ HEALTHY · prod-eu · cs-7F3K\ncommit 4be1d2a7c0 · approved by ann",
+        ),
+        (
+            Settled::Failed { commit: Some(commit()), by: by(), say: "one\u{202e}two".into() },
+            "❌ FAILED · prod-eu · cs-7F3K\ncommit 4be1d2a7c0 · approved by ann\nThe engine says: one\\u{202e}two",
+        ),
+        (
+            Settled::Superseded { commit: commit() },
+            "⏭️ SUPERSEDED · prod-eu · cs-7F3K\na later commit took the place of 4be1d2a7c0",
+        ),
+        (
+            Settled::Undelivered { why: "the branch is protected".into() },
+            "❌ NOT DELIVERED · prod-eu · cs-7F3K\nthe branch is protected",
+        ),
+        (
+            Settled::Stale { why: "the file changed".into() },
+            "♻️ NO LONGER VALID · prod-eu · cs-7F3K\nthe file changed; nothing was written",
+        ),
     ] {
         let t = settled(&f, &how);
         assert_eq!(t.text, format!("{first}\n{about}"));
         stretches(&t);
     }
     let n = notice(&f, &Notice::Failed { commit: commit(), say: "boom".into(), revert: Some("cs-BBBB".into()) });
-    assert!(n.text.starts_with("❌ FAILED · prod-eu · cs-7F3K\ncommit 4be1d2a7c0\nThe engine says: boom\nThe revert is prepared: cs-BBBB\n"), "{}", n.text);
+    assert!(
+        n.text.starts_with(
+            "❌ FAILED · prod-eu · cs-7F3K\ncommit 4be1d2a7c0\nThe engine says: boom\nThe revert is prepared: cs-BBBB\n"
+        ),
+        "{}",
+        n.text
+    );
     let n = notice(&f, &Notice::Healthy { commit: commit(), seconds: 47 });
     assert!(n.text.starts_with("✅ HEALTHY · prod-eu · cs-7F3K\ncommit 4be1d2a7c0, after 47 s\n"));
-    assert_eq!(stopped(true, "ann", "panic", 2).text, "⛔ STOPPED by ann: nothing is written until someone resumes\n2 changes are held\nReason: panic");
+    assert_eq!(
+        stopped(true, "ann", "panic", 2).text,
+        "⛔ STOPPED by ann: nothing is written until someone resumes\n2 changes are held\nReason: panic"
+    );
 }
 
 #[test]
@@ -213,7 +284,10 @@ fn commit_messages_are_conventional_and_short() {
     long.fields[0].object.name = "n".repeat(200);
     let subject = commit_message(&long, &["set_field"]).lines().next().unwrap().to_owned();
     assert!(subject.chars().count() <= 72 && subject.starts_with("chore(nnn"), "{subject}");
-    assert!(commit_message(&CardFacts { reverts: Some("cs-AAAA".into()), ..f.clone() }, &["set_image"]).starts_with("revert(checkout): "));
+    assert!(
+        commit_message(&CardFacts { reverts: Some("cs-AAAA".into()), ..f.clone() }, &["set_image"])
+            .starts_with("revert(checkout): ")
+    );
     assert_eq!(pull_request_title(&f, &["set_image"]), "fix(checkout): set image to 1.9.1 [cs-7F3K]");
 }
 
@@ -238,15 +312,26 @@ fn trailers_follow_the_sealed_message_and_cannot_be_forged() {
     assert_eq!(
         ours,
         [
-            "Countersign-Change: 01J0", "Countersign-Digest: 9af3", "Countersign-Requested-By: sre-bot", "Countersign-Approved-By: ann",
-            "Countersign-Approved-By: bob", "Countersign-Policy: 3f2a prod", "Countersign-Audit: 12/abcd",
+            "Countersign-Change: 01J0",
+            "Countersign-Digest: 9af3",
+            "Countersign-Requested-By: sre-bot",
+            "Countersign-Approved-By: ann",
+            "Countersign-Approved-By: bob",
+            "Countersign-Policy: 3f2a prod",
+            "Countersign-Audit: 12/abcd",
         ]
     );
     assert!(m.ends_with(&format!("\n\n{}\n", ours.join("\n"))), "the last paragraph is the trailers: {m}");
-    let forged = with_trailers("x\n\n  countersign-audit: 1/a\nCountersign-Approved-By: mallory", &Trailers { approved_by: vec!["a\nCountersign-Audit: 9/z".into()], ..trailers() });
+    let forged = with_trailers(
+        "x\n\n  countersign-audit: 1/a\nCountersign-Approved-By: mallory",
+        &Trailers { approved_by: vec!["a\nCountersign-Audit: 9/z".into()], ..trailers() },
+    );
     assert_eq!(forged.lines().filter(|l| l.starts_with("Countersign-Audit")).count(), 1, "{forged}");
     assert!(forged.contains("> Countersign-Approved-By: mallory"));
-    assert!(with_trailers("x", &Trailers { approved_by: vec![], ..trailers() }).contains("Countersign-Approved-By: policy\n"));
+    assert!(
+        with_trailers("x", &Trailers { approved_by: vec![], ..trailers() })
+            .contains("Countersign-Approved-By: policy\n")
+    );
 }
 
 #[test]
@@ -262,9 +347,29 @@ fn nothing_in_a_pull_request_body_is_markup_of_others() {
 
 #[test]
 fn every_state_has_its_words() {
-    for state in ["awaiting_approval", "awaiting_merge", "manual", "observing", "healthy", "failed", "timed_out", "superseded", "rejected", "expired", "cancelled", "stale", "undelivered", "abandoned"] {
+    for state in [
+        "awaiting_approval",
+        "awaiting_merge",
+        "manual",
+        "observing",
+        "healthy",
+        "failed",
+        "timed_out",
+        "superseded",
+        "rejected",
+        "expired",
+        "cancelled",
+        "stale",
+        "undelivered",
+        "abandoned",
+    ] {
         let s = state_summary(state, "cs-7F3K", &what(&[image()]));
-        assert!(s.starts_with("cs-7F3K (image of container app of Deployment shop/checkout: reg.eu/checkout  1.9.2 → 1.9.1) ") && s.ends_with('.'), "{s}");
+        assert!(
+            s.starts_with(
+                "cs-7F3K (image of container app of Deployment shop/checkout: reg.eu/checkout  1.9.2 → 1.9.1) "
+            ) && s.ends_with('.'),
+            "{s}"
+        );
         assert!(!s.contains("explains") && next_say(state, "cs-7F3K").contains("cs-7F3K"), "{state}");
     }
 }
@@ -274,9 +379,40 @@ fn every_state_has_its_words() {
 /// Forms of CVE-2021-42574 and its relatives: bidi controls and isolates, zero width, tags,
 /// variation selectors, fillers, look-alike letters, separators, combining marks, controls.
 const TROJAN: [&str; 34] = [
-    "\u{202a}a", "a\u{202b}b", "\u{202c}", "\u{202d}x", "access\u{202e}\u{2066}// admin\u{2069} \u{2066}", "\u{2067}b\u{2069}", "\u{2068}", "a\u{200b}b", "a\u{200c}b",
-    "a\u{200d}b", "a\u{200e}b", "a\u{200f}b", "\u{feff}a", "a\u{ad}b", "a\u{2060}b", "a\u{180e}b", "\u{3164}", "\u{115f}", "\u{e0041}\u{e0042}", "a\u{fe0f}", "a\u{61c}b",
-    "аdmin", "раураl", "pаypal.com", "reg.ехаmple/app", "ａｄｍｉｎ", "𝐚dmin", "a\u{2028}b", "a\u{2029}b", "a\u{85}b", "e\u{301}", "a\u{1b}[31mb", "a\u{a0}b", "1.9.2\u{2024}3",
+    "\u{202a}a",
+    "a\u{202b}b",
+    "\u{202c}",
+    "\u{202d}x",
+    "access\u{202e}\u{2066}// admin\u{2069} \u{2066}",
+    "\u{2067}b\u{2069}",
+    "\u{2068}",
+    "a\u{200b}b",
+    "a\u{200c}b",
+    "a\u{200d}b",
+    "a\u{200e}b",
+    "a\u{200f}b",
+    "\u{feff}a",
+    "a\u{ad}b",
+    "a\u{2060}b",
+    "a\u{180e}b",
+    "\u{3164}",
+    "\u{115f}",
+    "\u{e0041}\u{e0042}",
+    "a\u{fe0f}",
+    "a\u{61c}b",
+    "аdmin",
+    "раураl",
+    "pаypal.com",
+    "reg.ехаmple/app",
+    "ａｄｍｉｎ",
+    "𝐚dmin",
+    "a\u{2028}b",
+    "a\u{2029}b",
+    "a\u{85}b",
+    "e\u{301}",
+    "a\u{1b}[31mb",
+    "a\u{a0}b",
+    "1.9.2\u{2024}3",
 ];
 
 fn unseen(c: char) -> bool {
@@ -291,7 +427,19 @@ fn no_trojan_source_form_reaches_the_text() {
     for form in TROJAN {
         assert!(escape_visible(form).contains("\\u{"), "{form:?} is shown as {}", escape_visible(form));
         let mut f = facts();
-        for slot in [&mut f.name, &mut f.cluster, &mut f.repository, &mut f.branch, &mut f.requester, &mut f.sponsor, &mut f.reason, &mut f.files[0].path, &mut f.owner.name, &mut f.diff, &mut f.fields[0].object.name] {
+        for slot in [
+            &mut f.name,
+            &mut f.cluster,
+            &mut f.repository,
+            &mut f.branch,
+            &mut f.requester,
+            &mut f.sponsor,
+            &mut f.reason,
+            &mut f.files[0].path,
+            &mut f.owner.name,
+            &mut f.diff,
+            &mut f.fields[0].object.name,
+        ] {
             slot.push_str(form);
         }
         f.now = Some(form.into());
@@ -322,7 +470,16 @@ fn no_trojan_source_form_reaches_the_text() {
 
 #[test]
 fn honest_text_in_other_languages_stays_readable() {
-    for s in ["Größe überschritten", "roll back, see #42 (it's bad)", "откат версии", "ロールバック", "回滚版本", "εφαρμογή", "naïve café", "1.9.2 -> 1.9.1 & more"] {
+    for s in [
+        "Größe überschritten",
+        "roll back, see #42 (it's bad)",
+        "откат версии",
+        "ロールバック",
+        "回滚版本",
+        "εφαρμογή",
+        "naïve café",
+        "1.9.2 -> 1.9.1 & more",
+    ] {
         assert_eq!(escape_visible(s), s, "{s}");
     }
     assert_eq!(escape_visible("a\tb\nc"), "a\\tb\\nc");
@@ -359,19 +516,25 @@ fn any_leaf() -> impl Strategy<Value = LeafChange> {
         "/spec/template/spec/containers/name=[a-c]/env/name=[A-C]/value",
         nasty().prop_map(|s| format!("/spec/{}", s.replace('~', "~0").replace('/', "~1"))),
     ];
-    (prop::sample::select(vec![("apps", "Deployment"), ("", "ConfigMap")]), nasty(), pointer, any_value(), any_value()).prop_map(|((g, k), name, pointer, before, after)| LeafChange {
-        object: ObjectKey::new(g, k, "shop", &name),
-        pointer,
-        before,
-        after,
-    })
+    (prop::sample::select(vec![("apps", "Deployment"), ("", "ConfigMap")]), nasty(), pointer, any_value(), any_value())
+        .prop_map(|((g, k), name, pointer, before, after)| LeafChange {
+            object: ObjectKey::new(g, k, "shop", &name),
+            pointer,
+            before,
+            after,
+        })
 }
 
 fn any_card() -> impl Strategy<Value = CardFacts> {
-    let lists = (prop::collection::vec(nasty(), 0..6), prop::collection::vec(nasty(), 0..6), prop::collection::vec(nasty(), 0..4), prop::collection::vec(nasty(), 0..4));
+    let lists = (
+        prop::collection::vec(nasty(), 0..6),
+        prop::collection::vec(nasty(), 0..6),
+        prop::collection::vec(nasty(), 0..4),
+        prop::collection::vec(nasty(), 0..4),
+    );
     let files = prop::collection::vec((nasty(), 0u32..9999, 0u32..60, 0u32..60), 0..9);
-    (prop::collection::vec(any_leaf(), 0..9), lists, files, nasty(), nasty(), nasty(), prop::option::of(nasty())).prop_map(
-        |(fields, (approvers, rules, feeds, notes), files, a, b, diff, now)| {
+    (prop::collection::vec(any_leaf(), 0..9), lists, files, nasty(), nasty(), nasty(), prop::option::of(nasty()))
+        .prop_map(|(fields, (approvers, rules, feeds, notes), files, a, b, diff, now)| {
             let mut f = facts();
             f.fields = fields;
             f.approvers = approvers;
@@ -379,7 +542,8 @@ fn any_card() -> impl Strategy<Value = CardFacts> {
             f.risk.reasons = rules;
             f.also_feeds = feeds;
             f.notes = notes;
-            f.files = files.into_iter().map(|(path, line, added, removed)| FileFact { path, line, added, removed }).collect();
+            f.files =
+                files.into_iter().map(|(path, line, added, removed)| FileFact { path, line, added, removed }).collect();
             f.name = a.chars().take(30).collect();
             f.cluster = b.clone();
             f.branch = b.clone();
@@ -392,8 +556,7 @@ fn any_card() -> impl Strategy<Value = CardFacts> {
             f.now = now;
             f.diff = diff;
             f
-        },
-    )
+        })
 }
 
 /// The text up to the agent's quote.

@@ -170,7 +170,16 @@ impl Operation {
 
     /// Every operation name, in the order of the documentation.
     pub const NAMES: [&'static str; 10] = [
-        "set_image", "scale", "set_resources", "set_env", "set_field", "annotate", "label", "restart", "create", "delete",
+        "set_image",
+        "scale",
+        "set_resources",
+        "set_env",
+        "set_field",
+        "annotate",
+        "label",
+        "restart",
+        "create",
+        "delete",
     ];
 }
 
@@ -207,7 +216,10 @@ impl Edit {
                 } else {
                     format!("The edit of {} names more than one operation.", self.target)
                 },
-                format!("Give exactly one of {}; several edits go side by side in `edits`.", Operation::NAMES.join(", ")),
+                format!(
+                    "Give exactly one of {}; several edits go side by side in `edits`.",
+                    Operation::NAMES.join(", ")
+                ),
             )),
         }
     }

@@ -200,7 +200,15 @@ impl Effect {
 
     /// Every name.
     pub const NAMES: [&'static str; 9] = [
-        "ask", "push_target", "push_branch", "open_pull_request", "merge", "close_pull_request", "hint", "settle_card", "notify",
+        "ask",
+        "push_target",
+        "push_branch",
+        "open_pull_request",
+        "merge",
+        "close_pull_request",
+        "hint",
+        "settle_card",
+        "notify",
     ];
 }
 

@@ -19,7 +19,7 @@ pub use ids::{TrackingId, instance_name, inventory_id, parse_instance, tracking_
 pub use index::{Index, Known};
 pub use reads::{Tree, reaches};
 pub use source::{
-    Feed, Follow, Reach, SourceBasis, argocd_override_files, canonical_path, destination_namespace, editable, feeds, follow,
-    full_hash, reach, repo_key, source_object, sources,
+    Feed, Follow, Reach, SourceBasis, argocd_override_files, canonical_path, destination_namespace, editable, feeds,
+    follow, full_hash, reach, repo_key, source_object, sources,
 };
 pub use walk::{Loaded, MAX_DEPTH, Step, Walk};

@@ -44,8 +44,8 @@ pub fn reaches(engine: Engine, feed: &Feed, tree: Tree<'_>, file: &str) -> Reach
         return Reach::Reads;
     }
     let source = &feed.source;
-    let inside = source.path.is_empty()
-        || file.strip_prefix(source.path.as_str()).is_some_and(|rest| rest.starts_with('/'));
+    let inside =
+        source.path.is_empty() || file.strip_prefix(source.path.as_str()).is_some_and(|rest| rest.starts_with('/'));
     let doubt = if feed.unclear { Reach::Maybe } else { Reach::Never };
     let mut found = Found { tree, seen: BTreeSet::new(), files: BTreeSet::new(), unclear: false };
     match kind(engine, feed, tree) {
@@ -164,7 +164,13 @@ impl Found<'_> {
 
     fn references(&mut self, folder: &str, content: &Value) {
         let strings = |key: &str| {
-            content.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned)
+            content
+                .get(key)
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
         };
         let listed: Vec<String> = PATHS.iter().flat_map(|key| strings(key)).collect();
         for path in listed.iter().filter(|p| !p.contains('\n')) {
@@ -215,7 +221,11 @@ impl Found<'_> {
             self.kustomization(&target);
         } else if (self.tree.read)(&target).is_some() {
             self.files.insert(target);
-        } else if !path.split('/').next().is_some_and(|host| host.contains('.') && !host.starts_with('.') && path.contains('/')) {
+        } else if !path
+            .split('/')
+            .next()
+            .is_some_and(|host| host.contains('.') && !host.starts_with('.') && path.contains('/'))
+        {
             // Not there, and no `github.com/…` either: the build would fail, or it is no text.
             self.unclear = true;
         }
@@ -268,7 +278,10 @@ mod tests {
         ("shared/Kustomization", "configMapGenerator:\n- name: c\n  files: [app.conf, other=x/o.conf]\n"),
         ("shared/app.conf", "a"),
         ("shared/x/o.conf", "b"),
-        ("prod/kustomization.yml", "resources:\n- ../base\n- https://example.com/x.yaml\n- github.com/acme/remote\npatches:\n- path: patch.yaml\n- patch: |-\n    - op: add\n"),
+        (
+            "prod/kustomization.yml",
+            "resources:\n- ../base\n- https://example.com/x.yaml\n- github.com/acme/remote\npatches:\n- path: patch.yaml\n- patch: |-\n    - op: add\n",
+        ),
         ("prod/patch.yaml", "kind: Deployment\n"),
         ("broken/kustomization.yaml", "resources: [gone.yaml]\n"),
         ("outside/kustomization.yaml", "resources: [../../elsewhere]\n"),
@@ -288,8 +301,9 @@ mod tests {
         let list = |folder: &str| {
             let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
             let below = FILES.iter().filter_map(|(p, _)| p.strip_prefix(prefix.as_str()));
-            let names: BTreeSet<String> =
-                below.map(|rest| rest.split_once('/').map_or_else(|| rest.to_owned(), |(d, _)| format!("{d}/"))).collect();
+            let names: BTreeSet<String> = below
+                .map(|rest| rest.split_once('/').map_or_else(|| rest.to_owned(), |(d, _)| format!("{d}/")))
+                .collect();
             names.into_iter().collect()
         };
         reaches(engine, feed, Tree { read: &read, list: &list }, file)
@@ -299,7 +313,9 @@ mod tests {
     fn references_of_a_kustomization_are_followed() {
         for kind in [None, Some(SourceKind::Kustomize)] {
             let prod = feed("prod", kind);
-            for file in ["prod/patch.yaml", "prod/kustomization.yml", "base/deploy.yaml", "shared/app.conf", "shared/x/o.conf"] {
+            for file in
+                ["prod/patch.yaml", "prod/kustomization.yml", "base/deploy.yaml", "shared/app.conf", "shared/x/o.conf"]
+            {
                 assert_eq!(ask(Engine::Argocd, &prod, file), Reach::Reads, "{file}");
                 assert_eq!(ask(Engine::Flux, &prod, file), Reach::Reads, "{file}");
             }

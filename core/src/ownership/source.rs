@@ -136,13 +136,19 @@ fn lend(object: &Value, feeds: &mut [Feed]) {
         None => object.pointer("/spec/source").into_iter().collect(),
     };
     for (i, source) in list.iter().enumerate() {
-        let only_lends = !text(source, "ref").is_empty() && text(source, "path").is_empty() && text(source, "chart").is_empty();
+        let only_lends =
+            !text(source, "ref").is_empty() && text(source, "path").is_empty() && text(source, "chart").is_empty();
         if let Some(feed) = feeds.get_mut(i).filter(|_| only_lends) {
             (feed.lends, feed.unclear) = (true, false);
         }
     }
     for (i, source) in list.iter().enumerate() {
-        let values = source.pointer("/helm/valueFiles").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let values = source
+            .pointer("/helm/valueFiles")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str);
         let parameters = source.pointer("/helm/fileParameters").and_then(Value::as_array).into_iter().flatten();
         let files = values.chain(parameters.filter_map(|p| p.get("path")?.as_str()));
         let files: Vec<&str> = files.filter(|f| !f.contains("://")).collect();
@@ -175,8 +181,7 @@ pub fn source_object(owner: &OwnerRef, object: &Value) -> Option<ObjectKey> {
     }
     let reference = object.pointer("/spec/sourceRef").or_else(|| object.pointer("/spec/chart/spec/sourceRef"))?;
     let kind = text(reference, "kind");
-    let group =
-        if kind == "ExternalArtifact" { "source.extensions.fluxcd.io" } else { "source.toolkit.fluxcd.io" };
+    let group = if kind == "ExternalArtifact" { "source.extensions.fluxcd.io" } else { "source.toolkit.fluxcd.io" };
     let namespace = match text(reference, "namespace") {
         "" => owner.namespace.as_str(),
         other => other,
@@ -207,11 +212,7 @@ fn argo(basis: SourceBasis<'_>) -> Result<Vec<Source>> {
             "Give the Application a spec.source in Git first.",
         ));
     }
-    Ok(list
-        .into_iter()
-        .enumerate()
-        .map(|(index, source)| argo_source(source, index, many.is_some(), status))
-        .collect())
+    Ok(list.into_iter().enumerate().map(|(index, source)| argo_source(source, index, many.is_some(), status)).collect())
 }
 
 fn argo_source(source: &Value, index: usize, many: bool, status: &Value) -> Source {
@@ -364,8 +365,19 @@ fn empty(value: &Value) -> bool {
 /// `spec.source.kustomize.images=["nginx:1.27"]`, capped; values that may hold secrets are left out.
 fn setting(name: &str, value: &Value) -> String {
     let last = name.rsplit('.').next().unwrap_or(name);
-    if !matches!(last, "images" | "replicas" | "namespace" | "targetNamespace" | "namePrefix" | "nameSuffix" | "include" | "exclude" | "valueFiles" | "components")
-    {
+    if !matches!(
+        last,
+        "images"
+            | "replicas"
+            | "namespace"
+            | "targetNamespace"
+            | "namePrefix"
+            | "nameSuffix"
+            | "include"
+            | "exclude"
+            | "valueFiles"
+            | "components"
+    ) {
         return name.to_owned();
     }
     let text: String = value.to_string().chars().take(160).collect();
@@ -467,7 +479,9 @@ pub fn editable(owner: &OwnerRef, source: &Source) -> Result<Follow> {
         .with_all(source.overrides.iter().cloned())),
         Some(SourceKind::Other) => Err(Problem::new(
             "source.opaque",
-            format!("{owner} is not delivered from manifests in Git (plugin, OCI artifact, bucket or a values-only source)."),
+            format!(
+                "{owner} is not delivered from manifests in Git (plugin, OCI artifact, bucket or a values-only source)."
+            ),
             "Change what produces it by hand.",
         )
         .with(source.url.clone())),
@@ -485,8 +499,8 @@ pub fn argocd_override_files(owner: &OwnerRef, control_plane: &str) -> [String; 
 /// Whether a source reads a file of its repository, as far as the path alone tells.
 /// Kustomizations and charts may refer to files outside their folder, so only plain folders say no.
 pub fn reach(source: &Source, file: &str) -> Reach {
-    let inside = source.path.is_empty()
-        || file.strip_prefix(source.path.as_str()).is_some_and(|rest| rest.starts_with('/'));
+    let inside =
+        source.path.is_empty() || file.strip_prefix(source.path.as_str()).is_some_and(|rest| rest.starts_with('/'));
     let below = file.strip_prefix(source.path.as_str()).unwrap_or(file).trim_start_matches('/');
     match (source.kind, inside) {
         (Some(SourceKind::Plain), true) if !source.recurse && below.contains('/') => Reach::Never,

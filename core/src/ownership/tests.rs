@@ -14,7 +14,8 @@ fn app(namespace: &str, name: &str, resources: &[(&str, &str, &str, &str)]) -> V
 }
 
 fn flux(kind: &str, name: &str, ids: Option<&[&str]>) -> Value {
-    let mut cr = json!({"kind": kind, "metadata": {"namespace": "flux-system", "name": name}, "spec": {}, "status": {}});
+    let mut cr =
+        json!({"kind": kind, "metadata": {"namespace": "flux-system", "name": name}, "spec": {}, "status": {}});
     if let Some(ids) = ids {
         let entries: Vec<Value> = ids.iter().map(|id| json!({"id": id, "v": "v1"})).collect();
         cr["status"]["inventory"] = json!({"entries": entries});
@@ -62,7 +63,9 @@ fn answer(start: &ObjectFacts, world: &[ObjectFacts], index: &Index, planes: &Pl
             Step::Answer(ownership) => return ownership,
             Step::Need(key) => {
                 let found = world.iter().find(|o| {
-                    o.key == key || (o.key.namespace.is_empty() && o.key == ObjectKey { namespace: String::new(), ..key.clone() })
+                    o.key == key
+                        || (o.key.namespace.is_empty()
+                            && o.key == ObjectKey { namespace: String::new(), ..key.clone() })
                 });
                 let loaded = found.map_or(Loaded::Missing, |o| Loaded::Found(Box::new(o.clone())));
                 step = walk.feed(loaded, index, planes);
@@ -209,7 +212,9 @@ fn an_id_of_an_installation_that_is_not_here_is_not_ours() {
         json!({"annotations": {"argocd.argoproj.io/tracking-id": "shop:apps/Deployment:shop/checkout",
             "argocd.argoproj.io/installation-id": "elsewhere"}}),
     );
-    assert!(matches!(answer(&foreign, &[], &index, &argo()), Ownership::Orphaned { mark, .. } if mark.contains("elsewhere")));
+    assert!(
+        matches!(answer(&foreign, &[], &index, &argo()), Ownership::Orphaned { mark, .. } if mark.contains("elsewhere"))
+    );
 }
 
 #[test]
@@ -296,9 +301,12 @@ fn one_object_in_two_inventories_is_a_conflict_whatever_the_labels_say() {
 #[test]
 fn a_second_kustomization_that_has_just_set_its_labels_is_a_conflict_already() {
     // From the recording flux-two-owners, before n1b writes its inventory.
-    let index = index(&[flux("Kustomization", "n1", Some(&["n1_n1_apps_Deployment"])), flux("Kustomization", "n1b", None)]);
+    let index =
+        index(&[flux("Kustomization", "n1", Some(&["n1_n1_apps_Deployment"])), flux("Kustomization", "n1b", None)]);
     let live = object(ObjectKey::new("apps", "Deployment", "n1", "n1"), ks_labels("n1b"));
-    assert!(matches!(answer(&live, &[], &index, &Planes::default()), Ownership::Conflict { claims, .. } if claims.len() == 2));
+    assert!(
+        matches!(answer(&live, &[], &index, &Planes::default()), Ownership::Conflict { claims, .. } if claims.len() == 2)
+    );
 }
 
 #[test]
@@ -399,7 +407,9 @@ fn an_owner_that_was_replaced_under_the_same_name_is_not_followed() {
     );
     let mut now = tracked(deployment(), "shop:apps/Deployment:shop/checkout");
     now.uid = "new".into();
-    assert!(matches!(answer(&child, &[now], &index, &argo()), Ownership::Unmanaged { hints, .. } if hints[0].contains("replaced")));
+    assert!(
+        matches!(answer(&child, &[now], &index, &argo()), Ownership::Unmanaged { hints, .. } if hints[0].contains("replaced"))
+    );
 }
 
 #[test]
@@ -439,7 +449,15 @@ fn tracking_ids_of_every_shape() {
     let role = tracking_id("a:rbac.authorization.k8s.io/Role:shop/system:controller:x").unwrap();
     assert_eq!(role.object.name, "system:controller:x");
     assert_eq!(tracking_id("a:/ConfigMap:shop/c").unwrap().object.group, "");
-    for bad in ["", "a", "a:b", "a:apps/Deployment:x", "a:apps/v1/Deployment:x/y", ":apps/Deployment:x/y", "a:apps/Deployment:x/y/z"] {
+    for bad in [
+        "",
+        "a",
+        "a:b",
+        "a:apps/Deployment:x",
+        "a:apps/v1/Deployment:x/y",
+        ":apps/Deployment:x/y",
+        "a:apps/Deployment:x/y/z",
+    ] {
         assert_eq!(tracking_id(bad), None, "{bad}");
     }
 }
@@ -465,8 +483,15 @@ fn the_index_touches_only_the_difference_and_forgets() {
 fn a_hundred_thousand_objects_stay_within_two_hundred_bytes_each() {
     let mut index = Index::new();
     for a in 0..1_000 {
-        let objects = (0..100).map(|r| ObjectKey::new("apps", "Deployment", &format!("team-{a}"), &format!("service-{r}"))).collect();
-        index.apply(Listing { owner: application("argocd", &format!("app-{a}")), objects: Some(objects), remote: None, plane: None });
+        let objects = (0..100)
+            .map(|r| ObjectKey::new("apps", "Deployment", &format!("team-{a}"), &format!("service-{r}")))
+            .collect();
+        index.apply(Listing {
+            owner: application("argocd", &format!("app-{a}")),
+            objects: Some(objects),
+            remote: None,
+            plane: None,
+        });
     }
     assert_eq!(index.len(), 100_000);
     assert!(index.heap_bytes() / index.len() <= 200, "{}", index.heap_bytes() / index.len());
@@ -484,8 +509,15 @@ fn a_hundred_thousand_objects_stay_within_two_hundred_bytes_each() {
 fn a_million_objects_of_ten_thousand_applications() {
     let mut index = Index::new();
     for a in 0..10_000 {
-        let objects = (0..100).map(|r| ObjectKey::new("apps", "Deployment", &format!("team-{a}"), &format!("service-{r}"))).collect();
-        index.apply(Listing { owner: application("argocd", &format!("app-{a}")), objects: Some(objects), remote: None, plane: None });
+        let objects = (0..100)
+            .map(|r| ObjectKey::new("apps", "Deployment", &format!("team-{a}"), &format!("service-{r}")))
+            .collect();
+        index.apply(Listing {
+            owner: application("argocd", &format!("app-{a}")),
+            objects: Some(objects),
+            remote: None,
+            plane: None,
+        });
     }
     let started = std::time::Instant::now();
     for a in 0..10_000 {
@@ -564,7 +596,9 @@ fn tags_commits_and_ranges_are_pins() {
         let app = json!({"spec": {"source": {"repoURL": "https://x/a.git", "path": "a", "targetRevision": revision}}});
         follow(&sources_of(&app)[0])
     };
-    for pin in ["1.2.*", "^1.0.0", ">=1 <2", "v1.x", "1fef95232e981755052e4155ef30e22a1ef48954", "1fef952", "refs/tags/v1"] {
+    for pin in
+        ["1.2.*", "^1.0.0", ">=1 <2", "v1.x", "1fef95232e981755052e4155ef30e22a1ef48954", "1fef952", "refs/tags/v1"]
+    {
         assert_eq!(at(pin).unwrap_err().code, "source.pinned", "{pin}");
     }
     assert_eq!(at("HEAD").unwrap(), Follow::Default);
@@ -576,7 +610,8 @@ fn tags_commits_and_ranges_are_pins() {
 }
 
 fn flux_sources(spec: Value, source: Value) -> crate::error::Result<Vec<Source>> {
-    let object = json!({"spec": spec, "status": {"lastAppliedRevision": "main@sha1:fd2802059a4d35e528f65d36775c38eb32c4a37b"}});
+    let object =
+        json!({"spec": spec, "status": {"lastAppliedRevision": "main@sha1:fd2802059a4d35e528f65d36775c38eb32c4a37b"}});
     sources(SourceBasis { owner: &kustomization("k1"), object: &object, source: Some(&source) })
 }
 
@@ -596,14 +631,27 @@ fn a_recorded_kustomization_gives_its_source() {
 #[test]
 fn the_ref_of_a_git_repository_has_an_order_of_precedence() {
     let at = |reference: Value| {
-        flux_sources(json!({"sourceRef": {"kind": "GitRepository", "name": "fl"}}), json!({"spec": {"url": "u", "ref": reference}}))
-            .unwrap()
-            .remove(0)
+        flux_sources(
+            json!({"sourceRef": {"kind": "GitRepository", "name": "fl"}}),
+            json!({"spec": {"url": "u", "ref": reference}}),
+        )
+        .unwrap()
+        .remove(0)
     };
     let sha = "fd2802059a4d35e528f65d36775c38eb32c4a37b";
-    assert_eq!(at(json!({"branch": "main", "tag": "v1", "semver": "1.x", "name": "refs/heads/n", "commit": sha})).target_revision, sha);
-    assert_eq!(follow(&at(json!({"branch": "main", "tag": "v1", "semver": "1.x", "name": "refs/heads/n"}))).unwrap(), Follow::Branch("n".into()));
-    assert_eq!(follow(&at(json!({"branch": "main", "tag": "v1", "semver": "1.2.3"}))).unwrap_err().code, "source.pinned");
+    assert_eq!(
+        at(json!({"branch": "main", "tag": "v1", "semver": "1.x", "name": "refs/heads/n", "commit": sha}))
+            .target_revision,
+        sha
+    );
+    assert_eq!(
+        follow(&at(json!({"branch": "main", "tag": "v1", "semver": "1.x", "name": "refs/heads/n"}))).unwrap(),
+        Follow::Branch("n".into())
+    );
+    assert_eq!(
+        follow(&at(json!({"branch": "main", "tag": "v1", "semver": "1.2.3"}))).unwrap_err().code,
+        "source.pinned"
+    );
     assert_eq!(follow(&at(json!({"branch": "main", "tag": "v1"}))).unwrap_err().code, "source.pinned");
     assert_eq!(at(json!({})).target_revision, "master");
 }
@@ -613,11 +661,21 @@ fn helm_oci_and_missing_sources_are_answered_as_such() {
     let release = OwnerRef::new(Engine::Flux, "HelmRelease", "flux-system", "web");
     let got = sources(SourceBasis { owner: &release, object: &json!({}), source: None });
     assert_eq!(got.unwrap_err().code, "source.helm");
-    let oci = flux_sources(json!({"sourceRef": {"kind": "OCIRepository", "name": "o"}}), json!({"spec": {"url": "oci://x/y"}})).unwrap();
+    let oci = flux_sources(
+        json!({"sourceRef": {"kind": "OCIRepository", "name": "o"}}),
+        json!({"spec": {"url": "oci://x/y"}}),
+    )
+    .unwrap();
     assert_eq!(editable(&kustomization("k1"), &oci[0]).unwrap_err().code, "source.opaque");
-    let chart = sources_of(&json!({"spec": {"source": {"repoURL": "https://charts", "chart": "redis", "targetRevision": "1.2.3"}}}));
+    let chart = sources_of(
+        &json!({"spec": {"source": {"repoURL": "https://charts", "chart": "redis", "targetRevision": "1.2.3"}}}),
+    );
     assert_eq!(editable(&application("argocd", "shop"), &chart[0]).unwrap_err().code, "source.helm");
-    let none = sources(SourceBasis { owner: &kustomization("k1"), object: &json!({"spec": {"sourceRef": {"kind": "GitRepository", "name": "fl"}}}), source: None });
+    let none = sources(SourceBasis {
+        owner: &kustomization("k1"),
+        object: &json!({"spec": {"sourceRef": {"kind": "GitRepository", "name": "fl"}}}),
+        source: None,
+    });
     assert_eq!(none.unwrap_err().evidence, ["GitRepository flux-system/fl"]);
     let hydrated = json!({"spec": {"sourceHydrator": {"drySource": {"repoURL": "x"}}}});
     let got = sources(SourceBasis { owner: &application("argocd", "shop"), object: &hydrated, source: None });
@@ -671,7 +729,10 @@ fn value_files_belong_to_the_source_that_they_come_from() {
         {"repoURL": "https://x/app.git", "path": "charts/app", "helm": {"valueFiles": ["values-prod.yaml", "/common.yaml", "$values/prod/app.yaml", "https://y/z.yaml"]}},
         {"repoURL": "https://x/more.git", "path": "c", "helm": {"valueFiles": ["env/*.yaml"]}}]}});
     let got = feeds(SourceBasis { owner: &application("argocd", "shop"), object: &many, source: None });
-    assert_eq!((got[0].files.as_slice(), got[0].lends, got[0].unclear), (["prod/app.yaml".to_owned()].as_slice(), true, false));
+    assert_eq!(
+        (got[0].files.as_slice(), got[0].lends, got[0].unclear),
+        (["prod/app.yaml".to_owned()].as_slice(), true, false)
+    );
     assert_eq!(got[1].files, ["charts/app/values-prod.yaml", "common.yaml"]);
     assert!(got[2].unclear && !got[1].unclear);
 }
@@ -682,5 +743,8 @@ fn a_helm_release_reads_its_chart_and_value_files_from_its_source() {
     let object = json!({"spec": {"chart": {"spec": {"chart": "./charts/web", "valuesFiles": ["./values/prod.yaml"], "sourceRef": {"kind": "GitRepository", "name": "fl"}}}}});
     let source = json!({"spec": {"url": "https://x/y.git", "ref": {"branch": "main"}}});
     let got = feeds(SourceBasis { owner: &release, object: &object, source: Some(&source) });
-    assert_eq!((got[0].source.path.as_str(), got[0].files.as_slice()), ("charts/web", ["values/prod.yaml".to_owned()].as_slice()));
+    assert_eq!(
+        (got[0].source.path.as_str(), got[0].files.as_slice()),
+        ("charts/web", ["values/prod.yaml".to_owned()].as_slice())
+    );
 }

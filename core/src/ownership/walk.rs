@@ -185,8 +185,11 @@ impl Walk {
 
 /// Ways up, best last: the object that a copied tracking-id names, other owners, the controller.
 fn candidates(parents: &[ParentRef], copied_from: Option<ObjectKey>) -> Vec<Candidate> {
-    let copied = copied_from
-        .map(|key| Candidate { key, uid: String::new(), evidence: format!("copied annotation {TRACKING_ID}") });
+    let copied = copied_from.map(|key| Candidate {
+        key,
+        uid: String::new(),
+        evidence: format!("copied annotation {TRACKING_ID}"),
+    });
     let (controllers, others): (Vec<_>, Vec<_>) = parents.iter().partition(|p| p.controller);
     let refs = controllers.into_iter().chain(others).map(|p| Candidate {
         key: p.key.clone(),
@@ -266,7 +269,10 @@ fn look_tracked(
         }
         let is_listed = listed(&owner);
         if plane.installation_id.is_none() && installation.is_some() && !is_listed {
-            why.push(format!("it carries the installation-id {} of another Argo CD", cap(installation.map_or("", |i| i))));
+            why.push(format!(
+                "it carries the installation-id {} of another Argo CD",
+                cap(installation.map_or("", |i| i))
+            ));
             continue;
         }
         let Some(known) = index.known(&owner) else {
@@ -342,13 +348,15 @@ fn look_flux(object: &ObjectFacts, listing: &[&OwnerRef], index: &Index, look: &
         }
         match index.known(&owner) {
             None => {
-                look.orphan.get_or_insert(format!("{mark}: {owner} does not exist here; another control plane may hold it"));
+                look.orphan
+                    .get_or_insert(format!("{mark}: {owner} does not exist here; another control plane may hold it"));
             }
             Some(known) => match known.remote {
                 Some(remote) => look.hints.push(format!("{mark}, but {owner} delivers to {remote}")),
                 // Whoever applied last set the labels: a second owner whose inventory is still to be written.
                 None if listing.iter().any(|o| o.engine == Engine::Flux && o.kind == owner.kind) => {
-                    look.claims.push(Claim { owner, evidence: vec![mark, "not in its status.inventory yet".to_owned()] });
+                    look.claims
+                        .push(Claim { owner, evidence: vec![mark, "not in its status.inventory yet".to_owned()] });
                 }
                 None if known.inventory => {
                     look.hints.push(format!("{mark}, but the inventory of {owner} does not list it"));

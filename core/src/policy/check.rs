@@ -75,7 +75,11 @@ pub fn check(set: &PolicySet, people: &[Named<PersonSpec>]) -> Vec<Finding> {
                 rule,
                 Severity::Warning,
                 "policy.never_decides",
-                format!("Rule {} matches whenever this one does and says {}, so this level never counts.", by.id, level_word(by.level)),
+                format!(
+                    "Rule {} matches whenever this one does and says {}, so this level never counts.",
+                    by.id,
+                    level_word(by.level)
+                ),
             ));
         }
     }
@@ -99,10 +103,15 @@ pub fn check_names(set: &PolicySet, known: &Known) -> Vec<Finding> {
     let mut out = Vec::new();
     for rule in set.rules() {
         let m = &rule.matches;
-        let lists = [("cluster", &m.cluster, &known.clusters), ("repository", &m.repository, &known.repositories), ("agent", &m.agent, &known.agents)];
+        let lists = [
+            ("cluster", &m.cluster, &known.clusters),
+            ("repository", &m.repository, &known.repositories),
+            ("agent", &m.agent, &known.agents),
+        ];
         for (what, wanted, have) in lists {
             let Some(wanted) = wanted else { continue };
-            let missing: Vec<&str> = wanted.iter().filter(|w| !have.iter().any(|h| glob(w, h))).map(String::as_str).collect();
+            let missing: Vec<&str> =
+                wanted.iter().filter(|w| !have.iter().any(|h| glob(w, h))).map(String::as_str).collect();
             if missing.len() == wanted.len() {
                 let text = format!("No {what} is called {}: the rule can never match.", missing.join(" or "));
                 out.push(about(rule, Severity::Error, "policy.never_matches", text));
@@ -135,7 +144,8 @@ fn check_people(rule: &Rule, people: &[Named<PersonSpec>], out: &mut Vec<Finding
         }
     }
     if distinct.len() < a.count as usize {
-        let text = format!("{} people must say yes, but only {} in {} can.", a.count, distinct.len(), a.from.join(", "));
+        let text =
+            format!("{} people must say yes, but only {} in {} can.", a.count, distinct.len(), a.from.join(", "));
         out.push(about(rule, Severity::Error, "policy.no_approvers", text));
     }
     if rule.deliver == Some(Delivery::PullRequest) && a.count > 1 {
@@ -147,7 +157,12 @@ fn check_people(rule: &Rule, people: &[Named<PersonSpec>], out: &mut Vec<Finding
         out.push(about(rule, Severity::Warning, "policy.sponsor_allowed", text));
     }
     if a.remind_s.is_some_and(|r| r >= a.expires_s.unwrap_or(3600)) {
-        out.push(about(rule, Severity::Warning, "policy.reminds_too_late", "The approval expires before the first reminder.".to_owned()));
+        out.push(about(
+            rule,
+            Severity::Warning,
+            "policy.reminds_too_late",
+            "The approval expires before the first reminder.".to_owned(),
+        ));
     }
 }
 
@@ -162,11 +177,21 @@ fn check_standard(rule: &Rule, out: &mut Vec<Finding>) {
         out.push(about(rule, Severity::Error, "policy.default_standard", text));
     }
     if rule.tell.is_empty() {
-        out.push(about(rule, Severity::Warning, "policy.nobody_told", "Nobody is told about these changes; add `tell`.".to_owned()));
+        out.push(about(
+            rule,
+            Severity::Warning,
+            "policy.nobody_told",
+            "Nobody is told about these changes; add `tell`.".to_owned(),
+        ));
     }
     let everything = rule.matches == Match::default() && rule.id != DEFAULT;
     if everything || rule.matches.operation.is_none() {
-        out.push(about(rule, Severity::Warning, "policy.any_operation", "Every operation is included, deletions too; name them.".to_owned()));
+        out.push(about(
+            rule,
+            Severity::Warning,
+            "policy.any_operation",
+            "Every operation is included, deletions too; name them.".to_owned(),
+        ));
     }
 }
 
@@ -204,7 +229,13 @@ fn outdoes(other: &Rule, rule: &Rule) -> bool {
 fn in_words(m: &Match) -> String {
     let mut parts: Vec<String> = Vec::new();
     parts.push(m.operation.as_ref().map_or_else(|| "every operation".to_owned(), |o| o.join(" or ")));
-    let lists = [("cluster", &m.cluster), ("namespace", &m.namespace), ("kind", &m.kind), ("agent", &m.agent), ("repository", &m.repository)];
+    let lists = [
+        ("cluster", &m.cluster),
+        ("namespace", &m.namespace),
+        ("kind", &m.kind),
+        ("agent", &m.agent),
+        ("repository", &m.repository),
+    ];
     for (what, list) in lists {
         parts.extend(list.iter().map(|l| format!("{what} {}", l.join(" or "))));
     }
@@ -294,7 +325,8 @@ fn run_one(set: &PolicySet, people: &[Named<PersonSpec>], t: &TestCase) -> Vec<S
 }
 
 fn facts_of(g: &Given) -> Facts {
-    let operations = g.operation.clone().map_or_else(|| vec![Operation::NAMES[0].to_owned()], super::file::OneOrMany::into_vec);
+    let operations =
+        g.operation.clone().map_or_else(|| vec![Operation::NAMES[0].to_owned()], super::file::OneOrMany::into_vec);
     let after = g.labels_after.clone().unwrap_or_else(|| g.labels.clone());
     let targets = operations
         .into_iter()

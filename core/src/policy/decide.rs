@@ -197,7 +197,11 @@ pub fn decide(set: &PolicySet, people: &[Named<PersonSpec>], facts: &Facts) -> D
         delivery,
         quorum,
         approvers,
-        tell: members(people, |g| groups.contains(g)).map(|p| p.name.clone()).collect::<BTreeSet<_>>().into_iter().collect(),
+        tell: members(people, |g| groups.contains(g))
+            .map(|p| p.name.clone())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect(),
         rules: rules.iter().map(|r| r.id.clone()).collect(),
         policy_version: set.version().to_owned(),
         expires_s: asks.iter().filter_map(|(_, a)| a.expires_s).min().unwrap_or(EXPIRES_S),
@@ -261,7 +265,12 @@ fn matching<'a>(set: &'a PolicySet, facts: &Facts) -> (Vec<&'a Rule>, Vec<String
     let open: Vec<&View<'_>> = views.iter().zip(&covered).filter(|(_, c)| !**c).map(|(v, _)| v).collect();
     if views.is_empty() || !open.is_empty() {
         let about = open.first().map_or_else(String::new, |v| {
-            format!(" for {} of {} in {}", v.target.operation, v.target.kind, if v.target.namespace.is_empty() { "the cluster" } else { &v.target.namespace })
+            format!(
+                " for {} of {} in {}",
+                v.target.operation,
+                v.target.kind,
+                if v.target.namespace.is_empty() { "the cluster" } else { &v.target.namespace }
+            )
         });
         let level = set.default_rule().map_or(Level::Deny, |d| d.level);
         why.push(format!("No rule clearly matches{about}; the default says {}.", level_word(level)));

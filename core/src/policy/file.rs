@@ -184,10 +184,18 @@ pub(super) struct Parsed {
 
 pub(super) fn parse(name: &str, bytes: &[u8]) -> Result<Parsed> {
     if bytes.len() > MAX_BYTES {
-        return Err(Problem::new("policy.too_large", format!("{name} is larger than 1 MiB."), "Split it into several files."));
+        return Err(Problem::new(
+            "policy.too_large",
+            format!("{name} is larger than 1 MiB."),
+            "Split it into several files.",
+        ));
     }
     let text = std::str::from_utf8(bytes).map_err(|e| {
-        Problem::new("policy.encoding", format!("{name} is not UTF-8 from byte {} on.", e.valid_up_to()), "Save it as UTF-8.")
+        Problem::new(
+            "policy.encoding",
+            format!("{name} is not UTF-8 from byte {} on.", e.valid_up_to()),
+            "Save it as UTF-8.",
+        )
     })?;
     let raw: RawFile = serde_saphyr::from_str(text).map_err(|e| syntax(name, &e))?;
     if raw.version != 1 {
@@ -251,7 +259,11 @@ fn rule(file: &str, r: RawRule) -> Result<Rule> {
     let id_ok = (1..=64).contains(&r.id.len())
         && r.id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
     if !id_ok || r.id == super::rule::DEFAULT {
-        return Err(invalid(file, "a rule", "an id has 1 to 64 letters, digits, '-', '_' or '.', and is not \"default\""));
+        return Err(invalid(
+            file,
+            "a rule",
+            "an id has 1 to 64 letters, digits, '-', '_' or '.', and is not \"default\"",
+        ));
     }
     if r.when.is_some() {
         // Ignoring a condition would widen the rule: it must stop the whole file.
@@ -277,7 +289,9 @@ fn build(file: &str, r: RawRule) -> Result<Rule> {
         _ => {}
     }
     if r.deliver == Some(Delivery::PullRequest) && r.level == Level::Standard {
-        return Err(fail("with pull_request the merge is the approval, so it needs level prompted and `approve`".into()));
+        return Err(fail(
+            "with pull_request the merge is the approval, so it needs level prompted and `approve`".into(),
+        ));
     }
     names(&r.tell).map_err(fail)?;
     Ok(Rule {

@@ -5,16 +5,52 @@ use crate::model::ObjectKey;
 
 /// Files whose name alone makes them privileged, in lower case.
 const NAMES: [&str; 27] = [
-    ".sops.yaml", ".sops.yml", ".gitmodules", ".gitattributes", ".gitignore", ".lfsconfig", ".mailmap", "codeowners", "owners",
-    "jenkinsfile", "makefile", "justfile", "taskfile.yml", "taskfile.yaml", ".gitlab-ci.yml", ".gitlab-ci.yaml", ".travis.yml",
-    ".drone.yml", ".woodpecker.yml", ".woodpecker.yaml", "azure-pipelines.yml", "bitbucket-pipelines.yml", "atlantis.yaml",
-    "renovate.json", ".renovaterc", ".pre-commit-config.yaml", "countersign.yaml",
+    ".sops.yaml",
+    ".sops.yml",
+    ".gitmodules",
+    ".gitattributes",
+    ".gitignore",
+    ".lfsconfig",
+    ".mailmap",
+    "codeowners",
+    "owners",
+    "jenkinsfile",
+    "makefile",
+    "justfile",
+    "taskfile.yml",
+    "taskfile.yaml",
+    ".gitlab-ci.yml",
+    ".gitlab-ci.yaml",
+    ".travis.yml",
+    ".drone.yml",
+    ".woodpecker.yml",
+    ".woodpecker.yaml",
+    "azure-pipelines.yml",
+    "bitbucket-pipelines.yml",
+    "atlantis.yaml",
+    "renovate.json",
+    ".renovaterc",
+    ".pre-commit-config.yaml",
+    "countersign.yaml",
 ];
 
 /// Folders (anywhere in the path) whose content is privileged, in lower case.
 const FOLDERS: [&str; 15] = [
-    ".git", ".github", ".gitlab", ".gitea", ".forgejo", ".circleci", ".buildkite", ".tekton", ".argo-ci", ".woodpecker", ".husky",
-    ".teamcity", ".countersign", "countersign", ".ci",
+    ".git",
+    ".github",
+    ".gitlab",
+    ".gitea",
+    ".forgejo",
+    ".circleci",
+    ".buildkite",
+    ".tekton",
+    ".argo-ci",
+    ".woodpecker",
+    ".husky",
+    ".teamcity",
+    ".countersign",
+    "countersign",
+    ".ci",
 ];
 
 /// API groups whose objects say who may do what, where manifests come from, or what is admitted.
@@ -32,12 +68,25 @@ const GROUPS: [&str; 10] = [
 ];
 
 /// Kinds outside those groups.
-const KINDS: [&str; 6] =
-    ["ServiceAccount", "CustomResourceDefinition", "CertificateSigningRequest", "ClusterPolicy", "PodSecurityPolicy", "Node"];
+const KINDS: [&str; 6] = [
+    "ServiceAccount",
+    "CustomResourceDefinition",
+    "CertificateSigningRequest",
+    "ClusterPolicy",
+    "PodSecurityPolicy",
+    "Node",
+];
 
 /// Argo CD's group also holds Argo Rollouts and Workflows, which are workloads like others.
-const ARGO_WORKLOADS: [&str; 7] =
-    ["Rollout", "AnalysisTemplate", "ClusterAnalysisTemplate", "Experiment", "Workflow", "WorkflowTemplate", "CronWorkflow"];
+const ARGO_WORKLOADS: [&str; 7] = [
+    "Rollout",
+    "AnalysisTemplate",
+    "ClusterAnalysisTemplate",
+    "Experiment",
+    "Workflow",
+    "WorkflowTemplate",
+    "CronWorkflow",
+];
 
 /// Why a change is privileged: the first such path or object. `extra` are further path prefixes
 /// from the Repository's configuration. Paths are compared without regard to case, because some
@@ -53,7 +102,8 @@ pub fn privileged<'a>(
         }
     }
     for o in objects {
-        let group = GROUPS.contains(&o.group.as_str()) && !(o.group == "argoproj.io" && ARGO_WORKLOADS.contains(&o.kind.as_str()));
+        let group = GROUPS.contains(&o.group.as_str())
+            && !(o.group == "argoproj.io" && ARGO_WORKLOADS.contains(&o.kind.as_str()));
         if group || KINDS.contains(&o.kind.as_str()) {
             return Some(format!("{} is a privileged kind ({})", crate::message::escape_name(&o.to_string()), o.kind));
         }
@@ -82,5 +132,7 @@ fn path_reason(path: &str, extra: &[String]) -> Option<String> {
             let e = e.trim_matches('/').to_lowercase();
             !e.is_empty() && folded.starts_with(&e)
         })
-        .map(|e| format!("{shown} is below {}, which the configuration calls privileged", crate::message::escape_name(e)))
+        .map(|e| {
+            format!("{shown} is below {}, which the configuration calls privileged", crate::message::escape_name(e))
+        })
 }

@@ -18,11 +18,28 @@ pub struct ObjectChange {
 }
 
 /// Label keys that say which environment an object belongs to.
-const ENV_KEYS: [&str; 6] = ["env", "environment", "stage", "tier", "app.kubernetes.io/environment", "countersign.dev/env"];
+const ENV_KEYS: [&str; 6] =
+    ["env", "environment", "stage", "tier", "app.kubernetes.io/environment", "countersign.dev/env"];
 
 /// API groups whose objects are understood well enough to call an edit of them harmless.
 const PLAIN_KINDS: [(&str, &[&str]); 6] = [
-    ("", &["ConfigMap", "Service", "Pod", "ReplicationController", "LimitRange", "ResourceQuota", "Endpoints", "PersistentVolumeClaim", "Namespace", "Secret", "ServiceAccount", "PersistentVolume"]),
+    (
+        "",
+        &[
+            "ConfigMap",
+            "Service",
+            "Pod",
+            "ReplicationController",
+            "LimitRange",
+            "ResourceQuota",
+            "Endpoints",
+            "PersistentVolumeClaim",
+            "Namespace",
+            "Secret",
+            "ServiceAccount",
+            "PersistentVolume",
+        ],
+    ),
     ("apps", &["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"]),
     ("batch", &["Job", "CronJob"]),
     ("autoscaling", &["HorizontalPodAutoscaler"]),
@@ -42,8 +59,20 @@ const ENGINE_GROUPS: [&str; 6] = [
 
 /// Pod fields that reach beyond the pod.
 const PRIVILEGE_FIELDS: [&str; 14] = [
-    "privileged", "allowPrivilegeEscalation", "hostPath", "hostNetwork", "hostPID", "hostIPC", "hostUsers", "capabilities",
-    "runAsUser", "runAsNonRoot", "procMount", "seccompProfile", "appArmorProfile", "hostPort",
+    "privileged",
+    "allowPrivilegeEscalation",
+    "hostPath",
+    "hostNetwork",
+    "hostPID",
+    "hostIPC",
+    "hostUsers",
+    "capabilities",
+    "runAsUser",
+    "runAsNonRoot",
+    "procMount",
+    "seccompProfile",
+    "appArmorProfile",
+    "hostPort",
 ];
 
 /// Fields that decide as whom a workload acts.
@@ -79,7 +108,8 @@ pub fn assess(
     for object in objects {
         grade_object(object, &mut g);
     }
-    let touched: BTreeSet<&ObjectKey> = leaves.iter().map(|l| &l.object).chain(objects.iter().map(|o| &o.key)).collect();
+    let touched: BTreeSet<&ObjectKey> =
+        leaves.iter().map(|l| &l.object).chain(objects.iter().map(|o| &o.key)).collect();
     for key in &touched {
         grade_kind(key, &mut g);
     }
@@ -107,7 +137,10 @@ pub fn assess(
 pub fn is_production(labels: &BTreeMap<String, String>) -> bool {
     labels.iter().any(|(k, v)| {
         let v = v.to_ascii_lowercase();
-        let production = v == "production" || v == "live" || v == "prd" || v.split(['-', '_', '.']).any(|p| p == "prod" || p == "production");
+        let production = v == "production"
+            || v == "live"
+            || v == "prd"
+            || v.split(['-', '_', '.']).any(|p| p == "prod" || p == "production");
         ENV_KEYS.contains(&k.to_ascii_lowercase().as_str()) && production
     })
 }
@@ -116,10 +149,21 @@ fn grade_kind(key: &ObjectKey, g: &mut Grade) {
     if key.group == "rbac.authorization.k8s.io" {
         g.add(RiskLevel::Critical, "RBAC");
     } else if ENGINE_GROUPS.contains(&key.group.as_str()) {
-        if !matches!(key.kind.as_str(), "Rollout" | "AnalysisTemplate" | "ClusterAnalysisTemplate" | "Workflow" | "WorkflowTemplate" | "CronWorkflow") {
+        if !matches!(
+            key.kind.as_str(),
+            "Rollout"
+                | "AnalysisTemplate"
+                | "ClusterAnalysisTemplate"
+                | "Workflow"
+                | "WorkflowTemplate"
+                | "CronWorkflow"
+        ) {
             g.add(RiskLevel::Critical, format!("engine ({})", key.kind));
         }
-    } else if matches!(key.group.as_str(), "admissionregistration.k8s.io" | "apiregistration.k8s.io" | "certificates.k8s.io") {
+    } else if matches!(
+        key.group.as_str(),
+        "admissionregistration.k8s.io" | "apiregistration.k8s.io" | "certificates.k8s.io"
+    ) {
         g.add(RiskLevel::Critical, "admission");
     } else if key.kind == "CustomResourceDefinition" {
         g.add(RiskLevel::Critical, "CRD");
@@ -164,7 +208,9 @@ fn grade_object(o: &ObjectChange, g: &mut Grade) {
 
 fn walk(v: &Value, at: &str, found: &mut dyn FnMut(&str, &Value)) {
     match v {
-        Value::Object(m) => m.iter().for_each(|(k, v)| walk(v, &format!("{at}/{}", k.replace('~', "~0").replace('/', "~1")), found)),
+        Value::Object(m) => {
+            m.iter().for_each(|(k, v)| walk(v, &format!("{at}/{}", k.replace('~', "~0").replace('/', "~1")), found))
+        }
         Value::Array(a) => a.iter().enumerate().for_each(|(i, v)| walk(v, &format!("{at}/{i}"), found)),
         _ => found(at, v),
     }
@@ -239,7 +285,13 @@ fn grade_metadata(parts: &[&str], g: &mut Grade) {
     if parts.get(1) == Some(&"labels") && ENV_KEYS.contains(&key.to_ascii_lowercase().as_str()) {
         g.add(RiskLevel::High, "environment label");
     }
-    let engine = ["argocd.argoproj.io/", "kustomize.toolkit.fluxcd.io/", "helm.toolkit.fluxcd.io/", "fluxcd.controlplane.io/", "reconcile.fluxcd.io/"];
+    let engine = [
+        "argocd.argoproj.io/",
+        "kustomize.toolkit.fluxcd.io/",
+        "helm.toolkit.fluxcd.io/",
+        "fluxcd.controlplane.io/",
+        "reconcile.fluxcd.io/",
+    ];
     if engine.iter().any(|p| key.starts_with(p)) || key == "app.kubernetes.io/instance" {
         g.add(RiskLevel::Critical, "engine mark");
     }

@@ -22,7 +22,11 @@ fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 fn person(name: &str, telegram: i64, groups: &[&str]) -> Named<PersonSpec> {
     Named {
         name: name.into(),
-        spec: PersonSpec { telegram: Some(telegram), groups: groups.iter().map(|g| (*g).into()).collect(), ..PersonSpec::default() },
+        spec: PersonSpec {
+            telegram: Some(telegram),
+            groups: groups.iter().map(|g| (*g).into()).collect(),
+            ..PersonSpec::default()
+        },
     }
 }
 
@@ -86,7 +90,10 @@ fn what_no_rule_matches_takes_the_default_and_no_default_is_deny() {
     let none = PolicySet::parse::<&str, &str>(&[]).unwrap();
     assert_eq!(decide(&none, &people(), &facts("scale", &[])).decided.level, Level::Deny);
     let nothing = Facts { targets: vec![], ..facts("scale", &[]) };
-    assert_eq!(decide(&set("version: 1\nrules: [{id: a, match: {}, level: standard}]"), &people(), &nothing).decided.level, Level::Deny);
+    assert_eq!(
+        decide(&set("version: 1\nrules: [{id: a, match: {}, level: standard}]"), &people(), &nothing).decided.level,
+        Level::Deny
+    );
 }
 
 #[test]
@@ -98,17 +105,45 @@ fn malformed_policies_are_refused_with_file_and_line() {
         ("version: 1\nversion: 1\n", "policy.syntax", "p.yaml:2"),
         ("rules: []\n", "policy.syntax", "p.yaml"),
         ("version: 2\n", "policy.version", "version 2"),
-        ("version: 1\nrules:\n- {id: a, match: {}, level: standard, when: 'change.after.replicas <= 10'}\n", "policy.when_unsupported", "\"a\""),
+        (
+            "version: 1\nrules:\n- {id: a, match: {}, level: standard, when: 'change.after.replicas <= 10'}\n",
+            "policy.when_unsupported",
+            "\"a\"",
+        ),
         ("version: 1\nrules:\n- {id: a, match: {operation: scael}, level: deny}\n", "policy.invalid", "set_image"),
         ("version: 1\nrules:\n- {id: a, match: {operation: []}, level: deny}\n", "policy.invalid", "empty"),
         ("version: 1\nrules:\n- {id: a, match: {}, level: prompted}\n", "policy.invalid", "approve"),
-        ("version: 1\nrules:\n- {id: a, match: {}, level: prompted, approve: {from: [], count: 1}}\n", "policy.invalid", "from"),
-        ("version: 1\nrules:\n- {id: a, match: {}, level: prompted, approve: {from: [x], count: 0}}\n", "policy.invalid", "count"),
-        ("version: 1\nrules:\n- {id: a, match: {}, level: prompted, approve: {from: [x], expires: 3 hours}}\n", "policy.invalid", "duration"),
-        ("version: 1\nrules:\n- {id: a, match: {}, level: prompted, approve: {from: [x], expires: 25h}}\n", "policy.invalid", "24h"),
-        ("version: 1\nrules:\n- {id: a, match: {}, level: standard, deliver: pull_request}\n", "policy.invalid", "approval"),
+        (
+            "version: 1\nrules:\n- {id: a, match: {}, level: prompted, approve: {from: [], count: 1}}\n",
+            "policy.invalid",
+            "from",
+        ),
+        (
+            "version: 1\nrules:\n- {id: a, match: {}, level: prompted, approve: {from: [x], count: 0}}\n",
+            "policy.invalid",
+            "count",
+        ),
+        (
+            "version: 1\nrules:\n- {id: a, match: {}, level: prompted, approve: {from: [x], expires: 3 hours}}\n",
+            "policy.invalid",
+            "duration",
+        ),
+        (
+            "version: 1\nrules:\n- {id: a, match: {}, level: prompted, approve: {from: [x], expires: 25h}}\n",
+            "policy.invalid",
+            "24h",
+        ),
+        (
+            "version: 1\nrules:\n- {id: a, match: {}, level: standard, deliver: pull_request}\n",
+            "policy.invalid",
+            "approval",
+        ),
         ("version: 1\nrules:\n- {id: default, match: {}, level: deny}\n", "policy.invalid", "id"),
-        ("version: 1\nrules:\n- {id: a, match: {}, level: deny}\n- {id: a, match: {}, level: deny}\n", "policy.duplicate_rule", "a"),
+        (
+            "version: 1\nrules:\n- {id: a, match: {}, level: deny}\n- {id: a, match: {}, level: deny}\n",
+            "policy.duplicate_rule",
+            "a",
+        ),
         ("\t", "policy.syntax", "p.yaml"),
         ("version: 1\nrules:\n- id: a\n   match: {}\n", "policy.syntax", "p.yaml"),
     ];
@@ -118,7 +153,8 @@ fn malformed_policies_are_refused_with_file_and_line() {
         assert!(p.message.contains(says), "{text}: {}", p.message);
     }
     assert_eq!(PolicySet::parse(&[("x", &[0xffu8, 0xfe][..])]).unwrap_err().code, "policy.encoding");
-    let two = PolicySet::parse(&[("a", "version: 1\ndefault: {level: deny}"), ("b", "version: 1\ndefault: {level: manual}")]);
+    let two =
+        PolicySet::parse(&[("a", "version: 1\ndefault: {level: deny}"), ("b", "version: 1\ndefault: {level: manual}")]);
     assert_eq!(two.unwrap_err().code, "policy.two_defaults");
 }
 
@@ -156,23 +192,42 @@ rules:
 
 #[test]
 fn too_few_people_is_deny_with_the_reason() {
-    let s = |count: u32| set(&format!("version: 1\nrules: [{{id: a, match: {{}}, level: prompted, approve: {{from: [sre], count: {count}}}}}]"));
+    let s = |count: u32| {
+        set(&format!(
+            "version: 1\nrules: [{{id: a, match: {{}}, level: prompted, approve: {{from: [sre], count: {count}}}}}]"
+        ))
+    };
     assert_eq!(decide(&s(2), &people(), &facts("scale", &[])).decided.level, Level::Prompted);
     let d = decide(&s(3), &people(), &facts("scale", &[]));
     assert_eq!((d.decided.level, d.problem.unwrap().code.as_ref()), (Level::Deny, "policy.no_approvers"));
     assert_eq!(decide(&s(1), &[], &facts("scale", &[])).decided.level, Level::Deny);
     let mut twins = vec![person("ann", 1, &["sre"]), person("ann2", 1, &["sre"])];
-    assert_eq!(decide(&s(2), &twins, &facts("scale", &[])).decided.level, Level::Deny, "one Telegram account is one person");
+    assert_eq!(
+        decide(&s(2), &twins, &facts("scale", &[])).decided.level,
+        Level::Deny,
+        "one Telegram account is one person"
+    );
     twins.push(person("jon-again", 3, &["sre"]));
     twins.push(person("jon", 3, &["sre"]));
-    assert_eq!(decide(&s(2), &twins, &facts("scale", &[])).decided.level, Level::Deny, "the sponsor's second entry is the sponsor");
-    let unreachable = vec![Named { name: "x".into(), spec: PersonSpec { groups: vec!["sre".into()], forge: Some("x".into()), ..PersonSpec::default() } }];
+    assert_eq!(
+        decide(&s(2), &twins, &facts("scale", &[])).decided.level,
+        Level::Deny,
+        "the sponsor's second entry is the sponsor"
+    );
+    let unreachable = vec![Named {
+        name: "x".into(),
+        spec: PersonSpec { groups: vec!["sre".into()], forge: Some("x".into()), ..PersonSpec::default() },
+    }];
     assert_eq!(decide(&s(1), &unreachable, &facts("scale", &[])).decided.level, Level::Deny);
 }
 
 #[test]
 fn the_sponsor_counts_only_where_a_rule_says_so() {
-    let s = |allow: bool| set(&format!("version: 1\nrules: [{{id: a, match: {{}}, level: prompted, approve: {{from: [sre], allow_sponsor: {allow}}}}}]"));
+    let s = |allow: bool| {
+        set(&format!(
+            "version: 1\nrules: [{{id: a, match: {{}}, level: prompted, approve: {{from: [sre], allow_sponsor: {allow}}}}}]"
+        ))
+    };
     let jon = [person("jon", 3, &["sre"])];
     assert_eq!(decide(&s(false), &jon, &facts("scale", &[])).decided.level, Level::Deny);
     let d = decide(&s(true), &jon, &facts("scale", &[])).decided;
@@ -181,7 +236,11 @@ fn the_sponsor_counts_only_where_a_rule_says_so() {
 
 #[test]
 fn a_pull_request_wants_one_approver_with_a_forge_login() {
-    let s = |count: u32| set(&format!("version: 1\nrules: [{{id: a, match: {{}}, level: prompted, deliver: pull_request, approve: {{from: [sre], count: {count}}}}}]"));
+    let s = |count: u32| {
+        set(&format!(
+            "version: 1\nrules: [{{id: a, match: {{}}, level: prompted, deliver: pull_request, approve: {{from: [sre], count: {count}}}}}]"
+        ))
+    };
     let mut p = people();
     assert_eq!(decide(&s(1), &p, &facts("scale", &[])).problem.unwrap().code, "policy.no_approvers");
     p[0].spec.forge = Some("ann".into());
@@ -257,8 +316,19 @@ rules:
 #[test]
 fn globs_match_whole_names() {
     for (p, t, is) in [
-        ("a", "a", true), ("a", "ab", false), ("*", "", true), ("*", "x/y", true), ("a*", "abc", true), ("*c", "abc", true), ("a*c", "abc", true),
-        ("a*c", "ac", true), ("a*c", "acb", false), ("a*a", "a", false), ("*b*", "abc", true), ("a*b*c", "axxbyyc", true), ("a*b*c", "acb", false),
+        ("a", "a", true),
+        ("a", "ab", false),
+        ("*", "", true),
+        ("*", "x/y", true),
+        ("a*", "abc", true),
+        ("*c", "abc", true),
+        ("a*c", "abc", true),
+        ("a*c", "ac", true),
+        ("a*c", "acb", false),
+        ("a*a", "a", false),
+        ("*b*", "abc", true),
+        ("a*b*c", "axxbyyc", true),
+        ("a*b*c", "acb", false),
     ] {
         assert_eq!(super::decide::glob(p, t), is, "{p} {t}");
     }
@@ -288,8 +358,14 @@ rules:
     let f = check(&s, &[person("ann", 1, &["sre"]), person("amy", 1, &["sre"])]);
     let has = |code: &str, rule: &str| f.iter().any(|x| x.code == code && x.rule == rule);
     for (code, rule) in [
-        ("policy.reaches_standard", "open"), ("policy.never_decides", "open"), ("policy.unknown_group", "nobody"), ("policy.no_approvers", "nobody"),
-        ("policy.sponsor_allowed", "sponsor"), ("policy.reminds_too_late", "sponsor"), ("policy.default_standard", "default"), ("policy.same_person", ""),
+        ("policy.reaches_standard", "open"),
+        ("policy.never_decides", "open"),
+        ("policy.unknown_group", "nobody"),
+        ("policy.no_approvers", "nobody"),
+        ("policy.sponsor_allowed", "sponsor"),
+        ("policy.reminds_too_late", "sponsor"),
+        ("policy.default_standard", "default"),
+        ("policy.same_person", ""),
     ] {
         assert!(has(code, rule), "{code} {rule}: {f:#?}");
     }
@@ -300,10 +376,15 @@ rules:
 
 #[test]
 fn names_that_do_not_exist_are_found() {
-    let s = set("version: 1\nrules:\n- {id: a, match: {cluster: prod}, level: deny}\n- {id: b, match: {cluster: [eu-*, us], agent: x}, level: deny}\n");
+    let s = set(
+        "version: 1\nrules:\n- {id: a, match: {cluster: prod}, level: deny}\n- {id: b, match: {cluster: [eu-*, us], agent: x}, level: deny}\n",
+    );
     let known = Known { clusters: vec!["eu-1".into()], repositories: vec![], agents: vec!["x".into()] };
     let f = check_names(&s, &known);
-    assert_eq!(f.iter().map(|f| (f.rule.as_str(), f.code)).collect::<Vec<_>>(), [("a", "policy.never_matches"), ("b", "policy.unknown_name")]);
+    assert_eq!(
+        f.iter().map(|f| (f.rule.as_str(), f.code)).collect::<Vec<_>>(),
+        [("a", "policy.never_matches"), ("b", "policy.unknown_name")]
+    );
 }
 
 #[test]
@@ -311,13 +392,22 @@ fn explain_names_each_rule_with_its_reason() {
     let text = explain(&set(PROD), &people(), &facts("restart", &[("env", "prod")]));
     assert!(text.contains("prod (p.yaml): no: operation is restart"), "{text}");
     assert!(text.contains("Decision: deny"), "{text}");
-    let text = explain(&set(STAGING), &people(), &Facts { cluster_labels: labels(&[("env", "prod")]), ..facts("scale", &[("env", "staging")]) });
-    assert!(text.contains("may match, so it counts, standard: sources disagree about label env: prod and staging"), "{text}");
+    let text = explain(
+        &set(STAGING),
+        &people(),
+        &Facts { cluster_labels: labels(&[("env", "prod")]), ..facts("scale", &[("env", "staging")]) },
+    );
+    assert!(
+        text.contains("may match, so it counts, standard: sources disagree about label env: prod and staging"),
+        "{text}"
+    );
 }
 
 #[test]
 fn a_failing_test_says_what_differs() {
-    let s = set(&format!("{PROD}tests:\n- {{given: {{operation: scale, labels: {{env: prod}}}}, expect: {{level: standard, rule: x}}}}\n"));
+    let s = set(&format!(
+        "{PROD}tests:\n- {{given: {{operation: scale, labels: {{env: prod}}}}, expect: {{level: standard, rule: x}}}}\n"
+    ));
     let r = run_tests(&s);
     assert_eq!(r[0].failures, ["level is prompted, expected standard", "rule is prod, expected x"]);
 }
@@ -378,7 +468,9 @@ fn any_rule(i: usize) -> impl Strategy<Value = String> {
             let matches = [labels, op].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join(", ");
             let mut r = format!("- {{id: r{i}, match: {{{matches}}}, level: {level}");
             if level == "prompted" {
-                r.push_str(&format!(", approve: {{from: {groups}, count: {count}, expires: {minutes}m, allow_sponsor: {sponsor}}}"));
+                r.push_str(&format!(
+                    ", approve: {{from: {groups}, count: {count}, expires: {minutes}m, allow_sponsor: {sponsor}}}"
+                ));
             }
             if let Some(d) = deliver {
                 r.push_str(&format!(", deliver: {d}"));
@@ -394,15 +486,17 @@ fn any_rule(i: usize) -> impl Strategy<Value = String> {
 
 fn any_facts() -> impl Strategy<Value = Facts> {
     let env = || prop::option::of(prop::sample::select(vec!["prod", "staging", "qa"]));
-    (prop::sample::select(vec!["scale", "set_image"]), env(), env(), env(), 1u32..6).prop_map(|(op, before, after, cluster, lines)| {
-        let l = |e: Option<&str>| e.map_or_else(BTreeMap::new, |e| labels(&[("env", e)]));
-        let mut f = facts(op, &[]);
-        f.targets[0].labels_before = Some(l(before));
-        f.targets[0].labels_after = Some(l(after));
-        f.cluster_labels = l(cluster);
-        f.lines = lines;
-        f
-    })
+    (prop::sample::select(vec!["scale", "set_image"]), env(), env(), env(), 1u32..6).prop_map(
+        |(op, before, after, cluster, lines)| {
+            let l = |e: Option<&str>| e.map_or_else(BTreeMap::new, |e| labels(&[("env", e)]));
+            let mut f = facts(op, &[]);
+            f.targets[0].labels_before = Some(l(before));
+            f.targets[0].labels_after = Some(l(after));
+            f.cluster_labels = l(cluster);
+            f.lines = lines;
+            f
+        },
+    )
 }
 
 proptest! {
@@ -456,18 +550,45 @@ proptest! {
 #[test]
 fn side_doors_are_privileged() {
     for path in [
-        ".github/workflows/ci.yaml", ".GitHub/workflows/x", "a/.gitlab-ci.yml", "Jenkinsfile", "x/Makefile", "CODEOWNERS", "docs/CODEOWNERS", ".sops.yaml",
-        ".gitmodules", "sub/.gitattributes", "x/.git/config", "GIT~1/config", "countersign/policy.yaml", ".github./workflows/x", "apps/.gi\u{200c}t/x", "infra/secret/x", "Infra/secret-two",
+        ".github/workflows/ci.yaml",
+        ".GitHub/workflows/x",
+        "a/.gitlab-ci.yml",
+        "Jenkinsfile",
+        "x/Makefile",
+        "CODEOWNERS",
+        "docs/CODEOWNERS",
+        ".sops.yaml",
+        ".gitmodules",
+        "sub/.gitattributes",
+        "x/.git/config",
+        "GIT~1/config",
+        "countersign/policy.yaml",
+        ".github./workflows/x",
+        "apps/.gi\u{200c}t/x",
+        "infra/secret/x",
+        "Infra/secret-two",
     ] {
         assert!(privileged([path], [], &["infra/secret".into()]).is_some(), "{path}");
     }
-    for path in ["apps/checkout/deploy.yaml", "clusters/prod/kustomization.yaml", "github/x.yaml", "apps/infra/secret/x", "README.md"] {
+    for path in [
+        "apps/checkout/deploy.yaml",
+        "clusters/prod/kustomization.yaml",
+        "github/x.yaml",
+        "apps/infra/secret/x",
+        "README.md",
+    ] {
         assert_eq!(privileged([path], [], &["infra/secret".into()]), None, "{path}");
     }
     let key = |group: &str, kind: &str| ObjectKey::new(group, kind, "x", "x");
     for (group, kind) in [
-        ("rbac.authorization.k8s.io", "ClusterRoleBinding"), ("argoproj.io", "Application"), ("argoproj.io", "AppProject"), ("source.toolkit.fluxcd.io", "GitRepository"),
-        ("kustomize.toolkit.fluxcd.io", "Kustomization"), ("", "ServiceAccount"), ("apiextensions.k8s.io", "CustomResourceDefinition"), ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"),
+        ("rbac.authorization.k8s.io", "ClusterRoleBinding"),
+        ("argoproj.io", "Application"),
+        ("argoproj.io", "AppProject"),
+        ("source.toolkit.fluxcd.io", "GitRepository"),
+        ("kustomize.toolkit.fluxcd.io", "Kustomization"),
+        ("", "ServiceAccount"),
+        ("apiextensions.k8s.io", "CustomResourceDefinition"),
+        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"),
     ] {
         assert!(privileged([], [&key(group, kind)], &[]).is_some(), "{kind}");
     }
@@ -480,7 +601,12 @@ fn side_doors_are_privileged() {
 
 fn leaf(group: &str, kind: &str, pointer: &str, before: Value, after: Value) -> LeafChange {
     let some = |v: Value| if v.is_null() { None } else { Some(v) };
-    LeafChange { object: ObjectKey::new(group, kind, "shop", "x"), pointer: pointer.into(), before: some(before), after: some(after) }
+    LeafChange {
+        object: ObjectKey::new(group, kind, "shop", "x"),
+        pointer: pointer.into(),
+        before: some(before),
+        after: some(after),
+    }
 }
 
 const C: &str = "/spec/template/spec/containers/name=app";
@@ -493,7 +619,11 @@ fn risk_of_single_fields() {
         (d("/spec/replicas", json!(3), json!(5)), Low, ""),
         (d("/spec/replicas", json!(3), json!(0)), High, "scale to 0"),
         (d("/spec/replicas", json!(3), Value::Null), High, "scale to 0"),
-        (d("/spec/template/metadata/annotations/kubectl.kubernetes.io~1restartedAt", Value::Null, json!("now")), Low, ""),
+        (
+            d("/spec/template/metadata/annotations/kubectl.kubernetes.io~1restartedAt", Value::Null, json!("now")),
+            Low,
+            "",
+        ),
         (d("/metadata/annotations/team", Value::Null, json!("a")), Low, ""),
         (d("/metadata/annotations/team", json!("a"), Value::Null), Medium, "removes a field"),
         (d(&format!("{C}/image"), json!("reg/a:1"), json!("reg/a:2")), High, "image"),
@@ -503,21 +633,45 @@ fn risk_of_single_fields() {
         (d(&format!("{C}/image"), json!("reg.eu:5000/a"), json!("reg.eu:5001/a")), Critical, "other registry"),
         (d(&format!("{C}/securityContext/privileged"), Value::Null, json!(true)), Critical, "privilege"),
         (d(&format!("{C}/securityContext"), Value::Null, json!({"privileged": true})), Critical, "privilege"),
-        (d("/spec/template/spec/volumes/name=x", Value::Null, json!({"name": "x", "hostPath": {"path": "/"}})), Critical, "privilege"),
+        (
+            d("/spec/template/spec/volumes/name=x", Value::Null, json!({"name": "x", "hostPath": {"path": "/"}})),
+            Critical,
+            "privilege",
+        ),
         (d("/spec/template/spec/hostNetwork", Value::Null, json!(true)), Critical, "privilege"),
         (d("/spec/template/spec/serviceAccountName", json!("a"), json!("b")), Critical, "identity"),
         (d(&format!("{C}/command"), Value::Null, json!(["sh"])), High, "command"),
         (d("/metadata/finalizers", json!(["x"]), Value::Null), Critical, "finalizers"),
         (d("/metadata/labels/env", json!("prod"), json!("dev")), High, "environment label"),
         (d("/metadata/annotations/argocd.argoproj.io~1tracking-id", json!("a"), json!("b")), Critical, "engine mark"),
-        (leaf("argoproj.io", "Application", "/spec/source/repoURL", json!("a"), json!("b")), Critical, "engine (Application)"),
-        (leaf("kustomize.toolkit.fluxcd.io", "Kustomization", "/spec/path", json!("a"), json!("b")), Critical, "engine (Kustomization)"),
-        (leaf("rbac.authorization.k8s.io", "RoleBinding", "/subjects/0/name", json!("a"), json!("b")), Critical, "RBAC"),
-        (leaf("apiextensions.k8s.io", "CustomResourceDefinition", "/spec/scope", json!("a"), json!("b")), Critical, "CRD"),
+        (
+            leaf("argoproj.io", "Application", "/spec/source/repoURL", json!("a"), json!("b")),
+            Critical,
+            "engine (Application)",
+        ),
+        (
+            leaf("kustomize.toolkit.fluxcd.io", "Kustomization", "/spec/path", json!("a"), json!("b")),
+            Critical,
+            "engine (Kustomization)",
+        ),
+        (
+            leaf("rbac.authorization.k8s.io", "RoleBinding", "/subjects/0/name", json!("a"), json!("b")),
+            Critical,
+            "RBAC",
+        ),
+        (
+            leaf("apiextensions.k8s.io", "CustomResourceDefinition", "/spec/scope", json!("a"), json!("b")),
+            Critical,
+            "CRD",
+        ),
         (leaf("example.org", "Widget", "/spec/size", json!(1), json!(2)), High, "unknown kind Widget"),
         (leaf("", "Service", "/spec/type", json!("ClusterIP"), json!("LoadBalancer")), High, "exposure"),
         (leaf("", "Secret", "/data/a", json!("x"), json!("y")), Critical, "Secret"),
-        (leaf("networking.k8s.io", "NetworkPolicy", "/spec/policyTypes/0", json!("x"), json!("y")), High, "NetworkPolicy"),
+        (
+            leaf("networking.k8s.io", "NetworkPolicy", "/spec/policyTypes/0", json!("x"), json!("y")),
+            High,
+            "NetworkPolicy",
+        ),
     ];
     for (l, level, reason) in cases {
         let r = assess(std::slice::from_ref(&l), &["f".into()], &[], &[]);
@@ -532,14 +686,31 @@ fn risk_of_whole_objects_files_and_environments() {
     let gone = |group: &str, kind: &str| ObjectChange { key: key(group, kind), before: Some(json!({})), after: None };
     let level = |o: ObjectChange| assess(&[], &["f".into()], &[o], &[]).level;
     assert_eq!(level(gone("apps", "Deployment")), RiskLevel::High);
-    for (g, k) in [("", "Namespace"), ("", "PersistentVolumeClaim"), ("apps", "StatefulSet"), ("apiextensions.k8s.io", "CustomResourceDefinition")] {
+    for (g, k) in [
+        ("", "Namespace"),
+        ("", "PersistentVolumeClaim"),
+        ("apps", "StatefulSet"),
+        ("apiextensions.k8s.io", "CustomResourceDefinition"),
+    ] {
         assert_eq!(level(gone(g, k)), RiskLevel::Critical, "{k}");
     }
     let new = |v: Value| ObjectChange { key: key("apps", "Deployment"), before: None, after: Some(v) };
     assert_eq!(level(new(json!({"spec": {"replicas": 2}}))), RiskLevel::Medium);
-    assert_eq!(level(new(json!({"spec": {"template": {"spec": {"containers": [{"securityContext": {"privileged": true}}]}}}}))), RiskLevel::Critical);
+    assert_eq!(
+        level(new(
+            json!({"spec": {"template": {"spec": {"containers": [{"securityContext": {"privileged": true}}]}}}})
+        )),
+        RiskLevel::Critical
+    );
     let scale = leaf("apps", "Deployment", "/spec/replicas", json!(3), json!(5));
-    for (labels, prod) in [(("env", "prod"), true), (("environment", "Production"), true), (("stage", "prod-eu"), true), (("env", "nonprod"), false), (("env", "staging"), false), (("team", "prod"), false)] {
+    for (labels, prod) in [
+        (("env", "prod"), true),
+        (("environment", "Production"), true),
+        (("stage", "prod-eu"), true),
+        (("env", "nonprod"), false),
+        (("env", "staging"), false),
+        (("team", "prod"), false),
+    ] {
         let l = BTreeMap::from([(labels.0.to_owned(), labels.1.to_owned())]);
         let r = assess(std::slice::from_ref(&scale), &["f".into()], &[], &[&l]);
         assert_eq!(r.level == RiskLevel::High, prod, "{labels:?} {r:?}");
@@ -547,5 +718,8 @@ fn risk_of_whole_objects_files_and_environments() {
     assert_eq!(assess(&[], &[], &[], &[]).level, RiskLevel::High, "what shows no effect is not harmless");
     let two = [scale.clone(), LeafChange { object: key("apps", "StatefulSet"), ..scale }];
     let r = assess(&two, &["a".into(), "b".into()], &[], &[]);
-    assert_eq!((r.level, r.reasons), (RiskLevel::High, vec!["2 files".to_owned(), "2 fields".to_owned(), "2 objects".to_owned()]));
+    assert_eq!(
+        (r.level, r.reasons),
+        (RiskLevel::High, vec!["2 files".to_owned(), "2 fields".to_owned(), "2 objects".to_owned()])
+    );
 }

@@ -153,13 +153,18 @@ impl Walk {
             let at = child(at, k);
             match (k.as_str(), named) {
                 ("value" | "literal", Some(name)) if !v.is_object() && !v.is_array() => self.leaf(v, &at, name),
-                ("encryptedData" | "secretKeyRef" | "remoteRef" | "secretStoreRef" | "secretRef" | "configMapKeyRef", _) => {}
+                (
+                    "encryptedData" | "secretKeyRef" | "remoteRef" | "secretStoreRef" | "secretRef" | "configMapKeyRef",
+                    _,
+                ) => {}
                 ("sops", _) if self.sops => {}
                 // In an ExternalSecret it names the entry of the Secret that is made.
                 ("secretKey", _) if m.contains_key("remoteRef") || m.contains_key("sourceRef") => {}
                 ("secretGenerator", _) => self.generator(v, &at),
                 ("manifest" | "object" | "template", _) if v.get("kind").is_some() => self.object(v, &at),
-                _ if v.get("kind").and_then(Value::as_str) == Some("Secret") && v.get("apiVersion").is_some() => self.object(v, &at),
+                _ if v.get("kind").and_then(Value::as_str) == Some("Secret") && v.get("apiVersion").is_some() => {
+                    self.object(v, &at)
+                }
                 (k, _) => self.walk(v, &at, k),
             }
         }
@@ -169,7 +174,9 @@ impl Walk {
     fn generator(&mut self, v: &Value, at: &str) {
         for (i, g) in v.as_array().into_iter().flatten().enumerate() {
             for (j, l) in g.get("literals").and_then(Value::as_array).into_iter().flatten().enumerate() {
-                if l.as_str().is_some_and(|s| !is_mark(s) && s.split_once('=').is_some_and(|(_, v)| !v.is_empty() && !encrypted(&Value::from(v)))) {
+                if l.as_str().is_some_and(|s| {
+                    !is_mark(s) && s.split_once('=').is_some_and(|(_, v)| !v.is_empty() && !encrypted(&Value::from(v)))
+                }) {
                     self.found(format!("{at}/{i}/literals/{j}"), "literal of a secret generator", true);
                 }
             }
@@ -230,7 +237,8 @@ impl Walk {
             }
         }
         let one_line = !s.trim_end().contains('\n');
-        let named = if one_line { by_name(key, s) } else { hint(key) == Hint::Strong && !key.contains('.') && plausible(s) };
+        let named =
+            if one_line { by_name(key, s) } else { hint(key) == Hint::Strong && !key.contains('.') && plausible(s) };
         let hash = names_hash(key) && shapes::known(s).is_empty();
         if named {
             self.found(at.to_owned(), "a secret's name", true);

@@ -85,7 +85,9 @@ pub(super) fn random(s: &str) -> bool {
 /// Hex digests, UUIDs, `sha256:…`, subresource integrity.
 pub(super) fn hash_like(s: &str) -> bool {
     let s = s.trim();
-    let body = ["sha256:", "sha512:", "sha1:", "md5:", "sha256-", "sha384-", "sha512-", "h1:"].iter().find_map(|p| s.strip_prefix(p));
+    let body = ["sha256:", "sha512:", "sha1:", "md5:", "sha256-", "sha384-", "sha512-", "h1:"]
+        .iter()
+        .find_map(|p| s.strip_prefix(p));
     if body.is_some() {
         return true;
     }

@@ -35,17 +35,48 @@ impl Rng {
         let tail = self.below(10_000);
         match self.below(5) {
             0 => format!("{}{tail}", self.pick(&["hunter", "dragon", "Sommer", "letmein", "welcome"])),
-            1 => format!("{}-{}-{}", self.pick(&["correct", "blue"]), self.pick(&["horse", "whale"]), self.pick(&["battery", "staple"])),
-            2 => { let n = 8 + self.below(30); self.alnum(n) }
-            3 => { let n = 12 + self.below(20); self.chars("abcdefghijkmnpqrstuvwxyz23456789!%&()*+,.;<=?^_~", n) + "k7" }
-            _ => { let n = 32 + self.below(32); self.hex(n) }
+            1 => format!(
+                "{}-{}-{}",
+                self.pick(&["correct", "blue"]),
+                self.pick(&["horse", "whale"]),
+                self.pick(&["battery", "staple"])
+            ),
+            2 => {
+                let n = 8 + self.below(30);
+                self.alnum(n)
+            }
+            3 => {
+                let n = 12 + self.below(20);
+                self.chars("abcdefghijkmnpqrstuvwxyz23456789!%&()*+,.;<=?^_~", n) + "k7"
+            }
+            _ => {
+                let n = 32 + self.below(32);
+                self.hex(n)
+            }
         }
     }
     fn secret_name(&mut self) -> &'static str {
         self.pick(&[
-            "DB_PASSWORD", "POSTGRES_PASSWORD", "API_KEY", "STRIPE_SECRET_KEY", "GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "JWT_SECRET",
-            "redisPassword", "smtp.password", "clientSecret", "adminPassword", "rootPassword", "SESSION_SECRET", "authToken", "REDIS_PASS",
-            "app.token", "encryption_key", "SLACK_BOT_TOKEN", "passphrase", "apiKey",
+            "DB_PASSWORD",
+            "POSTGRES_PASSWORD",
+            "API_KEY",
+            "STRIPE_SECRET_KEY",
+            "GITHUB_TOKEN",
+            "AWS_SECRET_ACCESS_KEY",
+            "JWT_SECRET",
+            "redisPassword",
+            "smtp.password",
+            "clientSecret",
+            "adminPassword",
+            "rootPassword",
+            "SESSION_SECRET",
+            "authToken",
+            "REDIS_PASS",
+            "app.token",
+            "encryption_key",
+            "SLACK_BOT_TOKEN",
+            "passphrase",
+            "apiKey",
         ])
     }
     fn word(&mut self) -> &'static str {
@@ -57,7 +88,8 @@ fn b64(s: &str) -> String {
     const A: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::new();
     for c in s.as_bytes().chunks(3) {
-        let n = (u32::from(c[0]) << 16) | (u32::from(*c.get(1).unwrap_or(&0)) << 8) | u32::from(*c.get(2).unwrap_or(&0));
+        let n =
+            (u32::from(c[0]) << 16) | (u32::from(*c.get(1).unwrap_or(&0)) << 8) | u32::from(*c.get(2).unwrap_or(&0));
         for i in 0..4 {
             out.push(if i <= c.len() { A[(n >> (18 - 6 * i)) as usize & 63] as char } else { '=' });
         }
@@ -96,9 +128,13 @@ fn config_map(r: &mut Rng, key: &str, value: &str) -> Value {
 
 fn secret(r: &mut Rng, labels: usize) -> (Value, String) {
     let p = r.password();
-    let labels: serde_json::Map<String, Value> = (0..labels).map(|i| (format!("label-{i}"), json!(format!("value-{i}")))).collect();
+    let labels: serde_json::Map<String, Value> =
+        (0..labels).map(|i| (format!("label-{i}"), json!(format!("value-{i}")))).collect();
     let key = r.secret_name();
-    (json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": r.word(), "labels": labels}, "data": {key: b64(&p)}}), b64(&p))
+    (
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": r.word(), "labels": labels}, "data": {key: b64(&p)}}),
+        b64(&p),
+    )
 }
 
 /// The 17 leaky shapes; the second part is what must not survive redaction.
@@ -108,23 +144,88 @@ fn leaky(shape: usize, r: &mut Rng) -> (Value, String) {
     match shape {
         0 => secret(r, 0),
         1 => secret(r, 12),
-        2 => (json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}, "stringData": {"whatever": p}}), p),
-        3 => (json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}, "stringData": {".env": format!("PORT=80\n{n}={p}\n")}}), p),
+        2 => {
+            (json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}, "stringData": {"whatever": p}}), p)
+        }
+        3 => (
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}, "stringData": {".env": format!("PORT=80\n{n}={p}\n")}}),
+            p,
+        ),
         4 => (deployment(json!({"env": [{"name": "PORT", "value": "80"}, {"name": n, "value": p}]}), r), p),
-        5 => (json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": {"name": "x"},
-            "spec": {"source": {"helm": {"parameters": [{"name": format!("db.{n}"), "value": p}]}}}}), p),
-        6 => (json!({"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
-            "secretGenerator": [{"name": "x", "literals": [format!("anything={p}")]}]}), p),
-        7 => { let (s, v) = secret(r, 2); (json!({"apiVersion": "v1", "kind": "List", "items": [{"apiVersion": "v1", "kind": "ConfigMap", "data": {}}, s]}), v) }
-        8 => { let t = token(r); (config_map(r, "settings", &t), t) }
-        9 => { let v = format!("postgres://app:{}@db.shop.svc:5432/shop", r.alnum(12)); let s = v[15..27].to_owned(); (deployment(json!({"env": [{"name": "DATABASE", "value": v}]}), r), s) }
-        10 => { let v = pem(r, r_pem(shape)); let s = v.lines().nth(1).unwrap().to_owned(); (config_map(r, "tls.txt", &v), s) }
-        11 => (deployment(json!({"args": ["--port=80", format!("--{}={p}", n.to_lowercase().replace(['_', '.'], "-"))]}), r), p),
-        12 => { let p = r.alnum(14); (deployment(json!({"args": ["--port", "80", format!("--{}", n.to_lowercase().replace(['_', '.'], "-")), p]}), r), p) }
-        13 => (json!({"apiVersion": "helm.toolkit.fluxcd.io/v2", "kind": "HelmRelease", "metadata": {"name": "x"}, "spec": {"values": {"db": {"auth": {"user": "app", n: p}}}}}), p),
-        14 => { let p = r.alnum(20); (config_map(r, "app.json", &json!({"port": 80, "db": {"user": "app", n: p}}).to_string()), p) }
-        15 => { let (s, v) = secret(r, 1); (json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "annotations": {"kubectl.kubernetes.io/last-applied-configuration": s.to_string()}}}), v) }
-        _ => { let p = r.alnum(16); (config_map(r, "application.properties", &format!("server.port=80\nspring.datasource.password={p}\nlog.level=info\n")), p) }
+        5 => (
+            json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": {"name": "x"},
+            "spec": {"source": {"helm": {"parameters": [{"name": format!("db.{n}"), "value": p}]}}}}),
+            p,
+        ),
+        6 => (
+            json!({"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
+            "secretGenerator": [{"name": "x", "literals": [format!("anything={p}")]}]}),
+            p,
+        ),
+        7 => {
+            let (s, v) = secret(r, 2);
+            (
+                json!({"apiVersion": "v1", "kind": "List", "items": [{"apiVersion": "v1", "kind": "ConfigMap", "data": {}}, s]}),
+                v,
+            )
+        }
+        8 => {
+            let t = token(r);
+            (config_map(r, "settings", &t), t)
+        }
+        9 => {
+            let v = format!("postgres://app:{}@db.shop.svc:5432/shop", r.alnum(12));
+            let s = v[15..27].to_owned();
+            (deployment(json!({"env": [{"name": "DATABASE", "value": v}]}), r), s)
+        }
+        10 => {
+            let v = pem(r, r_pem(shape));
+            let s = v.lines().nth(1).unwrap().to_owned();
+            (config_map(r, "tls.txt", &v), s)
+        }
+        11 => (
+            deployment(
+                json!({"args": ["--port=80", format!("--{}={p}", n.to_lowercase().replace(['_', '.'], "-"))]}),
+                r,
+            ),
+            p,
+        ),
+        12 => {
+            let p = r.alnum(14);
+            (
+                deployment(
+                    json!({"args": ["--port", "80", format!("--{}", n.to_lowercase().replace(['_', '.'], "-")), p]}),
+                    r,
+                ),
+                p,
+            )
+        }
+        13 => (
+            json!({"apiVersion": "helm.toolkit.fluxcd.io/v2", "kind": "HelmRelease", "metadata": {"name": "x"}, "spec": {"values": {"db": {"auth": {"user": "app", n: p}}}}}),
+            p,
+        ),
+        14 => {
+            let p = r.alnum(20);
+            (config_map(r, "app.json", &json!({"port": 80, "db": {"user": "app", n: p}}).to_string()), p)
+        }
+        15 => {
+            let (s, v) = secret(r, 1);
+            (
+                json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "annotations": {"kubectl.kubernetes.io/last-applied-configuration": s.to_string()}}}),
+                v,
+            )
+        }
+        _ => {
+            let p = r.alnum(16);
+            (
+                config_map(
+                    r,
+                    "application.properties",
+                    &format!("server.port=80\nspring.datasource.password={p}\nlog.level=info\n"),
+                ),
+                p,
+            )
+        }
     }
 }
 
@@ -137,31 +238,53 @@ fn benign(shape: usize, r: &mut Rng) -> Value {
     match shape {
         0 => json!({"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": r.word()},
             "spec": {"encryptedData": {"password": format!("Ag{}==", r.alnum(300))}, "template": {"metadata": {"name": "x"}, "type": "Opaque"}}}),
-        1 => json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x"}, "spec": {"template": {"metadata": {"annotations": {
-            "checksum/config": r.hex(64), "checksum/secret": r.hex(64), "config-hash": r.alnum(32)}}}}}),
+        1 => {
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x"}, "spec": {"template": {"metadata": {"annotations": {
+            "checksum/config": r.hex(64), "checksum/secret": r.hex(64), "config-hash": r.alnum(32)}}}}})
+        }
         2 => deployment(json!({"image": format!("reg.example/a/b@sha256:{}", "0123456789abcdef".repeat(4))}), r),
-        3 => deployment(json!({"env": [{"name": r.secret_name(), "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}}],
-            "envFrom": [{"secretRef": {"name": "app-secrets"}}]}), r),
-        4 => json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": {"name": "x"}, "spec": {"source": {
-            "repoURL": "https://git.example/team/deploy.git", "targetRevision": r.hex(40), "path": format!("apps/{}/overlays/prod", r.word())}}}),
-        5 => json!({"apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret", "metadata": {"name": "x"}, "spec": {"refreshInterval": "1h",
+        3 => deployment(
+            json!({"env": [{"name": r.secret_name(), "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}}],
+            "envFrom": [{"secretRef": {"name": "app-secrets"}}]}),
+            r,
+        ),
+        4 => {
+            json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": {"name": "x"}, "spec": {"source": {
+            "repoURL": "https://git.example/team/deploy.git", "targetRevision": r.hex(40), "path": format!("apps/{}/overlays/prod", r.word())}}})
+        }
+        5 => {
+            json!({"apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret", "metadata": {"name": "x"}, "spec": {"refreshInterval": "1h",
             "secretStoreRef": {"name": "vault", "kind": "ClusterSecretStore"}, "target": {"name": "db-password", "creationPolicy": "Owner"},
-            "data": [{"secretKey": "password", "remoteRef": {"key": format!("kv/{}/db", r.word()), "property": "password"}}]}}),
-        6 => json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}, "data": {"password": format!("ENC[AES256_GCM,data:{},iv:{}=,tag:{}==,type:str]", r.alnum(12), r.alnum(43), r.alnum(22))},
+            "data": [{"secretKey": "password", "remoteRef": {"key": format!("kv/{}/db", r.word()), "property": "password"}}]}})
+        }
+        6 => {
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}, "data": {"password": format!("ENC[AES256_GCM,data:{},iv:{}=,tag:{}==,type:str]", r.alnum(12), r.alnum(43), r.alnum(22))},
             "sops": {"age": [{"recipient": format!("age1{}", r.chars("qpzry9x8gf2tvdw0s3jn54khce6mua7l", 58)), "enc": "-----BEGIN AGE ENCRYPTED FILE-----\nYWdl\n-----END AGE ENCRYPTED FILE-----\n"}],
-            "mac": format!("ENC[AES256_GCM,data:{},iv:{}=,tag:{}==,type:str]", r.alnum(80), r.alnum(43), r.alnum(22)), "version": "3.9.0"}}),
-        7 => json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": r.word(), "uid": format!("{}-{}-4{}-a{}-{}", r.hex(8), r.hex(4), r.hex(3), r.hex(3), r.hex(12)),
-            "resourceVersion": r.chars("0123456789", 9), "labels": {"pod-template-hash": r.hex(10), "app.kubernetes.io/instance": r.word()}}}),
-        8 => json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "read-secrets"}, "rules": [{"apiGroups": [""], "resources": ["secrets", "configmaps", "serviceaccounts/token"], "verbs": ["get", "list"]}]}),
-        9 => deployment(json!({"args": ["--token-file=/var/run/secrets/tokens/api", "--tls-private-key-file=/etc/tls/tls.key", "--password-file", "/run/pw",
+            "mac": format!("ENC[AES256_GCM,data:{},iv:{}=,tag:{}==,type:str]", r.alnum(80), r.alnum(43), r.alnum(22)), "version": "3.9.0"}})
+        }
+        7 => {
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": r.word(), "uid": format!("{}-{}-4{}-a{}-{}", r.hex(8), r.hex(4), r.hex(3), r.hex(3), r.hex(12)),
+            "resourceVersion": r.chars("0123456789", 9), "labels": {"pod-template-hash": r.hex(10), "app.kubernetes.io/instance": r.word()}}})
+        }
+        8 => {
+            json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "read-secrets"}, "rules": [{"apiGroups": [""], "resources": ["secrets", "configmaps", "serviceaccounts/token"], "verbs": ["get", "list"]}]})
+        }
+        9 => deployment(
+            json!({"args": ["--token-file=/var/run/secrets/tokens/api", "--tls-private-key-file=/etc/tls/tls.key", "--password-file", "/run/pw",
             format!("--endpoint=https://{}.internal.example.com:8443/v1/api", r.word()), "--token-ttl=3600", "--secret-name=app"],
             "volumeMounts": [{"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}],
-            "env": [{"name": "TOKEN_URL", "value": "https://login.example/oauth/token"}, {"name": "PASSWORD_MIN_LENGTH", "value": "12"}, {"name": "SECRET_NAME", "value": "shop-secrets"}]}), r),
-        10 => json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration", "metadata": {"name": "x"},
-            "webhooks": [{"clientConfig": {"caBundle": b64(&pem(r, "CERTIFICATE"))}}]}),
-        _ => json!({"apiVersion": "monitoring.coreos.com/v1", "kind": "PrometheusRule", "metadata": {"name": "x"}, "spec": {"groups": [{"name": "auth", "rules": [{
+            "env": [{"name": "TOKEN_URL", "value": "https://login.example/oauth/token"}, {"name": "PASSWORD_MIN_LENGTH", "value": "12"}, {"name": "SECRET_NAME", "value": "shop-secrets"}]}),
+            r,
+        ),
+        10 => {
+            json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration", "metadata": {"name": "x"},
+            "webhooks": [{"clientConfig": {"caBundle": b64(&pem(r, "CERTIFICATE"))}}]})
+        }
+        _ => {
+            json!({"apiVersion": "monitoring.coreos.com/v1", "kind": "PrometheusRule", "metadata": {"name": "x"}, "spec": {"groups": [{"name": "auth", "rules": [{
             "alert": "TokenExpiresSoon", "expr": "sum(rate(http_requests_total{job=\"auth\",code=~\"5..\"}[5m])) > 0.05", "for": "10m",
-            "annotations": {"summary": format!("The token of {} expires soon: rotate the password in Vault.", r.word()), "runbook_url": "https://runbooks.example/TokenExpiresSoon"}}]}]}}),
+            "annotations": {"summary": format!("The token of {} expires soon: rotate the password in Vault.", r.word()), "runbook_url": "https://runbooks.example/TokenExpiresSoon"}}]}]}})
+        }
     }
 }
 
@@ -321,7 +444,6 @@ fn equal_secrets_get_equal_marks_and_other_keys_other_marks() {
 
 #[test]
 fn the_mark_is_hmac_sha256() {
-
     // Computed with Python's hmac module.
     let r = Redactor::new([0x0b; 32]);
     assert_eq!(r.mark("Hi There"), "[secret:198a607e]");
@@ -351,7 +473,11 @@ fn changed_leaves_are_judged_by_pointer() {
     let leaks = [
         leaf("Secret", "/data/a", json!("eA==")),
         leaf("Deployment", "/spec/template/spec/containers/name=app/env/name=DB_PASSWORD/value", json!("hunter2")),
-        leaf("Deployment", "/spec/template/spec/containers/name=app/env/name=DB_PASSWORD", json!({"name": "DB_PASSWORD", "value": "hunter2"})),
+        leaf(
+            "Deployment",
+            "/spec/template/spec/containers/name=app/env/name=DB_PASSWORD",
+            json!({"name": "DB_PASSWORD", "value": "hunter2"}),
+        ),
         leaf("ConfigMap", "/data/app.password", json!("hunter2")),
         leaf("ConfigMap", "/data/url", json!("https://u:hunter2@host/")),
     ];
@@ -363,7 +489,11 @@ fn changed_leaves_are_judged_by_pointer() {
     for l in [
         leaf("Deployment", "/spec/replicas", json!(3)),
         leaf("Deployment", "/spec/template/spec/containers/name=app/image", json!("reg.example/a:1")),
-        leaf("Deployment", "/spec/template/spec/containers/name=app/env/name=DB_PASSWORD/valueFrom/secretKeyRef/key", json!("password")),
+        leaf(
+            "Deployment",
+            "/spec/template/spec/containers/name=app/env/name=DB_PASSWORD/valueFrom/secretKeyRef/key",
+            json!("password"),
+        ),
         leaf("Secret", "/data/a", json!("ENC[AES256_GCM,data:x,iv:y,tag:z,type:str]")),
         leaf("Secret", "/metadata/labels/app", json!("shop")),
     ] {
@@ -380,7 +510,14 @@ fn every_known_shape_compiles() {
 #[test]
 fn no_input_makes_the_scanner_cut_characters() {
     let red = Redactor::new([7; 32]);
-    for s in ["пароль: 秘密 password: пароль", "token=\u{202e}ключ", "kind: Secret\ndata:\n  ключ: значение\n", "-----BEGIN PRIVATE KEY-----\n…", "+\n-\n@@ \n+é: ü", "password: |\n\u{a0}\u{a0}x"] {
+    for s in [
+        "пароль: 秘密 password: пароль",
+        "token=\u{202e}ключ",
+        "kind: Secret\ndata:\n  ключ: значение\n",
+        "-----BEGIN PRIVATE KEY-----\n…",
+        "+\n-\n@@ \n+é: ü",
+        "password: |\n\u{a0}\u{a0}x",
+    ] {
         let _ = red.redact_text(s);
     }
 }

@@ -33,8 +33,9 @@ static INLINE: LazyLock<Option<Regex>> = LazyLock::new(|| {
 });
 
 /// `--password hunter2`, `-token abc`.
-static FLAG: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r#"(?:^|\s)--?(?P<key>[A-Za-z][A-Za-z0-9_\-]*)\s+(?P<value>"[^"]*"|'[^']*'|[^\s\-"'][^\s"']*)"#).ok());
+static FLAG: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(r#"(?:^|\s)--?(?P<key>[A-Za-z][A-Za-z0-9_\-]*)\s+(?P<value>"[^"]*"|'[^']*'|[^\s\-"'][^\s"']*)"#).ok()
+});
 
 static WORD: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"[A-Za-z0-9+/=_\-]{20,}").ok());
 
@@ -42,7 +43,8 @@ static WORD: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"[A-Za-z0-9+
 static JSON_SECRET: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r#"\\*"kind\\*"\s*:\s*\\*"Secret\\*""#).ok());
 static JSON_DATA: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r#"\\*"(?:data|stringData)\\*"\s*:\s*\{(?P<members>[^{}]*)\}"#).ok());
-static JSON_VALUE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r#":\s*\\*"(?P<value>[^"]*?)\\*"\s*(?:,|$)"#).ok());
+static JSON_VALUE: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r#":\s*\\*"(?P<value>[^"]*?)\\*"\s*(?:,|$)"#).ok());
 
 fn json_secret(s: &str, out: &mut Vec<Span>) {
     if !JSON_SECRET.as_ref().is_some_and(|r| r.is_match(s)) {
@@ -97,7 +99,11 @@ fn leaks(t: &str) -> bool {
 fn after_hash_name(s: &str, at: usize) -> bool {
     let before = s.get(..at).unwrap_or_default();
     let line = before.rsplit('\n').next().unwrap_or_default();
-    let name = line.trim_end_matches([' ', ':', '=', '"', '\'', '@', '+', '-']).rsplit([' ', '"', '\'', ',', '{']).next().unwrap_or_default();
+    let name = line
+        .trim_end_matches([' ', ':', '=', '"', '\'', '@', '+', '-'])
+        .rsplit([' ', '"', '\'', ',', '{'])
+        .next()
+        .unwrap_or_default();
     names_hash(name)
 }
 
@@ -206,7 +212,15 @@ impl<'a> Lines<'a> {
         inline(body, start, out);
     }
 
-    fn pair(&mut self, key: &str, value: (&str, usize), body: &str, start: usize, at: (usize, bool), out: &mut Vec<Span>) {
+    fn pair(
+        &mut self,
+        key: &str,
+        value: (&str, usize),
+        body: &str,
+        start: usize,
+        at: (usize, bool),
+        out: &mut Vec<Span>,
+    ) {
         let ((v, offset), (depth, secret)) = (value, at);
         let span = |why| Span { start: start + offset, end: start + offset + v.len(), why };
         let is_block = v.starts_with('|') || v.starts_with('>');
@@ -232,7 +246,9 @@ impl<'a> Lines<'a> {
                     out.push(span("value of a secret's name"));
                 }
             }
-            _ if is_block && hint(key) == Hint::Strong => self.block = Some(depth.min(body.len() - body.trim_start().len())),
+            _ if is_block && hint(key) == Hint::Strong => {
+                self.block = Some(depth.min(body.len() - body.trim_start().len()))
+            }
             _ if by_name(key, v) => out.push(span("a secret's name")),
             _ => {}
         }
@@ -251,7 +267,10 @@ pub(super) fn by_name(key: &str, value: &str) -> bool {
 
 /// A flow mapping or list, or the start of one: its members are judged one by one.
 fn structure(v: &str) -> bool {
-    v == "{" || v == "[" || (v.starts_with('{') && (v.contains(": ") || v.ends_with(['}', ',']))) || (v.starts_with('[') && v.ends_with([']', ',']))
+    v == "{"
+        || v == "["
+        || (v.starts_with('{') && (v.contains(": ") || v.ends_with(['}', ','])))
+        || (v.starts_with('[') && v.ends_with([']', ',']))
 }
 
 /// 16 or more letters and digits without a structure that names have.

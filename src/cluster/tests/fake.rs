@@ -137,7 +137,11 @@ impl World {
 
 fn collection(kind: &(&str, &str, &str, &str, bool), namespace: &str) -> String {
     let root = if kind.0.is_empty() { format!("/api/{}", kind.1) } else { format!("/apis/{}/{}", kind.0, kind.1) };
-    if namespace.is_empty() { format!("{root}/{}", kind.3) } else { format!("{root}/namespaces/{namespace}/{}", kind.3) }
+    if namespace.is_empty() {
+        format!("{root}/{}", kind.3)
+    } else {
+        format!("{root}/namespaces/{namespace}/{}", kind.3)
+    }
 }
 
 fn expired() -> Value {
@@ -193,10 +197,13 @@ fn discovery(fake: &Fake, path: &str) -> Option<Response> {
         "/api" => json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
         "/apis" => {
             let groups: BTreeSet<(&str, &str)> = kinds().filter(|k| !k.0.is_empty()).map(|k| (k.0, k.1)).collect();
-            let groups: Vec<Value> = groups.into_iter().map(|(g, v)| {
-                let version = json!({"groupVersion": format!("{g}/{v}"), "version": v});
-                json!({"name": g, "versions": [version], "preferredVersion": version})
-            }).collect();
+            let groups: Vec<Value> = groups
+                .into_iter()
+                .map(|(g, v)| {
+                    let version = json!({"groupVersion": format!("{g}/{v}"), "version": v});
+                    json!({"name": g, "versions": [version], "preferredVersion": version})
+                })
+                .collect();
             json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
         }
         "/openapi/v3" => {
@@ -228,7 +235,10 @@ fn discovery(fake: &Fake, path: &str) -> Option<Response> {
 }
 
 fn selected(object: &Value, query: &HashMap<String, String>) -> bool {
-    query.get("fieldSelector").and_then(|f| f.strip_prefix("metadata.name=")).is_none_or(|n| object["metadata"]["name"] == n)
+    query
+        .get("fieldSelector")
+        .and_then(|f| f.strip_prefix("metadata.name="))
+        .is_none_or(|n| object["metadata"]["name"] == n)
 }
 
 fn list(fake: &Fake, path: &str, query: &HashMap<String, String>) -> Response {
@@ -258,9 +268,15 @@ fn watch(fake: &Fake, path: String, query: &HashMap<String, String>) -> Response
             let line = format!("{}\n", expired());
             return Response::builder().header("content-type", "application/json").body(Body::from(line)).unwrap();
         }
-        let newer = |o: &Value| o["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse::<u64>().ok()).unwrap_or(0) > since;
-        world.objects.iter().filter(|((stored, _), o)| within(stored, &path) && selected(o, &query) && newer(o))
-            .map(|(_, o)| json!({"type": "MODIFIED", "object": o})).collect()
+        let newer = |o: &Value| {
+            o["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse::<u64>().ok()).unwrap_or(0) > since
+        };
+        world
+            .objects
+            .iter()
+            .filter(|((stored, _), o)| within(stored, &path) && selected(o, &query) && newer(o))
+            .map(|(_, o)| json!({"type": "MODIFIED", "object": o}))
+            .collect()
     };
     let live = futures::stream::unfold((receiver, false), |(mut receiver, ended)| async move {
         if ended {

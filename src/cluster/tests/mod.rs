@@ -26,7 +26,8 @@ fn target(text: &str) -> ResourceRef {
 }
 
 fn application(name: &str, path: &str, objects: &[(&str, &str, &str)]) -> Value {
-    let resources: Vec<Value> = objects.iter().map(|(g, k, n)| json!({"group": g, "kind": k, "namespace": "shop", "name": n})).collect();
+    let resources: Vec<Value> =
+        objects.iter().map(|(g, k, n)| json!({"group": g, "kind": k, "namespace": "shop", "name": n})).collect();
     json!({"kind": "Application", "metadata": {"namespace": "argocd", "name": name},
         "spec": {"project": "default", "destination": {"namespace": "shop", "server": "https://kubernetes.default.svc"},
             "source": {"repoURL": "https://git.example/acme/shop.git", "path": path, "targetRevision": "main"}},
@@ -90,9 +91,11 @@ async fn the_index_follows_what_happens() {
     let at = target("prod/shop/Deployment/checkout");
     assert!(matches!(cluster.owner_of(&at).await.unwrap(), Ownership::Owned { .. }));
     fake.put(application("other", "apps/other", &[("apps", "Deployment", "checkout")]));
-    eventually(|| async { matches!(cluster.owner_of(&at).await.unwrap(), Ownership::Conflict { .. }).then_some(()) }).await;
+    eventually(|| async { matches!(cluster.owner_of(&at).await.unwrap(), Ownership::Conflict { .. }).then_some(()) })
+        .await;
     fake.delete("Application", "argocd", "other");
-    eventually(|| async { matches!(cluster.owner_of(&at).await.unwrap(), Ownership::Owned { .. }).then_some(()) }).await;
+    eventually(|| async { matches!(cluster.owner_of(&at).await.unwrap(), Ownership::Owned { .. }).then_some(()) })
+        .await;
     fake.delete("Application", "argocd", "shop");
     let got = eventually(|| async {
         let got = cluster.owner_of(&at).await.unwrap();
@@ -162,7 +165,10 @@ async fn before_a_write_the_owner_is_read_again() {
     // Changed behind the watch's back: no event is sent.
     fake.world.lock().unwrap().put(json!({"kind": "Application", "metadata": {"namespace": "argocd", "name": "shop"},
         "spec": {"destination": {"server": "https://elsewhere"}}, "status": {}}));
-    assert!(matches!(cluster.locate_key(&key).await.unwrap().ownership, Ownership::Owned { .. }), "the index does not know yet");
+    assert!(
+        matches!(cluster.locate_key(&key).await.unwrap().ownership, Ownership::Owned { .. }),
+        "the index does not know yet"
+    );
     let got = cluster.owner_of_fresh(&key).await.unwrap().ownership;
     assert!(matches!(&got, Ownership::Orphaned { mark, .. } if mark.contains("https://elsewhere")), "{got:?}");
 }
@@ -263,7 +269,10 @@ async fn schemas_are_read_once_and_again_when_they_change() {
     assert_eq!(fake.documents.load(Ordering::SeqCst), 1);
     fake.world.lock().unwrap().openapi.insert("apis/apps/v1".into(), schema("specification"));
     let found = cluster.validate(&object).await.unwrap();
-    assert_eq!((found[0].code.as_ref(), found[0].evidence.clone()), ("schema.unknown_field", vec!["specification".to_owned()]));
+    assert_eq!(
+        (found[0].code.as_ref(), found[0].evidence.clone()),
+        ("schema.unknown_field", vec!["specification".to_owned()])
+    );
     let unserved = json!({"apiVersion": "apps/v1beta1", "kind": "Deployment"});
     let found = cluster.validate(&unserved).await.unwrap();
     assert_eq!((found[0].code.as_ref(), found[0].evidence.clone()), ("schema.version", vec!["apps/v1".to_owned()]));

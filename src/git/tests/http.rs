@@ -40,13 +40,23 @@ async fn serve(gateway: Arc<Gateway>) -> String {
 
 async fn handle(State(g): State<Arc<Gateway>>, request: Request) -> Response {
     if g.redirect.load(Ordering::SeqCst) {
-        return Response::builder().status(301).header("location", format!("http://localhost:1{}", request.uri())).body(Body::empty()).unwrap();
+        return Response::builder()
+            .status(301)
+            .header("location", format!("http://localhost:1{}", request.uri()))
+            .body(Body::empty())
+            .unwrap();
     }
     let (parts, body) = request.into_parts();
     let wanted = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("git:{TOKEN}")));
-    if g.auth.load(Ordering::SeqCst) && parts.headers.get("authorization").and_then(|v| v.to_str().ok()) != Some(&wanted) {
+    if g.auth.load(Ordering::SeqCst)
+        && parts.headers.get("authorization").and_then(|v| v.to_str().ok()) != Some(&wanted)
+    {
         g.refused.fetch_add(1, Ordering::SeqCst);
-        return Response::builder().status(401).header("www-authenticate", "Basic realm=\"git\"").body(Body::empty()).unwrap();
+        return Response::builder()
+            .status(401)
+            .header("www-authenticate", "Basic realm=\"git\"")
+            .body(Body::empty())
+            .unwrap();
     }
     let body = to_bytes(body, 64 << 20).await.unwrap();
     let header = |n: &str| parts.headers.get(n).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
@@ -122,7 +132,10 @@ async fn a_change_goes_round_over_http_with_a_token() {
     let repo = open(&w, &url, Some(TOKEN)).await;
     let tip = repo.fetch("main").await.unwrap();
     assert_eq!(repo.resolve_head_branch().await.unwrap(), MAIN);
-    let made = repo.build_commit(request(&tip, "apps/shop/deploy.yaml", Some("replicas: 3\n")), Some(&signer())).await.unwrap();
+    let made = repo
+        .build_commit(request(&tip, "apps/shop/deploy.yaml", Some("replicas: 3\n")), Some(&signer()))
+        .await
+        .unwrap();
     assert_eq!(repo.push_unchecked(Some(&made), MAIN, Some(&tip)).await.unwrap().outcome, PushOutcome::Landed);
     assert_eq!(w.tip("main"), Some(made.clone()));
     assert_eq!(repo.push_unchecked(Some(&made), MAIN, Some(&tip)).await.unwrap().outcome, PushOutcome::AlreadyDone);
@@ -174,7 +187,11 @@ async fn a_race_inside_the_server_loses_the_lease() {
     git(&w.work(), &["commit", "-qm", "theirs"]);
     git(&w.work(), &["push", "-q", "origin", "HEAD:refs/heads/side"]);
     let theirs = w.tip("side").unwrap();
-    hook(&w, "pre-receive", &format!("#!/bin/sh\nenv -u GIT_QUARANTINE_PATH -u GIT_OBJECT_DIRECTORY git update-ref {MAIN} {theirs}\n"));
+    hook(
+        &w,
+        "pre-receive",
+        &format!("#!/bin/sh\nenv -u GIT_QUARANTINE_PATH -u GIT_OBJECT_DIRECTORY git update-ref {MAIN} {theirs}\n"),
+    );
     let e = repo.push_unchecked(Some(&made), MAIN, Some(&tip)).await.unwrap_err();
     assert_eq!(e.code, "git.lease_lost", "{e}");
     assert_eq!(w.tip("main"), Some(theirs));
@@ -197,13 +214,17 @@ async fn many_pushers_lose_no_update() {
     let (w, _g, url) = world().await;
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..4 {
-        let repo = GitRepo::open("r", &url, Credentials::default(), &w.tmp.path().join(format!("state/r{n}"))).await.unwrap();
+        let repo =
+            GitRepo::open("r", &url, Credentials::default(), &w.tmp.path().join(format!("state/r{n}"))).await.unwrap();
         tasks.spawn(async move {
             let mut landed = Vec::new();
             for round in 0..4 {
                 for _ in 0..60 {
                     let base = repo.fetch("main").await.unwrap();
-                    let made = repo.build_commit(request(&base, &format!("f{n}-{round}.yaml"), Some("x: 1\n")), None).await.unwrap();
+                    let made = repo
+                        .build_commit(request(&base, &format!("f{n}-{round}.yaml"), Some("x: 1\n")), None)
+                        .await
+                        .unwrap();
                     match repo.push_unchecked(Some(&made), MAIN, Some(&base)).await {
                         Ok(_) => {
                             landed.push((made, base));
@@ -245,8 +266,10 @@ async fn a_host_that_is_away_or_silent_is_told_in_bounded_time() {
     assert_eq!((e.code.as_ref(), e.retry), ("git.unreachable", countersign_core::Retry::Later));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/remote.git", listener.local_addr().unwrap());
-    let limits = GitLimits { fetch: Duration::from_millis(300), push: Duration::from_millis(300), ..GitLimits::default() };
-    let silent = GitRepo::open_with("s", &url, Credentials::default(), &w.tmp.path().join("state/s"), limits).await.unwrap();
+    let limits =
+        GitLimits { fetch: Duration::from_millis(300), push: Duration::from_millis(300), ..GitLimits::default() };
+    let silent =
+        GitRepo::open_with("s", &url, Credentials::default(), &w.tmp.path().join("state/s"), limits).await.unwrap();
     for _ in 0..4 {
         assert_eq!(silent.fetch("main").await.unwrap_err().code, "git.timeout");
     }
@@ -266,7 +289,8 @@ async fn a_fetch_beyond_its_caps_is_broken_off() {
     let noise: String = (0..5_000).map(|n| blob_id(format!("{n}").as_bytes())).collect();
     w.other_commit("noise.txt", &noise);
     let limits = GitLimits { max_bytes: 20_000, ..GitLimits::default() };
-    let repo = GitRepo::open_with("b", &url, Credentials::default(), &w.tmp.path().join("state/b"), limits).await.unwrap();
+    let repo =
+        GitRepo::open_with("b", &url, Credentials::default(), &w.tmp.path().join("state/b"), limits).await.unwrap();
     assert_eq!(repo.fetch("main").await.unwrap_err().code, "git.too_large");
 }
 
@@ -279,7 +303,12 @@ async fn a_change_in_100_000_files_takes_half_the_time_of_a_warm_work_tree() {
     let w = World { tmp };
     git(w.tmp.path(), &["init", "-q", "--bare", "-b", "main", "remote.git"]);
     git(&w.remote(), &["config", "http.receivepack", "true"]);
-    let mut import = Command::new("git").args(["fast-import", "--quiet"]).current_dir(w.remote()).stdin(Stdio::piped()).spawn().unwrap();
+    let mut import = Command::new("git")
+        .args(["fast-import", "--quiet"])
+        .current_dir(w.remote())
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
     {
         let mut to = std::io::BufWriter::new(import.stdin.take().unwrap());
         writeln!(to, "commit refs/heads/main\ncommitter T <t@t> 1790000000 +0000\ndata 1\nx").unwrap();

@@ -27,7 +27,8 @@ async fn a_change_goes_round_over_ssh_with_a_pinned_host_key() {
     let name = pinned.split(' ').next().unwrap();
     let wrong = ssh_key::PublicKey::from(ssh_key::private::Ed25519Keypair::from_seed(&[3; 32]).public);
     let changed = format!("{name} {}\n", wrong.to_openssh().unwrap());
-    for (known, facts) in [(Some(changed), 2), (Some("other.example.com ssh-ed25519 AAAA\n".to_owned()), 1), (None, 0)] {
+    for (known, facts) in [(Some(changed), 2), (Some("other.example.com ssh-ed25519 AAAA\n".to_owned()), 1), (None, 0)]
+    {
         repo.set_credentials(credentials(known, key));
         let e = repo.fetch("main").await.unwrap_err();
         assert_eq!((e.code.as_ref(), e.evidence.len()), ("git.host_key", facts), "{e}");

@@ -25,30 +25,16 @@ pub struct Denial {
 }
 
 impl Denial {
-    fn hits(
-        &self,
-        user: &str,
-        verb: &str,
-        kind: &Kind,
-        subresource: &str,
-        namespace: &str,
-    ) -> bool {
+    fn hits(&self, user: &str, verb: &str, kind: &Kind, subresource: &str, namespace: &str) -> bool {
         let plain = |name: &str| {
-            if subresource.is_empty() {
-                name.to_owned()
-            } else {
-                format!("{name}/{subresource}")
-            }
+            if subresource.is_empty() { name.to_owned() } else { format!("{name}/{subresource}") }
         };
         let resource = matches!(self.resource.as_str(), "*" | "")
             || self.resource == plain(&kind.resource())
             || self.resource == plain(&kind.plural);
         resource
             && (matches!(self.verb.as_str(), "*" | "") || self.verb == verb)
-            && self
-                .namespace
-                .as_deref()
-                .is_none_or(|only| only == namespace)
+            && self.namespace.as_deref().is_none_or(|only| only == namespace)
             && self.user.as_deref().is_none_or(|only| only == user)
     }
 }
@@ -63,10 +49,7 @@ pub struct Access {
 impl Access {
     /// With tokens (token to user name), a request must carry one of them.
     pub fn new(tokens: HashMap<String, String>) -> Self {
-        Self {
-            tokens: Arc::new(tokens),
-            denials: Arc::default(),
-        }
+        Self { tokens: Arc::new(tokens), denials: Arc::default() }
     }
 
     /// Who asks.
@@ -75,11 +58,7 @@ impl Access {
         let token = header(AUTHORIZATION.as_str()).and_then(|value| value.strip_prefix("Bearer "));
         let user = match token {
             _ if self.tokens.is_empty() => "sandbox-admin".to_owned(),
-            Some(token) => self
-                .tokens
-                .get(token.trim())
-                .cloned()
-                .ok_or_else(Failure::unauthorized)?,
+            Some(token) => self.tokens.get(token.trim()).cloned().ok_or_else(Failure::unauthorized)?,
             None => return Err(Failure::unauthorized()),
         };
         Ok(header("impersonate-user").map_or(user, str::to_owned))
@@ -101,10 +80,7 @@ impl Access {
 
     /// The denials in force.
     pub fn denials(&self) -> Vec<Denial> {
-        self.denials
-            .read()
-            .map(|denials| denials.clone())
-            .unwrap_or_default()
+        self.denials.read().map(|denials| denials.clone()).unwrap_or_default()
     }
 
     /// Whether the user may; the failure is worded as RBAC words it.
@@ -117,19 +93,8 @@ impl Access {
         namespace: &str,
         name: &str,
     ) -> Result<(), Failure> {
-        if self
-            .denials()
-            .iter()
-            .any(|denial| denial.hits(user, verb, kind, subresource, namespace))
-        {
-            return Err(Failure::forbidden(
-                user,
-                verb,
-                kind,
-                subresource,
-                namespace,
-                name,
-            ));
+        if self.denials().iter().any(|denial| denial.hits(user, verb, kind, subresource, namespace)) {
+            return Err(Failure::forbidden(user, verb, kind, subresource, namespace, name));
         }
         Ok(())
     }

@@ -28,18 +28,8 @@ pub fn decode(kind: &Kind, object: &Value, strictness: Strictness) -> Result<Vec
     let name = text(object, &["metadata", "name"]);
     if let Some((path, found, want)) = findings.mistyped.first() {
         return Err(if is_custom(kind) {
-            let message = format!(
-                "Invalid value: {found:?}: {path} in body must be of type {want}: {found:?}"
-            );
-            Failure::invalid(
-                kind,
-                name,
-                &[Cause {
-                    reason: "FieldValueTypeInvalid",
-                    message,
-                    field: path.clone(),
-                }],
-            )
+            let message = format!("Invalid value: {found:?}: {path} in body must be of type {want}: {found:?}");
+            Failure::invalid(kind, name, &[Cause { reason: "FieldValueTypeInvalid", message, field: path.clone() }])
         } else {
             let version = kind.version.as_str();
             let place = path.rsplit_once('.').map_or("", |(parent, _)| parent);
@@ -47,20 +37,12 @@ pub fn decode(kind: &Kind, object: &Value, strictness: Strictness) -> Result<Vec
                 "{} in version {version:?} cannot be handled as a {}: json: cannot unmarshal {found} into Go struct field {}.{path} of type {want}",
                 kind.kind,
                 kind.kind,
-                if place.is_empty() {
-                    kind.kind.clone()
-                } else {
-                    format!("{}Spec", kind.kind)
-                },
+                if place.is_empty() { kind.kind.clone() } else { format!("{}Spec", kind.kind) },
             ))
         });
     }
     if strictness == Strictness::Strict && !findings.unknown.is_empty() {
-        let unknown: Vec<String> = findings
-            .unknown
-            .iter()
-            .map(|path| format!("unknown field {path:?}"))
-            .collect();
+        let unknown: Vec<String> = findings.unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
         return Err(Failure::bad(format!(
             "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
             kind.kind,
@@ -77,11 +59,7 @@ pub fn prune(object: &mut Value, unknown: &[String]) {
     for path in unknown {
         let pointer = format!(
             "/{}",
-            path.replace('[', ".")
-                .replace(']', "")
-                .replace('~', "~0")
-                .replace('/', "~1")
-                .replace('.', "/")
+            path.replace('[', ".").replace(']', "").replace('~', "~0").replace('/', "~1").replace('.', "/")
         );
         if let Some((parent, key)) = pointer.rsplit_once('/')
             && let Some(Value::Object(map)) = object.pointer_mut(parent)
@@ -101,23 +79,11 @@ pub fn defaults(kind: &Kind, object: &mut Value) {
         ("apps", "Deployment") => {
             fill(object, &["spec", "replicas"], json!(1));
             pod_defaults(object, &["spec", "template"]);
-            fill(
-                object,
-                &["spec", "strategy"],
-                json!({ "type": "RollingUpdate" }),
-            );
+            fill(object, &["spec", "strategy"], json!({ "type": "RollingUpdate" }));
             if text(object, &["spec", "strategy", "type"]) == "RollingUpdate" {
                 fill(object, &["spec", "strategy", "rollingUpdate"], json!({}));
-                fill(
-                    object,
-                    &["spec", "strategy", "rollingUpdate", "maxUnavailable"],
-                    json!("25%"),
-                );
-                fill(
-                    object,
-                    &["spec", "strategy", "rollingUpdate", "maxSurge"],
-                    json!("25%"),
-                );
+                fill(object, &["spec", "strategy", "rollingUpdate", "maxUnavailable"], json!("25%"));
+                fill(object, &["spec", "strategy", "rollingUpdate", "maxSurge"], json!("25%"));
             }
             fill(object, &["spec", "revisionHistoryLimit"], json!(10));
             fill(object, &["spec", "progressDeadlineSeconds"], json!(600));
@@ -133,11 +99,7 @@ pub fn defaults(kind: &Kind, object: &mut Value) {
             if let Some(spec) = object.get_mut("spec") {
                 spec_defaults(spec);
             }
-            fill(
-                object,
-                &["status"],
-                json!({ "phase": "Pending", "qosClass": "BestEffort" }),
-            );
+            fill(object, &["status"], json!({ "phase": "Pending", "qosClass": "BestEffort" }));
         }
         ("", "Namespace") => {
             fill(object, &["spec", "finalizers"], json!(["kubernetes"]));
@@ -156,9 +118,7 @@ pub fn defaults(kind: &Kind, object: &mut Value) {
             fill(object, &["spec", "timeout"], json!("60s"));
             fill(object, &["status", "observedGeneration"], json!(-1));
         }
-        ("helm.toolkit.fluxcd.io", "HelmRelease") => {
-            fill(object, &["status", "observedGeneration"], json!(-1))
-        }
+        ("helm.toolkit.fluxcd.io", "HelmRelease") => fill(object, &["status", "observedGeneration"], json!(-1)),
         _ => {}
     }
 }
@@ -175,8 +135,7 @@ fn string_data(object: &mut Value) {
         return;
     };
     for (key, value) in plain {
-        let encoded =
-            base64::engine::general_purpose::STANDARD.encode(value.as_str().unwrap_or_default());
+        let encoded = base64::engine::general_purpose::STANDARD.encode(value.as_str().unwrap_or_default());
         set(object, &["data", &key], json!(encoded));
     }
 }
@@ -187,10 +146,7 @@ fn pod_defaults(object: &mut Value, template: &[&str]) {
     if get(object, &path).is_none() {
         return;
     }
-    let spec = template
-        .iter()
-        .chain(&["spec"])
-        .try_fold(object, |at, key| at.get_mut(*key));
+    let spec = template.iter().chain(&["spec"]).try_fold(object, |at, key| at.get_mut(*key));
     if let Some(spec) = spec {
         spec_defaults(spec);
     }
@@ -203,24 +159,12 @@ fn spec_defaults(spec: &mut Value) {
         };
         for container in containers {
             fill(container, &["resources"], json!({}));
-            fill(
-                container,
-                &["terminationMessagePath"],
-                json!("/dev/termination-log"),
-            );
+            fill(container, &["terminationMessagePath"], json!("/dev/termination-log"));
             fill(container, &["terminationMessagePolicy"], json!("File"));
             let image = text(container, &["image"]);
-            let floating = image.ends_with(":latest")
-                || !image
-                    .rsplit('/')
-                    .next()
-                    .unwrap_or_default()
-                    .contains([':', '@']);
-            fill(
-                container,
-                &["imagePullPolicy"],
-                json!(if floating { "Always" } else { "IfNotPresent" }),
-            );
+            let floating =
+                image.ends_with(":latest") || !image.rsplit('/').next().unwrap_or_default().contains([':', '@']);
+            fill(container, &["imagePullPolicy"], json!(if floating { "Always" } else { "IfNotPresent" }));
             if let Some(Value::Array(ports)) = container.get_mut("ports") {
                 for port in ports {
                     fill(port, &["protocol"], json!("TCP"));
@@ -240,65 +184,32 @@ pub fn validate(kind: &Kind, object: &Value, before: Option<&Value>) -> Result<(
     let name = text(object, &["metadata", "name"]);
     let mut causes = Vec::new();
     if name.is_empty() {
-        causes.push(required(
-            "metadata.name",
-            "name or generateName is required",
-        ));
+        causes.push(required("metadata.name", "name or generateName is required"));
     } else if !valid_name(name) {
         let message = format!(
             "Invalid value: {name:?}: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character"
         );
-        causes.push(Cause {
-            reason: "FieldValueInvalid",
-            message,
-            field: "metadata.name".to_owned(),
-        });
+        causes.push(Cause { reason: "FieldValueInvalid", message, field: "metadata.name".to_owned() });
     }
     if let Some(node) = schemas().of_object(object) {
-        causes.extend(
-            schemas()
-                .check(object, &node)
-                .missing
-                .iter()
-                .map(|path| required(path, "")),
-        );
+        causes.extend(schemas().check(object, &node).missing.iter().map(|path| required(path, "")));
     }
     if kind.group == "apps" {
         workload_causes(object, before, &mut causes);
     }
     if kind.kind == "HorizontalPodAutoscaler" && number(object, &["spec", "maxReplicas"], 1) < 1 {
-        causes.push(below(
-            "spec.maxReplicas",
-            number(object, &["spec", "maxReplicas"], 0),
-            "must be greater than 0",
-        ));
+        causes.push(below("spec.maxReplicas", number(object, &["spec", "maxReplicas"], 0), "must be greater than 0"));
     }
-    if causes.is_empty() {
-        Ok(())
-    } else {
-        Err(Failure::invalid(kind, name, &causes))
-    }
+    if causes.is_empty() { Ok(()) } else { Err(Failure::invalid(kind, name, &causes)) }
 }
 
 fn required(path: &str, detail: &str) -> Cause {
-    let message = if detail.is_empty() {
-        "Required value".to_owned()
-    } else {
-        format!("Required value: {detail}")
-    };
-    Cause {
-        reason: "FieldValueRequired",
-        message,
-        field: path.to_owned(),
-    }
+    let message = if detail.is_empty() { "Required value".to_owned() } else { format!("Required value: {detail}") };
+    Cause { reason: "FieldValueRequired", message, field: path.to_owned() }
 }
 
 fn below(path: &str, found: i64, rule: &str) -> Cause {
-    Cause {
-        reason: "FieldValueInvalid",
-        message: format!("Invalid value: {found}: {rule}"),
-        field: path.to_owned(),
-    }
+    Cause { reason: "FieldValueInvalid", message: format!("Invalid value: {found}: {rule}"), field: path.to_owned() }
 }
 
 fn valid_name(name: &str) -> bool {
@@ -306,19 +217,12 @@ fn valid_name(name: &str) -> bool {
     name.len() <= 253
         && name.starts_with(edge)
         && name.ends_with(edge)
-        && name
-            .chars()
-            .all(|c| edge(c) || matches!(c, '-' | '.' | ':' | '_'))
+        && name.chars().all(|c| edge(c) || matches!(c, '-' | '.' | ':' | '_'))
 }
 
 fn workload_causes(object: &Value, before: Option<&Value>, causes: &mut Vec<Cause>) {
     let rule = "must be greater than or equal to 0";
-    for field in [
-        "replicas",
-        "minReadySeconds",
-        "revisionHistoryLimit",
-        "progressDeadlineSeconds",
-    ] {
+    for field in ["replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
         let found = number(object, &["spec", field], 0);
         if found < 0 {
             causes.push(below(&format!("spec.{field}"), found, rule));
@@ -326,41 +230,24 @@ fn workload_causes(object: &Value, before: Option<&Value>, causes: &mut Vec<Caus
     }
     let labels = get(object, &["spec", "template", "metadata", "labels"]).unwrap_or(&Value::Null);
     if let Some(Value::Object(wanted)) = get(object, &["spec", "selector", "matchLabels"])
-        && wanted
-            .iter()
-            .any(|(key, value)| labels.get(key) != Some(value))
+        && wanted.iter().any(|(key, value)| labels.get(key) != Some(value))
     {
-        let message =
-            format!("Invalid value: {labels}: `selector` does not match template `labels`");
-        causes.push(Cause {
-            reason: "FieldValueInvalid",
-            message,
-            field: "spec.template.metadata.labels".to_owned(),
-        });
+        let message = format!("Invalid value: {labels}: `selector` does not match template `labels`");
+        causes.push(Cause { reason: "FieldValueInvalid", message, field: "spec.template.metadata.labels".to_owned() });
     }
     if let Some(before) = before
         && get(before, &["spec", "selector"]) != get(object, &["spec", "selector"])
     {
         let found = get(object, &["spec", "selector"]).unwrap_or(&Value::Null);
         let message = format!("Invalid value: {found}: field is immutable");
-        causes.push(Cause {
-            reason: "FieldValueInvalid",
-            message,
-            field: "spec.selector".to_owned(),
-        });
+        causes.push(Cause { reason: "FieldValueInvalid", message, field: "spec.selector".to_owned() });
     }
     let containers = list(object, &["spec", "template", "spec", "containers"]);
     for (index, container) in containers.iter().enumerate() {
         if text(container, &["image"]).is_empty() {
-            causes.push(required(
-                &format!("spec.template.spec.containers[{index}].image"),
-                "",
-            ));
+            causes.push(required(&format!("spec.template.spec.containers[{index}].image"), ""));
         }
-        let twice = containers
-            .iter()
-            .take(index)
-            .any(|other| text(other, &["name"]) == text(container, &["name"]));
+        let twice = containers.iter().take(index).any(|other| text(other, &["name"]) == text(container, &["name"]));
         if twice {
             let message = format!("Duplicate value: {:?}", text(container, &["name"]));
             causes.push(Cause {

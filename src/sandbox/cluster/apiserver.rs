@@ -23,10 +23,7 @@ use super::{Shared, discovery, openapi};
 /// The API server's routes; `/sandbox` is added by the control API.
 pub fn router(shared: Shared) -> Router {
     Router::new()
-        .route(
-            "/version",
-            get(|| async { axum::Json(discovery::version()) }),
-        )
+        .route("/version", get(|| async { axum::Json(discovery::version()) }))
         .route("/healthz", get(|| async { "ok" }))
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(|| async { "ok" }))
@@ -51,25 +48,14 @@ fn target(shared: &Shared, path: &str) -> Option<Target> {
     };
     let (namespace, plural, rest) = match rest {
         ["namespaces", name] => ("", "namespaces", vec![*name]),
-        ["namespaces", name, sub @ ("status" | "finalize")] => {
-            ("", "namespaces", vec![*name, *sub])
-        }
+        ["namespaces", name, sub @ ("status" | "finalize")] => ("", "namespaces", vec![*name, *sub]),
         ["namespaces", namespace, plural, rest @ ..] => (*namespace, *plural, rest.to_vec()),
         [plural, rest @ ..] => ("", *plural, rest.to_vec()),
         [] => return None,
     };
     let kind = shared.store.kinds.by_plural(group, version, plural)?;
-    let part = |index: usize| {
-        rest.get(index)
-            .map(|part| (*part).to_owned())
-            .unwrap_or_default()
-    };
-    Some(Target {
-        kind,
-        namespace: namespace.to_owned(),
-        name: part(0),
-        subresource: part(1),
-    })
+    let part = |index: usize| rest.get(index).map(|part| (*part).to_owned()).unwrap_or_default();
+    Some(Target { kind, namespace: namespace.to_owned(), name: part(0), subresource: part(1) })
 }
 
 pub(super) struct Request {
@@ -90,12 +76,7 @@ async fn handle(
     if !*shared.available.borrow() {
         return Failure::unavailable().into_response();
     }
-    let header = |name| {
-        headers
-            .get(name)
-            .and_then(|value: &HeaderValue| value.to_str().ok())
-            .unwrap_or_default()
-    };
+    let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
     let user = match shared.access.user(&headers) {
         Ok(user) => user,
         Err(failure) => return failure.into_response(),
@@ -109,26 +90,16 @@ async fn handle(
     let Some(target) = target(&shared, uri.path()) else {
         return Failure::no_route().into_response();
     };
-    let request = Request {
-        query,
-        content_type: header(CONTENT_TYPE).to_owned(),
-        view: View::of(header(ACCEPT)),
-        body,
-    };
+    let request =
+        Request { query, content_type: header(CONTENT_TYPE).to_owned(), view: View::of(header(ACCEPT)), body };
     let Some(verb) = verb_of(&method, &target, &request.query) else {
         return Failure::method().into_response();
     };
-    let answer = match shared.access.check(
-        &user,
-        verb,
-        &target.kind,
-        &target.subresource,
-        &target.namespace,
-        &target.name,
-    ) {
-        Ok(()) => act(&shared, verb, &target, &request),
-        Err(failure) => Err(failure),
-    };
+    let answer =
+        match shared.access.check(&user, verb, &target.kind, &target.subresource, &target.namespace, &target.name) {
+            Ok(()) => act(&shared, verb, &target, &request),
+            Err(failure) => Err(failure),
+        };
     let answer = answer.unwrap_or_else(IntoResponse::into_response);
     if !matches!(verb, "get" | "list" | "watch") {
         shared.log.push(entry(
@@ -159,10 +130,7 @@ fn documents(shared: &Shared, path: &str, accept: &str) -> Option<Response> {
         [] => Some(json!({ "paths": ["/api", "/apis", "/healthz", "/openapi/v3", "/version"] })),
         _ => return None,
     };
-    Some(found.map_or_else(
-        || Failure::no_route().into_response(),
-        |found| axum::Json(found).into_response(),
-    ))
+    Some(found.map_or_else(|| Failure::no_route().into_response(), |found| axum::Json(found).into_response()))
 }
 
 fn verb_of(method: &Method, target: &Target, query: &Query) -> Option<&'static str> {
@@ -191,8 +159,7 @@ fn entry(
     agent: &str,
     code: u16,
 ) -> Entry {
-    let body = serde_json::from_slice(&request.body)
-        .unwrap_or_else(|_| json!(String::from_utf8_lossy(&request.body)));
+    let body = serde_json::from_slice(&request.body).unwrap_or_else(|_| json!(String::from_utf8_lossy(&request.body)));
     Entry {
         seq: 0,
         t: shared.store.clock.elapsed(),
@@ -214,9 +181,6 @@ fn entry(
 pub(super) fn write_of(request: &Request, target: &Target) -> Write {
     Write {
         status: target.subresource == "status",
-        dry_run: request
-            .query
-            .get("dryRun")
-            .is_some_and(|value| value == "All"),
+        dry_run: request.query.get("dryRun").is_some_and(|value| value == "All"),
     }
 }

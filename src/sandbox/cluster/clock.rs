@@ -17,16 +17,8 @@ pub struct Clock {
 impl Clock {
     /// A clock that starts at `wall`; `speed` 1 waits as long as the real engines do.
     pub fn new(wall: DateTime<Utc>, speed: f64) -> Self {
-        let speed = if speed.is_finite() && speed > 0.0 {
-            speed
-        } else {
-            1.0
-        };
-        Self {
-            wall,
-            start: Instant::now(),
-            speed,
-        }
+        let speed = if speed.is_finite() && speed > 0.0 { speed } else { 1.0 };
+        Self { wall, start: Instant::now(), speed }
     }
 
     /// Now, as the sandbox sees it.
@@ -71,9 +63,7 @@ pub fn go_duration(text: &str) -> Option<Duration> {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let (number, tail) = rest.split_at(digits);
         let number: f64 = number.parse().ok()?;
-        let unit_end = tail
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(tail.len());
+        let unit_end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_end);
         let seconds = match unit {
             "h" => 3600.0,
@@ -93,22 +83,12 @@ pub fn go_duration(text: &str) -> Option<Duration> {
 /// A duration the way Go prints it (`5.025993904s`, `19.915302ms`).
 pub fn print_duration(duration: Duration) -> String {
     let trim = |number: String| {
-        if number.contains('.') {
-            number
-                .trim_end_matches('0')
-                .trim_end_matches('.')
-                .to_owned()
-        } else {
-            number
-        }
+        if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.').to_owned() } else { number }
     };
     let seconds = duration.as_secs_f64();
     if seconds >= 60.0 {
         let minutes = (seconds / 60.0).floor();
-        return format!(
-            "{minutes}m{}s",
-            trim(format!("{:.9}", seconds - minutes * 60.0))
-        );
+        return format!("{minutes}m{}s", trim(format!("{:.9}", seconds - minutes * 60.0)));
     }
     if seconds >= 1.0 {
         return format!("{}s", trim(format!("{seconds:.9}")));

@@ -32,14 +32,8 @@ pub fn router(shared: Shared) -> Router {
         .with_state(shared)
 }
 
-async fn log(
-    State(shared): State<Shared>,
-    Query(query): Query<HashMap<String, String>>,
-) -> Response {
-    let after = query
-        .get("after")
-        .and_then(|after| after.parse().ok())
-        .unwrap_or(0);
+async fn log(State(shared): State<Shared>, Query(query): Query<HashMap<String, String>>) -> Response {
+    let after = query.get("after").and_then(|after| after.parse().ok()).unwrap_or(0);
     Json(shared.log.since(after)).into_response()
 }
 
@@ -114,17 +108,9 @@ async fn act(State(shared): State<Shared>, Json(act): Json<Value>) -> StatusCode
     StatusCode::NO_CONTENT
 }
 
-async fn record(
-    State(shared): State<Shared>,
-    Query(query): Query<HashMap<String, String>>,
-) -> Response {
-    let stream = lines(shared, Wish::of(&query))
-        .map(|line| Ok::<_, std::convert::Infallible>(format!("{line}\n")));
-    (
-        [(CONTENT_TYPE, "application/x-ndjson")],
-        Body::from_stream(stream),
-    )
-        .into_response()
+async fn record(State(shared): State<Shared>, Query(query): Query<HashMap<String, String>>) -> Response {
+    let stream = lines(shared, Wish::of(&query)).map(|line| Ok::<_, std::convert::Infallible>(format!("{line}\n")));
+    ([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response()
 }
 
 #[derive(Deserialize)]

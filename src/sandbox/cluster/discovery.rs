@@ -25,16 +25,9 @@ type Versions = Vec<(String, Vec<Arc<Kind>>)>;
 /// Groups in order, each with its versions in order of preference.
 fn groups(kinds: &Kinds, core: bool) -> BTreeMap<String, Versions> {
     let mut groups: BTreeMap<String, Versions> = BTreeMap::new();
-    for kind in kinds
-        .all()
-        .into_iter()
-        .filter(|kind| kind.group.is_empty() == core)
-    {
+    for kind in kinds.all().into_iter().filter(|kind| kind.group.is_empty() == core) {
         let versions = groups.entry(kind.group.clone()).or_default();
-        match versions
-            .iter_mut()
-            .find(|(version, _)| *version == kind.version)
-        {
+        match versions.iter_mut().find(|(version, _)| *version == kind.version) {
             Some((_, list)) => list.push(kind),
             None => versions.push((kind.version.clone(), vec![kind])),
         }
@@ -44,41 +37,19 @@ fn groups(kinds: &Kinds, core: bool) -> BTreeMap<String, Versions> {
 
 fn verbs(kind: &Kind) -> Value {
     if kind.kind == "Namespace" {
-        return json!([
-            "create", "delete", "get", "list", "patch", "update", "watch"
-        ]);
+        return json!(["create", "delete", "get", "list", "patch", "update", "watch"]);
     }
-    json!([
-        "create",
-        "delete",
-        "deletecollection",
-        "get",
-        "list",
-        "patch",
-        "update",
-        "watch"
-    ])
+    json!(["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"])
 }
 
 fn scalable(kind: &Kind) -> bool {
-    kind.group == "apps"
-        && matches!(
-            kind.kind.as_str(),
-            "Deployment" | "ReplicaSet" | "StatefulSet"
-        )
+    kind.group == "apps" && matches!(kind.kind.as_str(), "Deployment" | "ReplicaSet" | "StatefulSet")
 }
 
 fn categories(kind: &Kind) -> Value {
     let all = matches!(
         kind.kind.as_str(),
-        "Pod"
-            | "Service"
-            | "Deployment"
-            | "ReplicaSet"
-            | "StatefulSet"
-            | "DaemonSet"
-            | "Job"
-            | "CronJob"
+        "Pod" | "Service" | "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job" | "CronJob"
     );
     if all { json!(["all"]) } else { json!([]) }
 }
@@ -86,16 +57,10 @@ fn categories(kind: &Kind) -> Value {
 fn subresources(kind: &Kind) -> Vec<(&'static str, Value)> {
     let mut found = Vec::new();
     if kind.status {
-        found.push((
-            "status",
-            json!({ "group": kind.group, "version": kind.version, "kind": kind.kind }),
-        ));
+        found.push(("status", json!({ "group": kind.group, "version": kind.version, "kind": kind.kind })));
     }
     if scalable(kind) {
-        found.push((
-            "scale",
-            json!({ "group": "autoscaling", "version": "v1", "kind": "Scale" }),
-        ));
+        found.push(("scale", json!({ "group": "autoscaling", "version": "v1", "kind": "Scale" })));
     }
     found
 }
@@ -103,10 +68,8 @@ fn subresources(kind: &Kind) -> Vec<(&'static str, Value)> {
 /// `/api` or `/apis`.
 pub fn root(kinds: &Kinds, core: bool, accept: &str, address: &str) -> Response {
     if accept.contains("as=APIGroupDiscoveryList") && accept.contains("v=v2") {
-        let items: Vec<Value> = groups(kinds, core)
-            .into_iter()
-            .map(|(group, versions)| aggregated(&group, &versions))
-            .collect();
+        let items: Vec<Value> =
+            groups(kinds, core).into_iter().map(|(group, versions)| aggregated(&group, &versions)).collect();
         let body = json!({ "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items });
         return ([(CONTENT_TYPE, AGGREGATED)], body.to_string()).into_response();
     }
@@ -117,16 +80,16 @@ pub fn root(kinds: &Kinds, core: bool, accept: &str, address: &str) -> Response 
         }))
         .into_response();
     }
-    let list: Vec<Value> = groups(kinds, false)
-        .into_iter()
-        .map(|(group, versions)| api_group(&group, &versions))
-        .collect();
-    axum::Json(json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": list }))
-        .into_response()
+    let list: Vec<Value> =
+        groups(kinds, false).into_iter().map(|(group, versions)| api_group(&group, &versions)).collect();
+    axum::Json(json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": list })).into_response()
 }
 
 fn api_group(group: &str, versions: &[(String, Vec<Arc<Kind>>)]) -> Value {
-    let listed: Vec<Value> = versions.iter().map(|(version, _)| json!({ "groupVersion": format!("{group}/{version}"), "version": version })).collect();
+    let listed: Vec<Value> = versions
+        .iter()
+        .map(|(version, _)| json!({ "groupVersion": format!("{group}/{version}"), "version": version }))
+        .collect();
     json!({ "name": group, "versions": listed, "preferredVersion": listed.first() })
 }
 
@@ -171,11 +134,8 @@ fn aggregated(group: &str, versions: &[(String, Vec<Arc<Kind>>)]) -> Value {
 /// `/api/v1` or `/apis/{group}/{version}`.
 pub fn resources(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
     let mut list = Vec::new();
-    let served: Vec<_> = kinds
-        .all()
-        .into_iter()
-        .filter(|kind| kind.group == group && kind.version == version)
-        .collect();
+    let served: Vec<_> =
+        kinds.all().into_iter().filter(|kind| kind.group == group && kind.version == version).collect();
     for kind in &served {
         list.push(json!({
             "name": kind.plural, "singularName": kind.kind.to_lowercase(), "namespaced": kind.namespaced, "kind": kind.kind,
@@ -194,7 +154,5 @@ pub fn resources(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
         }
     }
     let group_version = served.first()?.api_version();
-    Some(
-        json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list }),
-    )
+    Some(json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list }))
 }

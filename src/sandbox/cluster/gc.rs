@@ -48,52 +48,31 @@ fn furnish(shared: &Shared, namespace: &str) {
     for object in objects {
         if let Some(kind) = shared.store.kinds.of(&object) {
             // Refused only when the namespace is already gone again.
-            drop(
-                shared
-                    .store
-                    .create(&kind, namespace, object, Write::default()),
-            );
+            drop(shared.store.create(&kind, namespace, object, Write::default()));
         }
     }
 }
 
 fn dependents(shared: &Shared, uid: &str) -> Vec<(super::store::Key, Arc<Value>)> {
     let owned = |object: &Value| {
-        list(object, &["metadata", "ownerReferences"])
-            .iter()
-            .any(|owner| text(owner, &["uid"]) == uid)
+        list(object, &["metadata", "ownerReferences"]).iter().any(|owner| text(owner, &["uid"]) == uid)
     };
-    shared
-        .store
-        .everything()
-        .into_iter()
-        .filter(|(_, object)| owned(object))
-        .collect()
+    shared.store.everything().into_iter().filter(|(_, object)| owned(object)).collect()
 }
 
 fn delete(shared: &Shared, object: &Value) {
     let Some(kind) = shared.store.kinds.of(object) else {
         return;
     };
-    let (namespace, name) = (
-        text(object, &["metadata", "namespace"]),
-        text(object, &["metadata", "name"]),
-    );
+    let (namespace, name) = (text(object, &["metadata", "namespace"]), text(object, &["metadata", "name"]));
     // Someone else may have been quicker.
-    drop(
-        shared
-            .store
-            .delete(&kind, namespace, name, Propagation::Background, false),
-    );
+    drop(shared.store.delete(&kind, namespace, name, Propagation::Background, false));
 }
 
 /// Does the work behind the server's own finalizers, and takes each away when it is done.
 fn finalize(shared: &Shared, object: &Value) {
     let uid = text(object, &["metadata", "uid"]);
-    for finalizer in list(object, &["metadata", "finalizers"])
-        .iter()
-        .filter_map(Value::as_str)
-    {
+    for finalizer in list(object, &["metadata", "finalizers"]).iter().filter_map(Value::as_str) {
         match finalizer {
             "foregroundDeletion" => {
                 let all = dependents(shared, uid);
@@ -112,21 +91,12 @@ fn finalize(shared: &Shared, object: &Value) {
             }
             "kubernetes" if text(object, &["kind"]) == "Namespace" => {
                 let name = text(object, &["metadata", "name"]);
-                let inside: Vec<_> = shared
-                    .store
-                    .everything()
-                    .into_iter()
-                    .filter(|((_, namespace, _), _)| namespace == name)
-                    .collect();
+                let inside: Vec<_> =
+                    shared.store.everything().into_iter().filter(|((_, namespace, _), _)| namespace == name).collect();
                 for (_, object) in &inside {
                     delete(shared, object);
                 }
-                if shared
-                    .store
-                    .everything()
-                    .iter()
-                    .all(|((_, namespace, _), _)| namespace != name)
-                {
+                if shared.store.everything().iter().all(|((_, namespace, _), _)| namespace != name) {
                     release(shared, object, finalizer);
                 }
             }
@@ -140,8 +110,7 @@ fn finish_owners(shared: &Shared, gone: &Value) {
     for owner in list(gone, &["metadata", "ownerReferences"]) {
         let uid = text(owner, &["uid"]);
         let waiting = shared.store.everything().into_iter().find(|(_, object)| {
-            text(object, &["metadata", "uid"]) == uid
-                && get(object, &["metadata", "deletionTimestamp"]).is_some()
+            text(object, &["metadata", "uid"]) == uid && get(object, &["metadata", "deletionTimestamp"]).is_some()
         });
         if let Some((_, object)) = waiting {
             finalize(shared, &object);
@@ -160,10 +129,7 @@ fn release(shared: &Shared, object: &Value, finalizer: &str) {
     let Some(kind) = shared.store.kinds.of(object) else {
         return;
     };
-    let (namespace, name) = (
-        text(object, &["metadata", "namespace"]),
-        text(object, &["metadata", "name"]),
-    );
+    let (namespace, name) = (text(object, &["metadata", "namespace"]), text(object, &["metadata", "name"]));
     shared.store.edit(&kind, namespace, name, false, |new| {
         let left: Vec<Value> = list(new, &["metadata", "finalizers"])
             .iter()
@@ -185,10 +151,7 @@ fn disown(shared: &Shared, object: &Value, uid: &str) {
     let Some(kind) = shared.store.kinds.of(object) else {
         return;
     };
-    let (namespace, name) = (
-        text(object, &["metadata", "namespace"]),
-        text(object, &["metadata", "name"]),
-    );
+    let (namespace, name) = (text(object, &["metadata", "namespace"]), text(object, &["metadata", "name"]));
     shared.store.edit(&kind, namespace, name, false, |new| {
         let left: Vec<Value> = list(new, &["metadata", "ownerReferences"])
             .iter()

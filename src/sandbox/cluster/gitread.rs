@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use git2::{
-    Cred, FetchOptions, ObjectType, Oid, RemoteCallbacks, Repository, TreeWalkMode, TreeWalkResult,
-};
+use git2::{Cred, FetchOptions, ObjectType, Oid, RemoteCallbacks, Repository, TreeWalkMode, TreeWalkResult};
 
 use super::render::Files;
 
@@ -35,20 +33,11 @@ pub enum Unread {
 impl GitReader {
     /// A reader with a scratch directory of its own.
     pub fn new(login: Option<(String, String)>) -> std::io::Result<Self> {
-        Ok(Self {
-            root: Arc::new(tempfile::tempdir()?),
-            login,
-            locks: Arc::default(),
-        })
+        Ok(Self { root: Arc::new(tempfile::tempdir()?), login, locks: Arc::default() })
     }
 
     fn lock_of(&self, url: &str) -> Arc<Mutex<()>> {
-        self.locks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(url.to_owned())
-            .or_default()
-            .clone()
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner).entry(url.to_owned()).or_default().clone()
     }
 
     /// Fetches, and gives the commit that a branch, tag, `HEAD` or commit id stands for.
@@ -65,17 +54,9 @@ impl GitReader {
 
     fn mirror(&self, url: &str) -> Result<Repository, git2::Error> {
         use sha2::{Digest, Sha256};
-        let name: String = Sha256::digest(url)
-            .iter()
-            .take(12)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let name: String = Sha256::digest(url).iter().take(12).map(|byte| format!("{byte:02x}")).collect();
         let path = self.root.path().join(name);
-        if path.exists() {
-            Repository::open_bare(path)
-        } else {
-            Repository::init_bare(path)
-        }
+        if path.exists() { Repository::open_bare(path) } else { Repository::init_bare(path) }
     }
 
     fn resolve_now(&self, url: &str, reference: &str) -> Result<String, Unread> {
@@ -89,40 +70,23 @@ impl GitReader {
         options.prune(git2::FetchPrune::On);
         options.download_tags(git2::AutotagOption::None);
         remote
-            .fetch(
-                &["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"],
-                Some(&mut options),
-                None,
-            )
+            .fetch(&["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"], Some(&mut options), None)
             .map_err(failed)?;
-        let head = remote
-            .default_branch()
-            .ok()
-            .and_then(|name| name.as_str().ok().map(str::to_owned));
+        let head = remote.default_branch().ok().and_then(|name| name.as_str().ok().map(str::to_owned));
         let wanted = match reference {
             "" | "HEAD" => head.ok_or(Unread::NoRef)?,
             other => other.to_owned(),
         };
-        let candidates = [
-            wanted.clone(),
-            format!("refs/heads/{wanted}"),
-            format!("refs/tags/{wanted}"),
-        ];
+        let candidates = [wanted.clone(), format!("refs/heads/{wanted}"), format!("refs/tags/{wanted}")];
         let found = candidates
             .iter()
             .skip(usize::from(!wanted.starts_with("refs/")))
             .find_map(|name| repository.find_reference(name).ok());
         if let Some(found) = found {
-            return found
-                .peel_to_commit()
-                .map(|commit| commit.id().to_string())
-                .map_err(failed);
+            return found.peel_to_commit().map(|commit| commit.id().to_string()).map_err(failed);
         }
         let id = Oid::from_str(&wanted).map_err(|_| Unread::NoRef)?;
-        repository
-            .find_commit(id)
-            .map(|commit| commit.id().to_string())
-            .map_err(|_| Unread::NoRef)
+        repository.find_commit(id).map(|commit| commit.id().to_string()).map_err(|_| Unread::NoRef)
     }
 
     fn callbacks(&self) -> RemoteCallbacks<'static> {
@@ -145,10 +109,7 @@ impl GitReader {
         let failed = |error: git2::Error| Unread::Failed(error.message().to_owned());
         let repository = self.mirror(url).map_err(failed)?;
         let id = Oid::from_str(commit).map_err(|_| Unread::NoRef)?;
-        let tree = repository
-            .find_commit(id)
-            .and_then(|commit| commit.tree())
-            .map_err(|_| Unread::NoRef)?;
+        let tree = repository.find_commit(id).and_then(|commit| commit.tree()).map_err(|_| Unread::NoRef)?;
         let mut files = Files::new();
         tree.walk(TreeWalkMode::PreOrder, |folder, entry| {
             let name = entry.name().unwrap_or_default();
@@ -164,10 +125,6 @@ impl GitReader {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Unread> + Send + 'static,
-) -> Result<T, Unread> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(Unread::Failed(error.to_string())))
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Unread> + Send + 'static) -> Result<T, Unread> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Unread::Failed(error.to_string())))
 }

@@ -37,25 +37,13 @@ impl Health {
 
 /// A condition's status, or the empty string.
 pub fn condition<'a>(object: &'a Value, kind: &str, field: &str) -> &'a str {
-    let found = list(object, &["status", "conditions"])
-        .iter()
-        .find(|condition| text(condition, &["type"]) == kind);
-    found
-        .map(|condition| text(condition, &[field]))
-        .unwrap_or_default()
+    let found = list(object, &["status", "conditions"]).iter().find(|condition| text(condition, &["type"]) == kind);
+    found.map(|condition| text(condition, &[field])).unwrap_or_default()
 }
 
 /// Argo's health of an object; `None` for kinds without a check.
 pub fn argo(object: &Value) -> Option<Health> {
-    if text(
-        object,
-        &[
-            "metadata",
-            "annotations",
-            "argocd.argoproj.io/ignore-healthcheck",
-        ],
-    ) == "true"
-    {
+    if text(object, &["metadata", "annotations", "argocd.argoproj.io/ignore-healthcheck"]) == "true" {
         return None;
     }
     if get(object, &["metadata", "deletionTimestamp"]).is_some() {
@@ -72,13 +60,11 @@ pub fn argo(object: &Value) -> Option<Health> {
             _ => Health::Progressing,
         }),
         "Job" => Some(job(object)),
-        "Kustomization" | "HelmRelease" | "GitRepository" => {
-            Some(match condition(object, "Ready", "status") {
-                "True" => Health::Healthy,
-                "False" => Health::Degraded,
-                _ => Health::Progressing,
-            })
-        }
+        "Kustomization" | "HelmRelease" | "GitRepository" => Some(match condition(object, "Ready", "status") {
+            "True" => Health::Healthy,
+            "False" => Health::Degraded,
+            _ => Health::Progressing,
+        }),
         _ => None,
     }
 }
@@ -99,11 +85,7 @@ fn deployment(object: &Value) -> Health {
     let behind = status("updatedReplicas") < desired
         || status("replicas") > status("updatedReplicas")
         || status("availableReplicas") < status("updatedReplicas");
-    if behind {
-        Health::Progressing
-    } else {
-        Health::Healthy
-    }
+    if behind { Health::Progressing } else { Health::Healthy }
 }
 
 fn counted(object: &Value, updated: &str) -> Health {
@@ -188,19 +170,13 @@ pub fn kstatus(object: Option<&Value>) -> Kstatus {
     let generation = number(object, &["metadata", "generation"], 0);
     let observed = number(object, &["status", "observedGeneration"], generation);
     match text(object, &["kind"]) {
-        "Deployment" | "StatefulSet" | "DaemonSet" | "Pod" | "Job" | "PersistentVolumeClaim" => {
-            match argo(object) {
-                Some(Health::Degraded) => Kstatus::Failed,
-                Some(Health::Healthy | Health::Suspended) if get(object, &["status"]).is_some() => {
-                    Kstatus::Current
-                }
-                _ => Kstatus::InProgress,
-            }
-        }
+        "Deployment" | "StatefulSet" | "DaemonSet" | "Pod" | "Job" | "PersistentVolumeClaim" => match argo(object) {
+            Some(Health::Degraded) => Kstatus::Failed,
+            Some(Health::Healthy | Health::Suspended) if get(object, &["status"]).is_some() => Kstatus::Current,
+            _ => Kstatus::InProgress,
+        },
         _ if condition(object, "Stalled", "status") == "True" => Kstatus::Failed,
-        _ if generation != observed || condition(object, "Reconciling", "status") == "True" => {
-            Kstatus::InProgress
-        }
+        _ if generation != observed || condition(object, "Reconciling", "status") == "True" => Kstatus::InProgress,
         _ => match condition(object, "Ready", "status") {
             "" | "True" => Kstatus::Current,
             _ => Kstatus::InProgress,

@@ -29,10 +29,7 @@ pub fn flag(value: &Value, path: &[&str]) -> bool {
 
 /// The list at `path`, or the empty one.
 pub fn list<'a>(value: &'a Value, path: &[&str]) -> &'a [Value] {
-    get(value, path)
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default()
+    get(value, path).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
 /// Writes `path`, making the objects on the way; a non-object on the way is replaced.
@@ -95,33 +92,21 @@ fn json_patch_step(target: &mut Value, step: &Value) -> Result<(), String> {
         "test" => {
             let want = step.get("value").unwrap_or(&Value::Null);
             let found = target.pointer(&path).unwrap_or(&Value::Null);
-            (found == want)
-                .then_some(())
-                .ok_or_else(|| format!("testing path {path} value failed: test failed"))
+            (found == want).then_some(()).ok_or_else(|| format!("testing path {path} value failed: test failed"))
         }
-        "add" => pointer_add(
-            target,
-            &path,
-            step.get("value").cloned().unwrap_or(Value::Null),
-        )
-        .ok_or_else(missing),
+        "add" => pointer_add(target, &path, step.get("value").cloned().unwrap_or(Value::Null)).ok_or_else(missing),
         "replace" => {
             let slot = target.pointer_mut(&path).ok_or_else(missing)?;
             *slot = step.get("value").cloned().unwrap_or(Value::Null);
             Ok(())
         }
-        "remove" => pointer_remove(target, &path)
-            .map(|_| ())
-            .ok_or_else(missing),
+        "remove" => pointer_remove(target, &path).map(|_| ()).ok_or_else(missing),
         "move" => {
             let moved = pointer_remove(target, text(step, &["from"])).ok_or_else(missing)?;
             pointer_add(target, &path, moved).ok_or_else(missing)
         }
         "copy" => {
-            let copied = target
-                .pointer(text(step, &["from"]))
-                .cloned()
-                .ok_or_else(missing)?;
+            let copied = target.pointer(text(step, &["from"])).cloned().ok_or_else(missing)?;
             pointer_add(target, &path, copied).ok_or_else(missing)
         }
         other => Err(format!("unknown operation {other:?}")),
@@ -131,12 +116,7 @@ fn json_patch_step(target: &mut Value, step: &Value) -> Result<(), String> {
 fn split_pointer(path: &str) -> Option<(&str, String)> {
     let at = path.rfind('/')?;
     let (parent, key) = path.split_at(at);
-    Some((
-        parent,
-        key.trim_start_matches('/')
-            .replace("~1", "/")
-            .replace("~0", "~"),
-    ))
+    Some((parent, key.trim_start_matches('/').replace("~1", "/").replace("~0", "~")))
 }
 
 fn pointer_add(target: &mut Value, path: &str, new: Value) -> Option<()> {
@@ -154,10 +134,7 @@ fn pointer_add(target: &mut Value, path: &str, new: Value) -> Option<()> {
             Some(())
         }
         Value::Array(items) => {
-            let index = key
-                .parse::<usize>()
-                .ok()
-                .filter(|index| *index <= items.len())?;
+            let index = key.parse::<usize>().ok().filter(|index| *index <= items.len())?;
             items.insert(index, new);
             Some(())
         }
@@ -170,10 +147,7 @@ fn pointer_remove(target: &mut Value, path: &str) -> Option<Value> {
     match target.pointer_mut(parent)? {
         Value::Object(map) => map.shift_remove(&key),
         Value::Array(items) => {
-            let index = key
-                .parse::<usize>()
-                .ok()
-                .filter(|index| *index < items.len())?;
+            let index = key.parse::<usize>().ok().filter(|index| *index < items.len())?;
             Some(items.remove(index))
         }
         _ => None,

@@ -28,29 +28,17 @@ pub struct Kind {
 impl Kind {
     /// `group/version`, or the version alone for the core.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.clone()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
+        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
     }
 
     /// `deployments.apps`, the way messages name it.
     pub fn resource(&self) -> String {
-        if self.group.is_empty() {
-            self.plural.clone()
-        } else {
-            format!("{}.{}", self.plural, self.group)
-        }
+        if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
     }
 
     /// `Deployment.apps`, the way validation messages name it.
     pub fn qualified(&self) -> String {
-        if self.group.is_empty() {
-            self.kind.clone()
-        } else {
-            format!("{}.{}", self.kind, self.group)
-        }
+        if self.group.is_empty() { self.kind.clone() } else { format!("{}.{}", self.kind, self.group) }
     }
 
     /// `deployment.apps`, the way kubectl names an object.
@@ -128,12 +116,7 @@ impl Kinds {
     }
 
     fn find(&self, matches: impl Fn(&Kind) -> bool) -> Option<Arc<Kind>> {
-        self.0
-            .read()
-            .ok()?
-            .iter()
-            .find(|kind| matches(kind))
-            .cloned()
+        self.0.read().ok()?.iter().find(|kind| matches(kind)).cloned()
     }
 
     /// By group, version and plural: what a request path says.
@@ -157,10 +140,7 @@ impl Kinds {
     /// Adds the kinds that a CustomResourceDefinition names; known ones stay as they are.
     pub fn add_crd(&self, crd: &Value) {
         let group = text(crd, &["spec", "group"]);
-        for version in list(crd, &["spec", "versions"])
-            .iter()
-            .filter(|version| flag(version, &["served"]))
-        {
+        for version in list(crd, &["spec", "versions"]).iter().filter(|version| flag(version, &["served"])) {
             let kind = Kind {
                 group: group.to_owned(),
                 version: text(version, &["name"]).to_owned(),
@@ -174,9 +154,7 @@ impl Kinds {
                 namespaced: text(crd, &["spec", "scope"]) != "Cluster",
                 status: get(version, &["subresources", "status"]).is_some(),
             };
-            if self
-                .by_plural(&kind.group, &kind.version, &kind.plural)
-                .is_none()
+            if self.by_plural(&kind.group, &kind.version, &kind.plural).is_none()
                 && let Ok(mut kinds) = self.0.write()
             {
                 kinds.push(Arc::new(kind));
@@ -189,20 +167,11 @@ fn parse(line: &str) -> Option<Kind> {
     let mut words = line.split_whitespace();
     let group = words.next()?;
     Some(Kind {
-        group: if group == "-" {
-            String::new()
-        } else {
-            group.to_owned()
-        },
+        group: if group == "-" { String::new() } else { group.to_owned() },
         version: words.next()?.to_owned(),
         kind: words.next()?.to_owned(),
         plural: words.next()?.to_owned(),
-        short: words
-            .next()?
-            .split(',')
-            .filter(|name| *name != "-")
-            .map(str::to_owned)
-            .collect(),
+        short: words.next()?.split(',').filter(|name| *name != "-").map(str::to_owned).collect(),
         namespaced: words.next()? == "N",
         status: words.next()? == "S",
     })

@@ -13,11 +13,7 @@ pub fn strategic(schemas: &Schemas, node: &Node, target: &mut Value, patch: &Val
     };
     if patch.get("$patch").and_then(Value::as_str) == Some("replace") {
         *target = Value::Object(
-            patch
-                .iter()
-                .filter(|(key, _)| *key != "$patch")
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect(),
+            patch.iter().filter(|(key, _)| *key != "$patch").map(|(key, value)| (key.clone(), value.clone())).collect(),
         );
         return;
     }
@@ -51,24 +47,9 @@ pub fn strategic(schemas: &Schemas, node: &Node, target: &mut Value, patch: &Val
     }
 }
 
-fn strategic_list(
-    schemas: &Schemas,
-    item: &Node,
-    keys: &[String],
-    slot: &mut Value,
-    patch: &[Value],
-) {
-    if patch
-        .iter()
-        .any(|new| new.get("$patch").and_then(Value::as_str) == Some("replace"))
-    {
-        *slot = Value::Array(
-            patch
-                .iter()
-                .filter(|new| new.get("$patch").is_none())
-                .cloned()
-                .collect(),
-        );
+fn strategic_list(schemas: &Schemas, item: &Node, keys: &[String], slot: &mut Value, patch: &[Value]) {
+    if patch.iter().any(|new| new.get("$patch").and_then(Value::as_str) == Some("replace")) {
+        *slot = Value::Array(patch.iter().filter(|new| new.get("$patch").is_none()).cloned().collect());
         return;
     }
     if !slot.is_array() {
@@ -91,13 +72,11 @@ fn strategic_list(
 
 /// Strategic merges compare the first key only; the others tell items apart when both have them.
 fn same_item(old: &Value, new: &Value, keys: &[String]) -> bool {
-    keys.iter()
-        .enumerate()
-        .all(|(index, key)| match (old.get(key), new.get(key)) {
-            (Some(old), Some(new)) => old == new,
-            (None, None) => index > 0,
-            _ => index > 0,
-        })
+    keys.iter().enumerate().all(|(index, key)| match (old.get(key), new.get(key)) {
+        (Some(old), Some(new)) => old == new,
+        (None, None) => index > 0,
+        _ => index > 0,
+    })
 }
 
 fn union(slot: &mut Value, items: &[Value]) {
@@ -145,14 +124,7 @@ pub fn three_way(schemas: &Schemas, node: &Node, last: &Value, live: &mut Value,
     }
 }
 
-fn three_way_list(
-    schemas: &Schemas,
-    item: &Node,
-    keys: &[String],
-    last: &Value,
-    slot: &mut Value,
-    wanted: &[Value],
-) {
+fn three_way_list(schemas: &Schemas, item: &Node, keys: &[String], last: &Value, slot: &mut Value, wanted: &[Value]) {
     if !slot.is_array() {
         *slot = Value::Array(Vec::new());
     }
@@ -163,10 +135,7 @@ fn three_way_list(
         !ours || wanted.iter().any(|new| same_item(old, new, keys))
     });
     for new in wanted {
-        let known = before
-            .iter()
-            .find(|known| same_item(known, new, keys))
-            .unwrap_or(&Value::Null);
+        let known = before.iter().find(|known| same_item(known, new, keys)).unwrap_or(&Value::Null);
         if let Some(old) = live.iter_mut().find(|old| same_item(old, new, keys)) {
             three_way(schemas, item, known, old, new);
         } else {
@@ -178,31 +147,25 @@ fn three_way_list(
 /// Whether everything in `wanted` is in `live` with the same value; lists with keys are compared item by item.
 pub fn covers(schemas: &Schemas, node: &Node, live: &Value, wanted: &Value) -> bool {
     match (wanted, live) {
-        (Value::Object(wanted), Value::Object(live)) => wanted
-            .iter()
-            .filter(|(_, value)| !value.is_null())
-            .all(|(key, value)| {
+        (Value::Object(wanted), Value::Object(live)) => {
+            wanted.iter().filter(|(_, value)| !value.is_null()).all(|(key, value)| {
                 let inner = schemas.child(node, key);
                 match (live.get(key), inner, value) {
                     (None, _, value) => is_empty(value),
-                    (
-                        Some(Value::Array(found)),
-                        Node::List { item, keys, .. },
-                        Value::Array(items),
-                    ) if !keys.is_empty() => items.iter().all(|new| {
-                        found
-                            .iter()
-                            .any(|old| same_item(old, new, keys) && covers(schemas, item, old, new))
-                    }),
+                    (Some(Value::Array(found)), Node::List { item, keys, .. }, Value::Array(items))
+                        if !keys.is_empty() =>
+                    {
+                        items.iter().all(|new| {
+                            found.iter().any(|old| same_item(old, new, keys) && covers(schemas, item, old, new))
+                        })
+                    }
                     (Some(found), _, value) => covers(schemas, inner, found, value),
                 }
-            }),
+            })
+        }
         (Value::Array(wanted), Value::Array(live)) => {
             wanted.len() == live.len()
-                && wanted
-                    .iter()
-                    .zip(live)
-                    .all(|(new, old)| covers(schemas, &Node::Any, old, new))
+                && wanted.iter().zip(live).all(|(new, old)| covers(schemas, &Node::Any, old, new))
         }
         (Value::Number(_) | Value::String(_), Value::Number(_) | Value::String(_))
             if matches!(node, Node::Quantity | Node::IntOrText) =>
@@ -223,7 +186,5 @@ fn is_empty(value: &Value) -> bool {
 }
 
 fn plain(value: &Value) -> String {
-    value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned)
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

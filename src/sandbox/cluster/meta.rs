@@ -33,14 +33,7 @@ pub fn settle(kind: &Kind, stored: &Value, new: &mut Value, status: bool) {
             None => drop(remove(new, &["status"])),
         }
     }
-    for field in [
-        "uid",
-        "creationTimestamp",
-        "namespace",
-        "generation",
-        "deletionTimestamp",
-        "resourceVersion",
-    ] {
+    for field in ["uid", "creationTimestamp", "namespace", "generation", "deletionTimestamp", "resourceVersion"] {
         match get(stored, &["metadata", field]) {
             Some(kept) => set(new, &["metadata", field], kept.clone()),
             None => drop(remove(new, &["metadata", field])),
@@ -51,10 +44,7 @@ pub fn settle(kind: &Kind, stored: &Value, new: &mut Value, status: bool) {
 
 /// Whether objects of a kind count their generations.
 pub fn has_generation(kind: &Kind) -> bool {
-    kind.status
-        || (!kind.group.is_empty()
-            && !kind.group.starts_with("rbac.")
-            && kind.group != "coordination.k8s.io")
+    kind.status || (!kind.group.is_empty() && !kind.group.starts_with("rbac.") && kind.group != "coordination.k8s.io")
 }
 
 /// Kinds whose created status this sandbox keeps (a fixture may bring its own).
@@ -73,9 +63,7 @@ pub fn bump_generation(kind: &Kind, stored: &Value, new: &mut Value) {
             .map(|map| {
                 let mut fields: Vec<_> = map
                     .iter()
-                    .filter(|(field, _)| {
-                        *field != "metadata" && !(kind.status && *field == "status")
-                    })
+                    .filter(|(field, _)| *field != "metadata" && !(kind.status && *field == "status"))
                     .map(|(field, value)| (field.clone(), value.clone()))
                     .collect();
                 fields.sort_by(|a, b| a.0.cmp(&b.0));
@@ -94,14 +82,7 @@ pub fn uid() -> String {
     let bits: u128 = rand::rng().random();
     let hex = format!("{bits:032x}");
     let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
-    format!(
-        "{}-{}-4{}-a{}-{}",
-        part(0, 8),
-        part(8, 12),
-        part(13, 16),
-        part(17, 20),
-        part(20, 32)
-    )
+    format!("{}-{}-4{}-a{}-{}", part(0, 8), part(8, 12), part(13, 16), part(17, 20), part(20, 32))
 }
 
 /// A random name suffix from the alphabet that Kubernetes uses.

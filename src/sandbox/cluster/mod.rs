@@ -139,10 +139,7 @@ pub struct Switch {
 
 impl Default for Switch {
     fn default() -> Self {
-        Self {
-            paused: signal::Sender::new(false),
-            restarts: signal::Sender::new(0),
-        }
+        Self { paused: signal::Sender::new(false), restarts: signal::Sender::new(0) }
     }
 }
 
@@ -207,9 +204,7 @@ impl State {
 
     /// Makes an engine forget what it has in memory, and resumes it.
     pub fn restart(&self, engine: Engine) {
-        self.switch(engine)
-            .restarts
-            .send_modify(|count| *count += 1);
+        self.switch(engine).restarts.send_modify(|count| *count += 1);
         self.pause(engine, false);
     }
 
@@ -230,17 +225,11 @@ impl State {
     pub fn apply(&self, object: &Value) -> Result<Arc<Value>, Failure> {
         let kind = self.store.kinds.of(object).ok_or_else(Failure::no_route)?;
         let namespace = json::text(object, &["metadata", "namespace"]);
-        let namespace = if kind.namespaced && namespace.is_empty() {
-            "default"
-        } else {
-            namespace
-        };
+        let namespace = if kind.namespaced && namespace.is_empty() { "default" } else { namespace };
         if kind.namespaced {
             self.ensure_namespace(namespace)?;
         }
-        let done = self
-            .store
-            .apply(&kind, namespace, "sandbox", object, Write::default())?;
+        let done = self.store.apply(&kind, namespace, "sandbox", object, Write::default())?;
         if kind.status
             && let Some(status) = object.get("status")
         {
@@ -248,9 +237,7 @@ impl State {
             let name = json::text(object, &["metadata", "name"]);
             return self
                 .store
-                .edit(&kind, namespace, name, true, |new| {
-                    json::set(new, &["status"], status)
-                })
+                .edit(&kind, namespace, name, true, |new| json::set(new, &["status"], status))
                 .ok_or_else(|| Failure::not_found(&kind, name));
         }
         Ok(done)
@@ -258,22 +245,12 @@ impl State {
 
     /// Makes a namespace unless it is there.
     pub fn ensure_namespace(&self, name: &str) -> Result<(), Failure> {
-        let kind = self
-            .store
-            .kinds
-            .by_kind("", "Namespace")
-            .ok_or_else(Failure::no_route)?;
+        let kind = self.store.kinds.by_kind("", "Namespace").ok_or_else(Failure::no_route)?;
         if self.store.get(&kind, "", name).is_none() {
             let object = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name, "labels": { "kubernetes.io/metadata.name": name } } });
             self.store
                 .create(&kind, "", object, Write::default())
-                .or_else(|failure| {
-                    if failure.code == 409 {
-                        Ok(Arc::new(Value::Null))
-                    } else {
-                        Err(failure)
-                    }
-                })?;
+                .or_else(|failure| if failure.code == 409 { Ok(Arc::new(Value::Null)) } else { Err(failure) })?;
         }
         Ok(())
     }
@@ -288,9 +265,7 @@ pub struct ClusterSandbox {
 
 impl std::fmt::Debug for ClusterSandbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClusterSandbox")
-            .field("url", &self.url())
-            .finish_non_exhaustive()
+        f.debug_struct("ClusterSandbox").field("url", &self.url()).finish_non_exhaustive()
     }
 }
 
@@ -305,20 +280,14 @@ fn not_started(error: &std::io::Error) -> Problem {
 impl ClusterSandbox {
     /// Starts the API server and the controllers; it serves when this returns.
     pub async fn start(options: ClusterOptions) -> Result<Self, Problem> {
-        let listener = tokio::net::TcpListener::bind(options.listen)
-            .await
-            .map_err(|error| not_started(&error))?;
-        let address = listener
-            .local_addr()
-            .map_err(|error| not_started(&error))?
-            .to_string();
+        let listener = tokio::net::TcpListener::bind(options.listen).await.map_err(|error| not_started(&error))?;
+        let address = listener.local_addr().map_err(|error| not_started(&error))?.to_string();
         let clock = Clock::new(options.start.unwrap_or_else(Utc::now), options.speed);
         let kinds = Kinds::built_in(options.argocd, options.flux);
         let state = Arc::new(State {
             store: Store::new(kinds, clock, options.event_log),
             access: Access::new(options.tokens.clone()),
-            log: Log::with_file(options.log_file.as_deref())
-                .map_err(|error| not_started(&error))?,
+            log: Log::with_file(options.log_file.as_deref()).map_err(|error| not_started(&error))?,
             images: Images::default(),
             git: GitReader::new(options.git_login.clone()).map_err(|error| not_started(&error))?,
             address,
@@ -356,18 +325,11 @@ impl ClusterSandbox {
         // Not aborted but told: open connections close too, so nobody talks to a sandbox that is over.
         tokio::spawn(async move {
             let over = async move { drop(stopping.wait_for(|stopped| *stopped).await) };
-            if let Err(error) = axum::serve(listener, router)
-                .with_graceful_shutdown(over)
-                .await
-            {
+            if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(over).await {
                 tracing::error!(%error, "the sandbox API server ended");
             }
         });
-        Ok(Self {
-            state,
-            tasks,
-            stopped,
-        })
+        Ok(Self { state, tasks, stopped })
     }
 
     /// `http://127.0.0.1:port`.
@@ -415,10 +377,7 @@ impl ClusterSandbox {
         let Some(kind) = self.state.store.kinds.by_kind(group, kind) else {
             return false;
         };
-        self.state
-            .store
-            .delete(&kind, namespace, name, Propagation::Background, false)
-            .is_ok()
+        self.state.store.delete(&kind, namespace, name, Propagation::Background, false).is_ok()
     }
 
     /// How an image behaves from now on, also in pods that already wait for it.

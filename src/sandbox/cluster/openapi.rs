@@ -18,11 +18,7 @@ pub fn index(kinds: &Kinds) -> Value {
 
 /// The document of `apis/apps/v1` or `api/v1`.
 pub fn document(kinds: &Kinds, path: &str) -> Option<Value> {
-    let served: Vec<_> = kinds
-        .all()
-        .into_iter()
-        .filter(|kind| prefix(kind) == path)
-        .collect();
+    let served: Vec<_> = kinds.all().into_iter().filter(|kind| prefix(kind) == path).collect();
     let first = served.first()?;
     let mut components = Map::new();
     for (name, known) in schemas().reachable(&first.group, &first.version) {
@@ -36,10 +32,7 @@ pub fn document(kinds: &Kinds, path: &str) -> Option<Value> {
             format!("/{path}/{}", kind.plural)
         };
         paths.insert(base.clone(), operations(kind, &["get", "post"]));
-        paths.insert(
-            format!("{base}/{{name}}"),
-            operations(kind, &["get", "put", "patch", "delete"]),
-        );
+        paths.insert(format!("{base}/{{name}}"), operations(kind, &["get", "put", "patch", "delete"]));
     }
     Some(json!({
         "openapi": "3.0.0",
@@ -60,11 +53,7 @@ fn prefix(kind: &Kind) -> String {
 fn hash(text: &str) -> String {
     use sha2::{Digest, Sha256};
     let digest = Sha256::digest(format!("{text}{}", super::VERSION));
-    digest
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02X}"))
-        .collect()
+    digest.iter().take(16).map(|byte| format!("{byte:02X}")).collect()
 }
 
 fn operations(kind: &Kind, verbs: &[&str]) -> Value {
@@ -92,17 +81,10 @@ fn operations(kind: &Kind, verbs: &[&str]) -> Value {
 }
 
 fn type_schema(known: &Type) -> Value {
-    let properties: Map<String, Value> = known
-        .fields
-        .iter()
-        .map(|(key, field)| (key.clone(), node_schema(&field.node)))
-        .collect();
-    let required: Vec<&str> = known
-        .fields
-        .iter()
-        .filter(|(_, field)| field.required)
-        .map(|(key, _)| key.as_str())
-        .collect();
+    let properties: Map<String, Value> =
+        known.fields.iter().map(|(key, field)| (key.clone(), node_schema(&field.node))).collect();
+    let required: Vec<&str> =
+        known.fields.iter().filter(|(_, field)| field.required).map(|(key, _)| key.as_str()).collect();
     let mut schema = json!({ "type": "object", "properties": properties });
     if let Value::Object(map) = &mut schema {
         if !required.is_empty() {
@@ -143,10 +125,7 @@ fn node_schema(node: &Node) -> Value {
                     map.insert("x-kubernetes-patch-strategy".to_owned(), json!("merge"));
                     map.insert("x-kubernetes-patch-merge-key".to_owned(), json!(first));
                 } else {
-                    map.insert(
-                        "x-kubernetes-list-type".to_owned(),
-                        json!(if *set { "set" } else { "atomic" }),
-                    );
+                    map.insert("x-kubernetes-list-type".to_owned(), json!(if *set { "set" } else { "atomic" }));
                 }
             }
             schema

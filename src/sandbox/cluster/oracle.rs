@@ -51,18 +51,8 @@ pub struct Log {
 impl Log {
     /// A log that also goes to a file, one JSON object a line.
     pub fn with_file(path: Option<&Path>) -> std::io::Result<Self> {
-        let file = path
-            .map(|path| {
-                std::fs::OpenOptions::new()
-                    .create(true)
-                    .append(true)
-                    .open(path)
-            })
-            .transpose()?;
-        Ok(Self {
-            entries: Arc::default(),
-            file: file.map(|file| Arc::new(Mutex::new(file))),
-        })
+        let file = path.map(|path| std::fs::OpenOptions::new().create(true).append(true).open(path)).transpose()?;
+        Ok(Self { entries: Arc::default(), file: file.map(|file| Arc::new(Mutex::new(file))) })
     }
 
     /// Adds one; its number is given here.
@@ -80,10 +70,6 @@ impl Log {
     /// Everything after number `after`.
     pub fn since(&self, after: u64) -> Vec<Entry> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries
-            .iter()
-            .filter(|entry| entry.seq > after)
-            .cloned()
-            .collect()
+        entries.iter().filter(|entry| entry.seq > after).cloned().collect()
     }
 }

@@ -34,24 +34,16 @@ pub fn terminate(shared: &Shared, pod: &Arc<Value>) {
     let Some(kind) = shared.store.kinds.by_kind("", "Pod") else {
         return;
     };
-    let (namespace, name) = (
-        text(pod, &["metadata", "namespace"]).to_owned(),
-        text(pod, &["metadata", "name"]).to_owned(),
-    );
-    shared.store.edit(&kind, &namespace, &name, false, |pod| {
-        set(pod, &["metadata", "finalizers"], json!(["sandbox/kubelet"]))
-    });
-    drop(
-        shared
-            .store
-            .delete(&kind, &namespace, &name, Propagation::Background, false),
-    );
+    let (namespace, name) =
+        (text(pod, &["metadata", "namespace"]).to_owned(), text(pod, &["metadata", "name"]).to_owned());
+    shared
+        .store
+        .edit(&kind, &namespace, &name, false, |pod| set(pod, &["metadata", "finalizers"], json!(["sandbox/kubelet"])));
+    drop(shared.store.delete(&kind, &namespace, &name, Propagation::Background, false));
     let shared = shared.clone();
     tokio::spawn(async move {
         shared.clock().millis(10).await;
-        shared.store.edit(&kind, &namespace, &name, false, |pod| {
-            set(pod, &["metadata", "finalizers"], json!([]))
-        });
+        shared.store.edit(&kind, &namespace, &name, false, |pod| set(pod, &["metadata", "finalizers"], json!([])));
     });
 }
 
@@ -85,12 +77,9 @@ async fn live(shared: Shared, pod: Arc<Value>) {
             become_as(&shared, &pod, behaviour, restarts, &ip);
             told = Some(behaviour);
         }
-        let Some(current) = shared.store.find(
-            "",
-            "Pod",
-            text(&pod, &["metadata", "namespace"]),
-            text(&pod, &["metadata", "name"]),
-        ) else {
+        let Some(current) =
+            shared.store.find("", "Pod", text(&pod, &["metadata", "namespace"]), text(&pod, &["metadata", "name"]))
+        else {
             return;
         };
         if text(&current, &["metadata", "uid"]) != text(&pod, &["metadata", "uid"]) {
@@ -130,12 +119,9 @@ fn rank(behaviour: Behaviour) -> u8 {
 }
 
 fn worst(shared: &Shared, pod: &Value) -> Behaviour {
-    let images = list(pod, &["spec", "containers"])
-        .iter()
-        .map(|container| shared.images.of(text(container, &["image"])));
-    images
-        .max_by_key(|behaviour| rank(*behaviour))
-        .unwrap_or_default()
+    let images =
+        list(pod, &["spec", "containers"]).iter().map(|container| shared.images.of(text(container, &["image"])));
+    images.max_by_key(|behaviour| rank(*behaviour)).unwrap_or_default()
 }
 
 fn become_as(shared: &Shared, pod: &Value, behaviour: Behaviour, restarts: i64, ip: &str) {
@@ -154,14 +140,11 @@ fn become_as(shared: &Shared, pod: &Value, behaviour: Behaviour, restarts: i64, 
         set(status, &["phase"], json!("Running"));
         let word = if ready { "True" } else { "False" };
         let condition = |kind: &str, word: &str| {
-            let mut condition = json!({ "type": kind, "status": word, "lastProbeTime": null, "lastTransitionTime": now });
+            let mut condition =
+                json!({ "type": kind, "status": word, "lastProbeTime": null, "lastTransitionTime": now });
             if word == "False" {
                 set(&mut condition, &["reason"], json!("ContainersNotReady"));
-                set(
-                    &mut condition,
-                    &["message"],
-                    json!("containers with unready status: [app]"),
-                );
+                set(&mut condition, &["message"], json!("containers with unready status: [app]"));
             }
             condition
         };
@@ -184,13 +167,7 @@ fn become_as(shared: &Shared, pod: &Value, behaviour: Behaviour, restarts: i64, 
     });
 }
 
-fn container_status(
-    shared: &Shared,
-    pod: &Value,
-    container: &Value,
-    restarts: i64,
-    now: &str,
-) -> Value {
+fn container_status(shared: &Shared, pod: &Value, container: &Value, restarts: i64, now: &str) -> Value {
     let (name, image) = (text(container, &["name"]), text(container, &["image"]));
     let running = json!({ "running": { "startedAt": now } });
     let (state, last, ready, count) = match shared.images.of(image) {
@@ -214,13 +191,7 @@ fn container_status(
                 "Failed",
                 &format!("Failed to pull image {image:?}: {cause} {image:?}: not found"),
             );
-            event(
-                shared,
-                pod,
-                "Normal",
-                "BackOff",
-                &format!("Back-off pulling image {image:?}"),
-            );
+            event(shared, pod, "Normal", "BackOff", &format!("Back-off pulling image {image:?}"));
             (
                 json!({ "waiting": { "reason": "ImagePullBackOff", "message": "Back-off pulling image" } }),
                 json!({}),
@@ -229,7 +200,8 @@ fn container_status(
             )
         }
         Behaviour::Crash(code) => {
-            let over = json!({ "terminated": { "exitCode": code, "reason": "Error", "startedAt": now, "finishedAt": now } });
+            let over =
+                json!({ "terminated": { "exitCode": code, "reason": "Error", "startedAt": now, "finishedAt": now } });
             if restarts == 0 {
                 (over, json!({}), false, 0)
             } else {
@@ -238,22 +210,14 @@ fn container_status(
                     pod,
                     "Warning",
                     "BackOff",
-                    &format!(
-                        "Back-off restarting failed container {name} in pod {}",
-                        text(pod, &["metadata", "name"])
-                    ),
+                    &format!("Back-off restarting failed container {name} in pod {}", text(pod, &["metadata", "name"])),
                 );
                 let message = format!(
                     "back-off {}s restarting failed container={name} pod={}",
                     10 * restarts,
                     text(pod, &["metadata", "name"])
                 );
-                (
-                    json!({ "waiting": { "reason": "CrashLoopBackOff", "message": message } }),
-                    over,
-                    false,
-                    restarts,
-                )
+                (json!({ "waiting": { "reason": "CrashLoopBackOff", "message": message } }), over, false, restarts)
             }
         }
     };
@@ -265,22 +229,14 @@ fn update(shared: &Shared, pod: &Value, change: impl FnOnce(&mut Value)) {
         return;
     };
     let uid = text(pod, &["metadata", "uid"]);
-    shared.store.edit(
-        &kind,
-        text(pod, &["metadata", "namespace"]),
-        text(pod, &["metadata", "name"]),
-        true,
-        |object| {
-            // A pod of a StatefulSet comes back under its name: that one is not ours.
-            if text(object, &["metadata", "uid"]) == uid
-                && get(object, &["metadata", "deletionTimestamp"]).is_none()
-            {
-                let mut status = object.get("status").cloned().unwrap_or_else(|| json!({}));
-                change(&mut status);
-                set(object, &["status"], status);
-            }
-        },
-    );
+    shared.store.edit(&kind, text(pod, &["metadata", "namespace"]), text(pod, &["metadata", "name"]), true, |object| {
+        // A pod of a StatefulSet comes back under its name: that one is not ours.
+        if text(object, &["metadata", "uid"]) == uid && get(object, &["metadata", "deletionTimestamp"]).is_none() {
+            let mut status = object.get("status").cloned().unwrap_or_else(|| json!({}));
+            change(&mut status);
+            set(object, &["status"], status);
+        }
+    });
 }
 
 /// Writes an Event about an object.
@@ -288,10 +244,7 @@ pub fn event(shared: &Shared, about: &Value, kind: &str, reason: &str, message: 
     let Some(events) = shared.store.kinds.by_kind("", "Event") else {
         return;
     };
-    let (namespace, name) = (
-        text(about, &["metadata", "namespace"]),
-        text(about, &["metadata", "name"]),
-    );
+    let (namespace, name) = (text(about, &["metadata", "namespace"]), text(about, &["metadata", "name"]));
     let now = shared.clock().stamp();
     let object = json!({
         "apiVersion": "v1", "kind": "Event",
@@ -304,9 +257,5 @@ pub fn event(shared: &Shared, about: &Value, kind: &str, reason: &str, message: 
         "source": { "component": "sandbox" },
     });
     // A namespace that is going away takes no more events.
-    drop(
-        shared
-            .store
-            .create(&events, namespace, object, Write::default()),
-    );
+    drop(shared.store.create(&events, namespace, object, Write::default()));
 }

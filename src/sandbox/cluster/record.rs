@@ -28,14 +28,7 @@ const KINDS: [&str; 10] = [
 /// Cuts an object down as the recordings do.
 pub fn cut(object: &Value) -> Value {
     let mut metadata = json!({});
-    for field in [
-        "name",
-        "namespace",
-        "generation",
-        "annotations",
-        "finalizers",
-        "deletionTimestamp",
-    ] {
+    for field in ["name", "namespace", "generation", "annotations", "finalizers", "deletionTimestamp"] {
         if let Some(value) = get(object, &["metadata", field]) {
             set(&mut metadata, &[field], value.clone());
         }
@@ -73,32 +66,18 @@ pub struct Wish {
 impl Wish {
     /// Reads query parameters (`kinds` and `namespaces` separated by commas).
     pub fn of(query: &HashMap<String, String>) -> Self {
-        let words = |name: &str| {
-            query
-                .get(name)
-                .map(|value| value.split(',').map(str::to_owned).collect())
-                .unwrap_or_default()
-        };
+        let words =
+            |name: &str| query.get(name).map(|value| value.split(',').map(str::to_owned).collect()).unwrap_or_default();
         let text = |name: &str| query.get(name).cloned().unwrap_or_default();
-        Self {
-            kinds: words("kinds"),
-            namespaces: words("namespaces"),
-            about: text("about"),
-            engine: text("engine"),
-        }
+        Self { kinds: words("kinds"), namespaces: words("namespaces"), about: text("about"), engine: text("engine") }
     }
 
     fn shows(&self, object: &Value) -> bool {
         let kind = text(object, &["kind"]);
         let namespace = text(object, &["metadata", "namespace"]);
-        let known = if self.kinds.is_empty() {
-            KINDS.contains(&kind)
-        } else {
-            self.kinds.iter().any(|wanted| wanted == kind)
-        };
-        known
-            && (self.namespaces.is_empty()
-                || self.namespaces.iter().any(|wanted| wanted == namespace))
+        let known =
+            if self.kinds.is_empty() { KINDS.contains(&kind) } else { self.kinds.iter().any(|wanted| wanted == kind) };
+        known && (self.namespaces.is_empty() || self.namespaces.iter().any(|wanted| wanted == namespace))
     }
 }
 
@@ -109,8 +88,7 @@ pub fn lines(shared: Shared, wish: Wish) -> impl Stream<Item = Value> + Send + '
     let at = move || ((clock.elapsed() - start) * 1000.0).round() / 1000.0;
     let acts = shared.acts.subscribe();
     let changed = shared.store.subscribe();
-    let mut ready =
-        vec![json!({ "t": 0, "type": "HEAD", "about": wish.about, "engine": wish.engine })];
+    let mut ready = vec![json!({ "t": 0, "type": "HEAD", "about": wish.about, "engine": wish.engine })];
     let seen = shared.store.version();
     for (_, object) in shared.store.everything() {
         if wish.shows(&object) {
@@ -118,46 +96,40 @@ pub fn lines(shared: Shared, wish: Wish) -> impl Stream<Item = Value> + Send + '
         }
     }
     ready.reverse();
-    futures::stream::unfold(
-        (ready, seen, acts, changed),
-        move |(mut ready, mut seen, mut acts, mut changed)| {
-            let (shared, wish) = (shared.clone(), wish.clone());
-            async move {
-                loop {
-                    if let Some(line) = ready.pop() {
-                        return Some((line, (ready, seen, acts, changed)));
-                    }
-                    for event in shared.store.tail(seen) {
-                        seen = event.version;
-                        if wish.shows(&event.object) {
-                            let change = match event.change {
-                                Change::Added => "ADDED",
-                                Change::Modified => "MODIFIED",
-                                Change::Deleted => "DELETED",
-                            };
-                            ready.insert(
-                                0,
-                                json!({ "t": at(), "type": change, "object": cut(&event.object) }),
-                            );
-                        }
-                    }
-                    if !ready.is_empty() {
-                        continue;
-                    }
-                    tokio::select! {
-                        _ = changed.wait_for({ let seen = seen; move |version| *version > seen }) => {}
-                        act = acts.recv() => match act {
-                            Ok(mut act) => {
-                                set(&mut act, &["t"], json!(at()));
-                                set(&mut act, &["type"], json!("ACT"));
-                                ready.insert(0, act);
-                            }
-                            Err(RecvError::Lagged(_)) => {}
-                            Err(RecvError::Closed) => return None,
-                        },
+    futures::stream::unfold((ready, seen, acts, changed), move |(mut ready, mut seen, mut acts, mut changed)| {
+        let (shared, wish) = (shared.clone(), wish.clone());
+        async move {
+            loop {
+                if let Some(line) = ready.pop() {
+                    return Some((line, (ready, seen, acts, changed)));
+                }
+                for event in shared.store.tail(seen) {
+                    seen = event.version;
+                    if wish.shows(&event.object) {
+                        let change = match event.change {
+                            Change::Added => "ADDED",
+                            Change::Modified => "MODIFIED",
+                            Change::Deleted => "DELETED",
+                        };
+                        ready.insert(0, json!({ "t": at(), "type": change, "object": cut(&event.object) }));
                     }
                 }
+                if !ready.is_empty() {
+                    continue;
+                }
+                tokio::select! {
+                    _ = changed.wait_for({ let seen = seen; move |version| *version > seen }) => {}
+                    act = acts.recv() => match act {
+                        Ok(mut act) => {
+                            set(&mut act, &["t"], json!(at()));
+                            set(&mut act, &["type"], json!("ACT"));
+                            ready.insert(0, act);
+                        }
+                        Err(RecvError::Lagged(_)) => {}
+                        Err(RecvError::Closed) => return None,
+                    },
+                }
             }
-        },
-    )
+        }
+    })
 }

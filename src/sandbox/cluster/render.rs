@@ -13,16 +13,12 @@ pub type Files = BTreeMap<String, Vec<u8>>;
 
 /// One YAML document as JSON.
 pub fn yaml(source: &str) -> Result<Value, String> {
-    documents(source)?
-        .into_iter()
-        .next()
-        .ok_or_else(|| "empty document".to_owned())
+    documents(source)?.into_iter().next().ok_or_else(|| "empty document".to_owned())
 }
 
 /// All documents that hold something; a `List` is taken apart.
 pub fn documents(source: &str) -> Result<Vec<Value>, String> {
-    let parsed: Vec<Value> =
-        serde_saphyr::from_multiple(source).map_err(|error| first_line(&error.to_string()))?;
+    let parsed: Vec<Value> = serde_saphyr::from_multiple(source).map_err(|error| first_line(&error.to_string()))?;
     let mut objects = Vec::new();
     for document in parsed {
         if document.is_null() {
@@ -47,11 +43,8 @@ pub fn below(files: &Files, folder: &str) -> Files {
     files
         .iter()
         .filter_map(|(path, bytes)| {
-            let inside = if folder.is_empty() {
-                Some(path.as_str())
-            } else {
-                path.strip_prefix(&folder)?.strip_prefix('/')
-            };
+            let inside =
+                if folder.is_empty() { Some(path.as_str()) } else { path.strip_prefix(&folder)?.strip_prefix('/') };
             inside.map(|inside| (inside.to_owned(), bytes.clone()))
         })
         .collect()
@@ -59,40 +52,30 @@ pub fn below(files: &Files, folder: &str) -> Files {
 
 /// `./a/b/` as `a/b`.
 pub fn clean(folder: &str) -> String {
-    folder
-        .split('/')
-        .filter(|part| !part.is_empty() && *part != ".")
-        .collect::<Vec<_>>()
-        .join("/")
+    folder.split('/').filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>().join("/")
 }
 
 /// Whether a folder is a kustomization.
 pub fn is_kustomization(files: &Files) -> bool {
-    ["kustomization.yaml", "kustomization.yml", "Kustomization"]
-        .iter()
-        .any(|name| files.contains_key(*name))
+    ["kustomization.yaml", "kustomization.yml", "Kustomization"].iter().any(|name| files.contains_key(*name))
 }
 
 fn is_manifest(path: &str) -> bool {
-    [".yaml", ".yml", ".json"]
-        .iter()
-        .any(|end| path.ends_with(end))
+    [".yaml", ".yml", ".json"].iter().any(|end| path.ends_with(end))
 }
 
 /// The manifests of a plain folder; the failure names the file and what is wrong with it.
 pub fn plain(files: &Files, recurse: bool) -> Result<Vec<Value>, (String, String)> {
     let mut objects = Vec::new();
-    for (path, bytes) in files
-        .iter()
-        .filter(|(path, _)| is_manifest(path) && (recurse || !path.contains('/')))
-    {
-        let source =
-            std::str::from_utf8(bytes).map_err(|_| (path.clone(), "not UTF-8".to_owned()))?;
+    for (path, bytes) in files.iter().filter(|(path, _)| is_manifest(path) && (recurse || !path.contains('/'))) {
+        let source = std::str::from_utf8(bytes).map_err(|_| (path.clone(), "not UTF-8".to_owned()))?;
         let found = documents(source).map_err(|message| (path.clone(), message))?;
         // Files without a kind are values or configuration of other tools; Argo skips them too.
-        objects.extend(found.into_iter().filter(|object| {
-            !text(object, &["kind"]).is_empty() && !text(object, &["apiVersion"]).is_empty()
-        }));
+        objects.extend(
+            found
+                .into_iter()
+                .filter(|object| !text(object, &["kind"]).is_empty() && !text(object, &["apiVersion"]).is_empty()),
+        );
     }
     Ok(objects)
 }
@@ -101,9 +84,7 @@ pub fn plain(files: &Files, recurse: bool) -> Result<Vec<Value>, (String, String
 pub async fn kustomize(files: &Files, folder: &str) -> Result<Vec<Value>, String> {
     let whole = files.clone();
     let folder = clean(folder);
-    let scratch = tokio::task::spawn_blocking(move || write_out(&whole))
-        .await
-        .map_err(|error| error.to_string())??;
+    let scratch = tokio::task::spawn_blocking(move || write_out(&whole)).await.map_err(|error| error.to_string())??;
     let target = scratch.path().join(&folder);
     let mut last = "neither kustomize nor kubectl is installed".to_owned();
     for (program, arguments) in [("kustomize", vec!["build"]), ("kubectl", vec!["kustomize"])] {
@@ -120,10 +101,7 @@ pub async fn kustomize(files: &Files, folder: &str) -> Result<Vec<Value>, String
             }
             Ok(output) => {
                 let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                return Err(words.replace(
-                    &*scratch.path().to_string_lossy(),
-                    "<path to cached source>",
-                ));
+                return Err(words.replace(&*scratch.path().to_string_lossy(), "<path to cached source>"));
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => last = error.to_string(),
@@ -135,8 +113,7 @@ pub async fn kustomize(files: &Files, folder: &str) -> Result<Vec<Value>, String
 fn write_out(files: &Files) -> Result<tempfile::TempDir, String> {
     let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
     for (path, bytes) in files {
-        let path =
-            safe_join(scratch.path(), path).ok_or_else(|| format!("{path} leaves the tree"))?;
+        let path = safe_join(scratch.path(), path).ok_or_else(|| format!("{path} leaves the tree"))?;
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(|error| error.to_string())?;
         }
@@ -146,7 +123,5 @@ fn write_out(files: &Files) -> Result<tempfile::TempDir, String> {
 }
 
 fn safe_join(root: &Path, path: &str) -> Option<PathBuf> {
-    path.split('/')
-        .all(|part| !part.is_empty() && part != "..")
-        .then(|| root.join(path))
+    path.split('/').all(|part| !part.is_empty() && part != "..").then(|| root.join(path))
 }

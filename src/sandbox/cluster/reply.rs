@@ -31,13 +31,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    fn new(
-        code: u16,
-        reason: &'static str,
-        message: String,
-        kind: Option<&Kind>,
-        name: &str,
-    ) -> Self {
+    fn new(code: u16, reason: &'static str, message: String, kind: Option<&Kind>, name: &str) -> Self {
         let details = kind.map_or(Value::Null, |kind| {
             let mut details = json!({ "name": name, "kind": kind.plural });
             if let (false, Value::Object(map)) = (kind.group.is_empty(), &mut details) {
@@ -45,75 +39,40 @@ impl Failure {
             }
             details
         });
-        Self {
-            code,
-            reason,
-            message,
-            details,
-        }
+        Self { code, reason, message, details }
     }
 
     /// 404 of one object.
     pub fn not_found(kind: &Kind, name: &str) -> Self {
-        Self::new(
-            404,
-            "NotFound",
-            format!("{} {name:?} not found", kind.resource()),
-            Some(kind),
-            name,
-        )
+        Self::new(404, "NotFound", format!("{} {name:?} not found", kind.resource()), Some(kind), name)
     }
 
     /// 404 of a path that nothing serves.
     pub fn no_route() -> Self {
-        Self::new(
-            404,
-            "NotFound",
-            "the server could not find the requested resource".to_owned(),
-            None,
-            "",
-        )
+        Self::new(404, "NotFound", "the server could not find the requested resource".to_owned(), None, "")
     }
 
     /// 409 of a create.
     pub fn exists(kind: &Kind, name: &str) -> Self {
-        Self::new(
-            409,
-            "AlreadyExists",
-            format!("{} {name:?} already exists", kind.resource()),
-            Some(kind),
-            name,
-        )
+        Self::new(409, "AlreadyExists", format!("{} {name:?} already exists", kind.resource()), Some(kind), name)
     }
 
     /// 409 of a stale write.
     pub fn conflict(kind: &Kind, name: &str) -> Self {
         let why = "the object has been modified; please apply your changes to the latest version and try again";
-        let message = format!(
-            "Operation cannot be fulfilled on {} {name:?}: {why}",
-            kind.resource()
-        );
+        let message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", kind.resource());
         Self::new(409, "Conflict", message, Some(kind), name)
     }
 
     /// 409 of a precondition on the uid.
     pub fn precondition(kind: &Kind, name: &str, message: &str) -> Self {
-        let message = format!(
-            "Operation cannot be fulfilled on {} {name:?}: {message}",
-            kind.resource()
-        );
+        let message = format!("Operation cannot be fulfilled on {} {name:?}: {message}", kind.resource());
         Self::new(409, "Conflict", message, Some(kind), name)
     }
 
     /// 410: the asked resource version is gone.
     pub fn gone(asked: u64, oldest: u64) -> Self {
-        Self::new(
-            410,
-            "Expired",
-            format!("too old resource version: {asked} ({oldest})"),
-            None,
-            "",
-        )
+        Self::new(410, "Expired", format!("too old resource version: {asked} ({oldest})"), None, "")
     }
 
     /// 400.
@@ -127,29 +86,15 @@ impl Failure {
     }
 
     /// 403 as RBAC says it.
-    pub fn forbidden(
-        user: &str,
-        verb: &str,
-        kind: &Kind,
-        subresource: &str,
-        namespace: &str,
-        name: &str,
-    ) -> Self {
-        let resource = if subresource.is_empty() {
-            kind.plural.clone()
-        } else {
-            format!("{}/{subresource}", kind.plural)
-        };
+    pub fn forbidden(user: &str, verb: &str, kind: &Kind, subresource: &str, namespace: &str, name: &str) -> Self {
+        let resource =
+            if subresource.is_empty() { kind.plural.clone() } else { format!("{}/{subresource}", kind.plural) };
         let place = if namespace.is_empty() {
             "at the cluster scope".to_owned()
         } else {
             format!("in the namespace {namespace:?}")
         };
-        let subject = if name.is_empty() {
-            kind.resource()
-        } else {
-            format!("{} {name:?}", kind.resource())
-        };
+        let subject = if name.is_empty() { kind.resource() } else { format!("{} {name:?}", kind.resource()) };
         let message = format!(
             "{subject} is forbidden: User {user:?} cannot {verb} resource {resource:?} in API group {:?} {place}",
             kind.group
@@ -194,20 +139,16 @@ impl Failure {
 
     /// 422 with its causes, worded as the real validation words it.
     pub fn invalid(kind: &Kind, name: &str, causes: &[Cause]) -> Self {
-        let lines: Vec<String> = causes
-            .iter()
-            .map(|cause| format!("{}: {}", cause.field, cause.message))
-            .collect();
-        let joined = if lines.len() == 1 {
-            lines.join("")
-        } else {
-            format!("[{}]", lines.join(", "))
-        };
+        let lines: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        let joined = if lines.len() == 1 { lines.join("") } else { format!("[{}]", lines.join(", ")) };
         let message = format!("{} {name:?} is invalid: {joined}", kind.qualified());
         let mut failure = Self::new(422, "Invalid", message, Some(kind), name);
         if let Value::Object(map) = &mut failure.details {
             map.insert("kind".to_owned(), json!(kind.kind));
-            let causes: Vec<Value> = causes.iter().map(|cause| json!({ "reason": cause.reason, "message": cause.message, "field": cause.field })).collect();
+            let causes: Vec<Value> = causes
+                .iter()
+                .map(|cause| json!({ "reason": cause.reason, "message": cause.message, "field": cause.field }))
+                .collect();
             map.insert("causes".to_owned(), Value::Array(causes));
         }
         failure

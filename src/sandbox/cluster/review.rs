@@ -9,13 +9,7 @@ use super::Shared;
 use super::json::{set, text};
 
 /// Answers a `SelfSubjectAccessReview`, `SelfSubjectRulesReview` or `SelfSubjectReview`; other paths are not for here.
-pub fn answer(
-    shared: &Shared,
-    method: &Method,
-    path: &str,
-    body: &Bytes,
-    user: &str,
-) -> Option<Response> {
+pub fn answer(shared: &Shared, method: &Method, path: &str, body: &Bytes, user: &str) -> Option<Response> {
     let resource = path
         .strip_prefix("/apis/authorization.k8s.io/v1/")
         .or_else(|| path.strip_prefix("/apis/authentication.k8s.io/v1/"))?;
@@ -33,17 +27,7 @@ pub fn answer(
                 .into_iter()
                 .find(|kind| kind.plural == of("resource") && kind.group == of("group"));
             let refused = kind.and_then(|kind| {
-                shared
-                    .access
-                    .check(
-                        user,
-                        &of("verb"),
-                        &kind,
-                        &of("subresource"),
-                        &of("namespace"),
-                        &of("name"),
-                    )
-                    .err()
+                shared.access.check(user, &of("verb"), &kind, &of("subresource"), &of("namespace"), &of("name")).err()
             });
             match refused {
                 Some(failure) => json!({ "allowed": false, "reason": failure.message }),

@@ -12,24 +12,15 @@ pub fn limits(deployment: &Value) -> (i64, i64) {
         return (0, desired);
     }
     let of = |field: &str, up: bool| {
-        let value =
-            get(deployment, &["spec", "strategy", "rollingUpdate", field]).unwrap_or(&Value::Null);
-        match value
-            .as_str()
-            .and_then(|text| text.strip_suffix('%'))
-            .and_then(|text| text.parse::<i64>().ok())
-        {
+        let value = get(deployment, &["spec", "strategy", "rollingUpdate", field]).unwrap_or(&Value::Null);
+        match value.as_str().and_then(|text| text.strip_suffix('%')).and_then(|text| text.parse::<i64>().ok()) {
             Some(percent) if up => (desired * percent + 99) / 100,
             Some(percent) => desired * percent / 100,
             None => value.as_i64().unwrap_or(0),
         }
     };
     let (surge, unavailable) = (of("maxSurge", true), of("maxUnavailable", false));
-    if surge == 0 && unavailable == 0 {
-        (0, 1)
-    } else {
-        (surge, unavailable)
-    }
+    if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
 }
 
 /// A short hash of a pod template, in the alphabet that Kubernetes uses for it.
@@ -50,10 +41,7 @@ pub fn template_hash(deployment: &Value) -> String {
 pub fn sorted(value: &Value) -> Value {
     match value {
         Value::Object(map) => {
-            let mut fields: Vec<_> = map
-                .iter()
-                .map(|(key, inner)| (key.clone(), sorted(inner)))
-                .collect();
+            let mut fields: Vec<_> = map.iter().map(|(key, inner)| (key.clone(), sorted(inner))).collect();
             fields.sort_by(|a, b| a.0.cmp(&b.0));
             Value::Object(fields.into_iter().collect())
         }
@@ -80,9 +68,7 @@ pub fn next_scale(deployment: &Value, new: &Value, old: &[&Value]) -> Option<(St
         if let Some(set) = old.iter().find(|set| wanted(set) > 0) {
             return Some((name(set), 0));
         }
-        let gone = old
-            .iter()
-            .all(|set| number(set, &["status", "replicas"], 0) == 0);
+        let gone = old.iter().all(|set| number(set, &["status", "replicas"], 0) == 0);
         return (gone && wanted(new) != desired).then(|| (name(new), desired));
     }
     if wanted(new) > desired {
@@ -108,57 +94,28 @@ pub fn next_scale(deployment: &Value, new: &Value, old: &[&Value]) -> Option<(St
 }
 
 /// Sets a condition as the controller does: the same status and reason change nothing, a changed one goes to the end.
-pub fn set_condition(
-    status: &mut Value,
-    kind: &str,
-    value: bool,
-    reason: &str,
-    message: &str,
-    now: &str,
-    kick: bool,
-) {
-    let old = list(status, &["conditions"])
-        .iter()
-        .find(|condition| text(condition, &["type"]) == kind)
-        .cloned();
+pub fn set_condition(status: &mut Value, kind: &str, value: bool, reason: &str, message: &str, now: &str, kick: bool) {
+    let old = list(status, &["conditions"]).iter().find(|condition| text(condition, &["type"]) == kind).cloned();
     let word = if value { "True" } else { "False" };
-    let same_status = old
-        .as_ref()
-        .is_some_and(|old| text(old, &["status"]) == word);
-    if same_status
-        && !kick
-        && old
-            .as_ref()
-            .is_some_and(|old| text(old, &["reason"]) == reason)
-    {
+    let same_status = old.as_ref().is_some_and(|old| text(old, &["status"]) == word);
+    if same_status && !kick && old.as_ref().is_some_and(|old| text(old, &["reason"]) == reason) {
         return;
     }
-    let since = old
-        .as_ref()
-        .filter(|_| same_status)
-        .map_or(now, |old| text(old, &["lastTransitionTime"]));
+    let since = old.as_ref().filter(|_| same_status).map_or(now, |old| text(old, &["lastTransitionTime"]));
     let new = json!({ "type": kind, "status": word, "lastUpdateTime": now, "lastTransitionTime": since, "reason": reason, "message": message });
-    let mut conditions: Vec<Value> = list(status, &["conditions"])
-        .iter()
-        .filter(|condition| text(condition, &["type"]) != kind)
-        .cloned()
-        .collect();
+    let mut conditions: Vec<Value> =
+        list(status, &["conditions"]).iter().filter(|condition| text(condition, &["type"]) != kind).cloned().collect();
     conditions.push(new);
     set(status, &["conditions"], Value::Array(conditions));
 }
 
 /// The counts of a Deployment's status; zeros are left out, as `omitempty` does.
 pub fn counts(deployment: &Value, new: Option<&Value>, all: &[&Value], terminating: i64) -> Value {
-    let sum = |field: &str| {
-        all.iter()
-            .map(|set| number(set, &["status", field], 0))
-            .sum::<i64>()
-    };
+    let sum = |field: &str| all.iter().map(|set| number(set, &["status", field], 0)).sum::<i64>();
     let total: i64 = all.iter().map(|set| wanted(set)).sum();
     let ready = sum("readyReplicas");
     let up = sum("availableReplicas");
-    let mut status =
-        json!({ "observedGeneration": number(deployment, &["metadata", "generation"], 1) });
+    let mut status = json!({ "observedGeneration": number(deployment, &["metadata", "generation"], 1) });
     let updated = new.map_or(0, |new| number(new, &["status", "replicas"], 0));
     for (field, count) in [
         ("replicas", sum("replicas")),
@@ -182,8 +139,7 @@ pub fn complete(deployment: &Value, status: &Value) -> bool {
     is("updatedReplicas")
         && is("replicas")
         && is("availableReplicas")
-        && number(status, &["observedGeneration"], 0)
-            >= number(deployment, &["metadata", "generation"], 0)
+        && number(status, &["observedGeneration"], 0) >= number(deployment, &["metadata", "generation"], 0)
 }
 
 /// Whether the new status is progress over the old one.

@@ -59,10 +59,7 @@ pub struct Type {
 impl Type {
     /// A field by name.
     pub fn field(&self, name: &str) -> Option<&Field> {
-        self.fields
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, field)| field)
+        self.fields.iter().find(|(known, _)| known == name).map(|(_, field)| field)
     }
 }
 
@@ -94,9 +91,7 @@ pub struct Findings {
 impl Schemas {
     /// The type of a kind.
     pub fn of(&self, group: &str, version: &str, kind: &str) -> Option<(&str, &Type)> {
-        let name = self
-            .kinds
-            .get(&(group.to_owned(), version.to_owned(), kind.to_owned()))?;
+        let name = self.kinds.get(&(group.to_owned(), version.to_owned(), kind.to_owned()))?;
         Some((name, self.types.get(name)?))
     }
 
@@ -104,8 +99,7 @@ impl Schemas {
     pub fn of_object(&self, object: &Value) -> Option<Node> {
         let api_version = object.get("apiVersion")?.as_str()?;
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        self.of(group, version, object.get("kind")?.as_str()?)
-            .map(|(name, _)| Node::Ref(name.to_owned()))
+        self.of(group, version, object.get("kind")?.as_str()?).map(|(name, _)| Node::Ref(name.to_owned()))
     }
 
     /// A type by full name.
@@ -127,12 +121,7 @@ impl Schemas {
                 continue;
             };
             if found.insert(name.as_str(), known).is_none() {
-                open.extend(
-                    known
-                        .fields
-                        .iter()
-                        .filter_map(|(_, field)| referred(&field.node)),
-                );
+                open.extend(known.fields.iter().filter_map(|(_, field)| referred(&field.node)));
             }
         }
         found
@@ -141,10 +130,9 @@ impl Schemas {
     /// The type of a child, where one is known.
     pub fn child<'a>(&'a self, node: &'a Node, key: &str) -> &'a Node {
         match node {
-            Node::Ref(name) => self
-                .get(name)
-                .and_then(|known| known.field(key))
-                .map_or(&Node::Any, |field| &field.node),
+            Node::Ref(name) => {
+                self.get(name).and_then(|known| known.field(key)).map_or(&Node::Any, |field| &field.node)
+            }
             Node::Map(item) => item,
             _ => &Node::Any,
         }
@@ -159,9 +147,7 @@ impl Schemas {
 
     fn walk(&self, value: &Value, node: &Node, path: &str, findings: &mut Findings) {
         let wrong = |want: &'static str, findings: &mut Findings| {
-            findings
-                .mistyped
-                .push((path.to_owned(), type_name(value), want));
+            findings.mistyped.push((path.to_owned(), type_name(value), want));
         };
         match (node, value) {
             (_, Value::Null) | (Node::Any, _) => {}
@@ -173,12 +159,11 @@ impl Schemas {
                         None => findings.unknown.push(join(path, key)),
                     }
                 }
-                let absent = known.fields.iter().filter(|(key, field)| {
-                    field.required && map.get(key).is_none_or(Value::is_null)
-                });
-                findings
-                    .missing
-                    .extend(absent.map(|(key, _)| join(path, key)));
+                let absent = known
+                    .fields
+                    .iter()
+                    .filter(|(key, field)| field.required && map.get(key).is_none_or(Value::is_null));
+                findings.missing.extend(absent.map(|(key, _)| join(path, key)));
             }
             (Node::Map(item), Value::Object(map)) => {
                 for (key, inner) in map {
@@ -193,9 +178,7 @@ impl Schemas {
             (Node::Ref(_), _) => wrong("object", findings),
             (Node::Map(_), _) => wrong("map[string]string", findings),
             (Node::List { .. }, _) => wrong("[]", findings),
-            (Node::Text(_), Value::String(_))
-            | (Node::Bool, Value::Bool(_))
-            | (Node::Number, Value::Number(_)) => {}
+            (Node::Text(_), Value::String(_)) | (Node::Bool, Value::Bool(_)) | (Node::Number, Value::Number(_)) => {}
             (Node::Quantity, Value::String(_) | Value::Number(_)) => {}
             (Node::Whole(_), Value::Number(number)) if number.is_i64() || number.is_u64() => {}
             (Node::IntOrText, Value::String(_)) => {}
@@ -219,11 +202,7 @@ fn referred(node: &Node) -> Option<&str> {
 }
 
 fn join(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}.{key}")
-    }
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 fn type_name(value: &Value) -> &'static str {
@@ -240,39 +219,21 @@ fn type_name(value: &Value) -> &'static str {
 fn parse(source: &str) -> Schemas {
     let mut raw: Vec<(String, Option<String>, String, String)> = Vec::new();
     let (mut package, mut serves) = (String::new(), None);
-    for line in source
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-    {
-        if let Some(section) = line
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'))
-        {
-            let (name, group_version) = section
-                .split_once(' ')
-                .map_or((section, None), |(name, gv)| (name, Some(gv.to_owned())));
+    for line in source.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        if let Some(section) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            let (name, group_version) =
+                section.split_once(' ').map_or((section, None), |(name, gv)| (name, Some(gv.to_owned())));
             package = name.to_owned();
             serves = group_version;
         } else if let Some((name, fields)) = line.split_once(':') {
-            raw.push((
-                package.clone(),
-                serves.clone(),
-                name.to_owned(),
-                fields.to_owned(),
-            ));
+            raw.push((package.clone(), serves.clone(), name.to_owned(), fields.to_owned()));
         }
     }
-    let names: Vec<(String, String)> = raw
-        .iter()
-        .map(|(package, _, name, _)| (package.clone(), name.clone()))
-        .collect();
+    let names: Vec<(String, String)> =
+        raw.iter().map(|(package, _, name, _)| (package.clone(), name.clone())).collect();
     let full = |package: &str, short: &str| -> Option<String> {
-        let near = names
-            .iter()
-            .find(|(known, name)| known == package && name == short);
-        near.or_else(|| names.iter().find(|(_, name)| name == short))
-            .map(|(package, name)| format!("{package}.{name}"))
+        let near = names.iter().find(|(known, name)| known == package && name == short);
+        near.or_else(|| names.iter().find(|(_, name)| name == short)).map(|(package, name)| format!("{package}.{name}"))
     };
     let mut schemas = Schemas::default();
     for (package, serves, name, fields) in &raw {
@@ -282,35 +243,14 @@ fn parse(source: &str) -> Schemas {
                 continue;
             };
             let node = parse_node(node.trim(), &|short| full(package, short));
-            known.fields.push((
-                key.trim_end_matches('!').to_owned(),
-                Field {
-                    node,
-                    required: key.ends_with('!'),
-                },
-            ));
+            known.fields.push((key.trim_end_matches('!').to_owned(), Field { node, required: key.ends_with('!') }));
         }
-        if let Some((group, version)) = serves
-            .as_deref()
-            .map(|gv| gv.split_once('/').unwrap_or(("", gv)))
+        if let Some((group, version)) = serves.as_deref().map(|gv| gv.split_once('/').unwrap_or(("", gv)))
             && super::kinds::is_built_in(group, version, name)
         {
             let meta = full(package, "ObjectMeta").map_or(Node::Any, Node::Ref);
-            for (key, node) in [
-                ("metadata", meta),
-                ("kind", Node::Text(None)),
-                ("apiVersion", Node::Text(None)),
-            ] {
-                known.fields.insert(
-                    0,
-                    (
-                        key.to_owned(),
-                        Field {
-                            node,
-                            required: false,
-                        },
-                    ),
-                );
+            for (key, node) in [("metadata", meta), ("kind", Node::Text(None)), ("apiVersion", Node::Text(None))] {
+                known.fields.insert(0, (key.to_owned(), Field { node, required: false }));
             }
             let kind = (group.to_owned(), version.to_owned(), name.clone());
             known.kind = Some(kind.clone());
@@ -322,27 +262,13 @@ fn parse(source: &str) -> Schemas {
 }
 
 fn parse_node(text: &str, full: &impl Fn(&str) -> Option<String>) -> Node {
-    if let Some(inner) = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-    {
+    if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         let (item, keys) = inner.split_once(':').unwrap_or((inner, ""));
         let set = keys == "=";
-        let keys = keys
-            .split('+')
-            .filter(|key| !key.is_empty() && *key != "=")
-            .map(str::to_owned)
-            .collect();
-        return Node::List {
-            item: Box::new(parse_node(item, full)),
-            keys,
-            set,
-        };
+        let keys = keys.split('+').filter(|key| !key.is_empty() && *key != "=").map(str::to_owned).collect();
+        return Node::List { item: Box::new(parse_node(item, full)), keys, set };
     }
-    if let Some(inner) = text
-        .strip_prefix('{')
-        .and_then(|rest| rest.strip_suffix('}'))
-    {
+    if let Some(inner) = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
         return Node::Map(Box::new(parse_node(inner, full)));
     }
     match text {

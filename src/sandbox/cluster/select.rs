@@ -25,8 +25,7 @@ impl Selector {
     pub fn parse(labels: &str, fields: &str) -> Result<Self, Failure> {
         let labels = split_outside_parentheses(labels)
             .map(|part| {
-                parse_requirement(part)
-                    .ok_or_else(|| Failure::bad(format!("unable to parse requirement: {part:?}")))
+                parse_requirement(part).ok_or_else(|| Failure::bad(format!("unable to parse requirement: {part:?}")))
             })
             .collect::<Result<_, _>>()?;
         let fields = fields
@@ -37,16 +36,10 @@ impl Selector {
                     (Some((path, value)), _) => (path, false, value),
                     (None, Some((path, value))) => (path, true, value.trim_start_matches('=')),
                     _ => {
-                        return Err(Failure::bad(format!(
-                            "invalid selector: {part:?}; can't understand {part:?}"
-                        )));
+                        return Err(Failure::bad(format!("invalid selector: {part:?}; can't understand {part:?}")));
                     }
                 };
-                Ok((
-                    path.trim().split('.').map(str::to_owned).collect(),
-                    equal,
-                    value.trim().to_owned(),
-                ))
+                Ok((path.trim().split('.').map(str::to_owned).collect(), equal, value.trim().to_owned()))
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { labels, fields })
@@ -56,12 +49,8 @@ impl Selector {
     pub fn matches(&self, object: &Value) -> bool {
         let label = |key: &str| get(object, &["metadata", "labels", key]).and_then(Value::as_str);
         self.labels.iter().all(|requirement| match requirement {
-            Requirement::In(key, values) => {
-                label(key).is_some_and(|found| values.iter().any(|value| value == found))
-            }
-            Requirement::NotIn(key, values) => {
-                label(key).is_none_or(|found| values.iter().all(|value| value != found))
-            }
+            Requirement::In(key, values) => label(key).is_some_and(|found| values.iter().any(|value| value == found)),
+            Requirement::NotIn(key, values) => label(key).is_none_or(|found| values.iter().all(|value| value != found)),
             Requirement::Exists(key) => label(key).is_some(),
             Requirement::Absent(key) => label(key).is_none(),
         }) && self.fields.iter().all(|(path, equal, value)| {
@@ -89,12 +78,7 @@ fn split_outside_parentheses(source: &str) -> impl Iterator<Item = &str> {
 fn parse_requirement(part: &str) -> Option<Requirement> {
     let values = |inside: &str| -> Option<Vec<String>> {
         let inside = inside.trim().strip_prefix('(')?.strip_suffix(')')?;
-        Some(
-            inside
-                .split(',')
-                .map(|value| value.trim().to_owned())
-                .collect(),
-        )
+        Some(inside.split(',').map(|value| value.trim().to_owned()).collect())
     };
     if let Some((key, inside)) = part.split_once(" notin ") {
         return Some(Requirement::NotIn(key.trim().to_owned(), values(inside)?));
@@ -103,16 +87,10 @@ fn parse_requirement(part: &str) -> Option<Requirement> {
         return Some(Requirement::In(key.trim().to_owned(), values(inside)?));
     }
     if let Some((key, value)) = part.split_once("!=") {
-        return Some(Requirement::NotIn(
-            key.trim().to_owned(),
-            vec![value.trim().to_owned()],
-        ));
+        return Some(Requirement::NotIn(key.trim().to_owned(), vec![value.trim().to_owned()]));
     }
     if let Some((key, value)) = part.split_once('=') {
-        return Some(Requirement::In(
-            key.trim().to_owned(),
-            vec![value.trim_start_matches('=').trim().to_owned()],
-        ));
+        return Some(Requirement::In(key.trim().to_owned(), vec![value.trim_start_matches('=').trim().to_owned()]));
     }
     match part.strip_prefix('!') {
         Some(key) => Some(Requirement::Absent(key.trim().to_owned())),

@@ -89,9 +89,7 @@ pub struct Store {
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store")
-            .field("version", &self.version())
-            .finish_non_exhaustive()
+        f.debug_struct("Store").field("version", &self.version()).finish_non_exhaustive()
     }
 }
 
@@ -123,10 +121,7 @@ impl Store {
 
     /// One object.
     pub fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Option<Arc<Value>> {
-        self.lock()
-            .objects
-            .get(&key(kind, namespace, name))
-            .cloned()
+        self.lock().objects.get(&key(kind, namespace, name)).cloned()
     }
 
     /// One object by group and kind; `None` also when the kind is not served.
@@ -151,11 +146,7 @@ impl Store {
 
     /// Every object there is.
     pub fn everything(&self) -> Vec<(Key, Arc<Value>)> {
-        self.lock()
-            .objects
-            .iter()
-            .map(|(key, object)| (key.clone(), object.clone()))
-            .collect()
+        self.lock().objects.iter().map(|(key, object)| (key.clone(), object.clone())).collect()
     }
 
     /// The events after `version`, or 410 when they are no longer held.
@@ -195,11 +186,7 @@ impl Store {
         before: Option<Arc<Value>>,
     ) -> Arc<Value> {
         inner.version += 1;
-        set(
-            &mut object,
-            &["metadata", "resourceVersion"],
-            json!(inner.version.to_string()),
-        );
+        set(&mut object, &["metadata", "resourceVersion"], json!(inner.version.to_string()));
         let object = Arc::new(object);
         match change {
             Change::Deleted => {
@@ -210,13 +197,7 @@ impl Store {
                 inner.objects.insert(key.clone(), object.clone());
             }
         }
-        inner.log.push_back(Arc::new(Event {
-            version: inner.version,
-            change,
-            key,
-            object: object.clone(),
-            before,
-        }));
+        inner.log.push_back(Arc::new(Event { version: inner.version, change, key, object: object.clone(), before }));
         while inner.log.len() > self.log_limit {
             if let Some(old) = inner.log.pop_front() {
                 inner.compacted = old.version;
@@ -227,13 +208,7 @@ impl Store {
     }
 
     /// Creates an object, with defaults and checks.
-    pub fn create(
-        &self,
-        kind: &Kind,
-        namespace: &str,
-        mut object: Value,
-        write: Write,
-    ) -> Result<Arc<Value>, Failure> {
+    pub fn create(&self, kind: &Kind, namespace: &str, mut object: Value, write: Write) -> Result<Arc<Value>, Failure> {
         if text(&object, &["metadata", "name"]).is_empty() {
             let prefix = text(&object, &["metadata", "generateName"]);
             if !prefix.is_empty() {
@@ -263,11 +238,7 @@ impl Store {
             remove(&mut object, &["metadata", field]);
         }
         set(&mut object, &["metadata", "uid"], json!(uid()));
-        set(
-            &mut object,
-            &["metadata", "creationTimestamp"],
-            json!(self.clock.stamp()),
-        );
+        set(&mut object, &["metadata", "creationTimestamp"], json!(self.clock.stamp()));
         if has_generation(kind) {
             set(&mut object, &["metadata", "generation"], json!(1));
         }
@@ -311,16 +282,10 @@ impl Store {
     ) -> Result<Arc<Value>, Failure> {
         let mut inner = self.lock();
         let key = key(kind, namespace, name);
-        let stored = inner
-            .objects
-            .get(&key)
-            .cloned()
-            .ok_or_else(|| Failure::not_found(kind, name))?;
+        let stored = inner.objects.get(&key).cloned().ok_or_else(|| Failure::not_found(kind, name))?;
         let mut new = change(&stored)?;
         if text(&new, &["metadata", "name"]) != name {
-            return Err(Failure::bad(
-                "the name of the object does not match the name on the URL",
-            ));
+            return Err(Failure::bad("the name of the object does not match the name on the URL"));
         }
         let asked = text(&new, &["metadata", "resourceVersion"]);
         if !asked.is_empty() && asked != text(&stored, &["metadata", "resourceVersion"]) {
@@ -355,13 +320,8 @@ impl Store {
         let name = text(config, &["metadata", "name"]).to_owned();
         let key = key(kind, namespace, &name);
         let node = schemas().of_object(config).unwrap_or(Node::Any);
-        let last = self
-            .lock()
-            .applied
-            .get(&key)
-            .and_then(|managers| managers.get(manager))
-            .cloned()
-            .unwrap_or(Value::Null);
+        let last =
+            self.lock().applied.get(&key).and_then(|managers| managers.get(manager)).cloned().unwrap_or(Value::Null);
         let done = if self.get(kind, namespace, &name).is_some() {
             self.update(kind, namespace, &name, write, |live| {
                 let mut new = live.clone();
@@ -372,11 +332,7 @@ impl Store {
             self.create(kind, namespace, config.clone(), write)?
         };
         if !write.dry_run && !write.status {
-            self.lock()
-                .applied
-                .entry(key)
-                .or_default()
-                .insert(manager.to_owned(), config.clone());
+            self.lock().applied.entry(key).or_default().insert(manager.to_owned(), config.clone());
         }
         Ok(done)
     }
@@ -384,12 +340,7 @@ impl Store {
     /// What a manager applied last, or null.
     pub fn last_applied(&self, kind: &Kind, namespace: &str, name: &str, manager: &str) -> Value {
         let key = key(kind, namespace, name);
-        self.lock()
-            .applied
-            .get(&key)
-            .and_then(|managers| managers.get(manager))
-            .cloned()
-            .unwrap_or(Value::Null)
+        self.lock().applied.get(&key).and_then(|managers| managers.get(manager)).cloned().unwrap_or(Value::Null)
     }
 
     /// Deletes, or marks for deletion while finalizers stand. The answer is the object's last state.
@@ -403,11 +354,7 @@ impl Store {
     ) -> Result<Arc<Value>, Failure> {
         let mut inner = self.lock();
         let key = key(kind, namespace, name);
-        let stored = inner
-            .objects
-            .get(&key)
-            .cloned()
-            .ok_or_else(|| Failure::not_found(kind, name))?;
+        let stored = inner.objects.get(&key).cloned().ok_or_else(|| Failure::not_found(kind, name))?;
         if dry_run {
             return Ok(stored);
         }
@@ -429,21 +376,9 @@ impl Store {
         if get(&object, &["metadata", "deletionTimestamp"]).is_some() {
             return Ok(stored);
         }
-        set(
-            &mut object,
-            &["metadata", "finalizers"],
-            Value::Array(finalizers),
-        );
-        set(
-            &mut object,
-            &["metadata", "deletionTimestamp"],
-            json!(self.clock.stamp()),
-        );
-        set(
-            &mut object,
-            &["metadata", "deletionGracePeriodSeconds"],
-            json!(0),
-        );
+        set(&mut object, &["metadata", "finalizers"], Value::Array(finalizers));
+        set(&mut object, &["metadata", "deletionTimestamp"], json!(self.clock.stamp()));
+        set(&mut object, &["metadata", "deletionGracePeriodSeconds"], json!(0));
         Ok(self.record(&mut inner, Change::Modified, key, object, Some(stored)))
     }
 
@@ -456,20 +391,11 @@ impl Store {
         status: bool,
         change: impl FnOnce(&mut Value),
     ) -> Option<Arc<Value>> {
-        self.update(
-            kind,
-            namespace,
-            name,
-            Write {
-                status,
-                dry_run: false,
-            },
-            |stored| {
-                let mut new = stored.clone();
-                change(&mut new);
-                Ok(new)
-            },
-        )
+        self.update(kind, namespace, name, Write { status, dry_run: false }, |stored| {
+            let mut new = stored.clone();
+            change(&mut new);
+            Ok(new)
+        })
         .ok()
     }
 }

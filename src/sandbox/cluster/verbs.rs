@@ -16,12 +16,7 @@ use super::view::View;
 use super::{Shared, merge, watch};
 
 /// Does what a request asks for.
-pub(super) fn act(
-    shared: &Shared,
-    verb: &str,
-    target: &Target,
-    request: &Request,
-) -> Result<Response, Failure> {
+pub(super) fn act(shared: &Shared, verb: &str, target: &Target, request: &Request) -> Result<Response, Failure> {
     let kind = &target.kind;
     if !matches!(target.subresource.as_str(), "" | "status" | "finalize") {
         return super::scale::act(
@@ -36,33 +31,14 @@ pub(super) fn act(
         );
     }
     match verb {
-        "list" => watch::list(
-            shared,
-            kind,
-            &target.namespace,
-            &request.query,
-            request.view,
-        ),
-        "watch" => watch::watch(
-            shared,
-            kind,
-            &target.namespace,
-            &request.query,
-            request.view,
-        ),
+        "list" => watch::list(shared, kind, &target.namespace, &request.query, request.view),
+        "watch" => watch::watch(shared, kind, &target.namespace, &request.query, request.view),
         "get" => {
             let found = shared
                 .store
                 .get(kind, &target.namespace, &target.name)
                 .ok_or_else(|| Failure::not_found(kind, &target.name))?;
-            Ok(shown(
-                shared,
-                kind,
-                request.view,
-                &found,
-                StatusCode::OK,
-                &[],
-            ))
+            Ok(shown(shared, kind, request.view, &found, StatusCode::OK, &[]))
         }
         "create" => create(shared, target, request),
         "update" => update(shared, target, request),
@@ -72,22 +48,10 @@ pub(super) fn act(
     }
 }
 
-fn shown(
-    shared: &Shared,
-    kind: &Kind,
-    view: View,
-    object: &Value,
-    code: StatusCode,
-    unknown: &[String],
-) -> Response {
-    let mut answer = (
-        code,
-        axum::Json(view.one(kind, object, shared.store.clock.now())),
-    )
-        .into_response();
+fn shown(shared: &Shared, kind: &Kind, view: View, object: &Value, code: StatusCode, unknown: &[String]) -> Response {
+    let mut answer = (code, axum::Json(view.one(kind, object, shared.store.clock.now()))).into_response();
     for path in unknown {
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"unknown field \\\"{path}\\\"\""))
-        {
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"unknown field \\\"{path}\\\"\"")) {
             answer.headers_mut().append("warning", value);
         }
     }
@@ -106,16 +70,10 @@ fn parse(request: &Request) -> Result<Value, Failure> {
     if request.content_type.contains("protobuf") || request.content_type.contains("cbor") {
         return Err(Failure::media_type(&request.content_type));
     }
-    let source =
-        std::str::from_utf8(&request.body).map_err(|_| Failure::bad("the body is not UTF-8"))?;
-    serde_json::from_str(source)
-        .or_else(|_| super::render::yaml(source))
-        .map_err(|error| {
-            Failure::bad(format!(
-                "the object provided is unrecognized (must be of type {}): {error}",
-                "Object"
-            ))
-        })
+    let source = std::str::from_utf8(&request.body).map_err(|_| Failure::bad("the body is not UTF-8"))?;
+    serde_json::from_str(source).or_else(|_| super::render::yaml(source)).map_err(|error| {
+        Failure::bad(format!("the object provided is unrecognized (must be of type {}): {error}", "Object"))
+    })
 }
 
 /// Reads a whole object: right kind, known fields, right types.
@@ -123,11 +81,7 @@ fn incoming(target: &Target, request: &Request) -> Result<(Value, Vec<String>), 
     let mut object = parse(request)?;
     if at(&object, &["kind"]).is_none() {
         set(&mut object, &["kind"], json!(target.kind.kind));
-        set(
-            &mut object,
-            &["apiVersion"],
-            json!(target.kind.api_version()),
-        );
+        set(&mut object, &["apiVersion"], json!(target.kind.api_version()));
     }
     check_kind(target, &object)?;
     let unknown = checked(target, &mut object, strictness(request))?;
@@ -146,18 +100,10 @@ fn check_kind(target: &Target, object: &Value) -> Result<(), Failure> {
     )))
 }
 
-fn checked(
-    target: &Target,
-    object: &mut Value,
-    strictness: Strictness,
-) -> Result<Vec<String>, Failure> {
+fn checked(target: &Target, object: &mut Value, strictness: Strictness) -> Result<Vec<String>, Failure> {
     let unknown = admission::decode(&target.kind, object, strictness)?;
     admission::prune(object, &unknown);
-    Ok(if strictness == Strictness::Warn {
-        unknown
-    } else {
-        Vec::new()
-    })
+    Ok(if strictness == Strictness::Warn { unknown } else { Vec::new() })
 }
 
 fn create(shared: &Shared, target: &Target, request: &Request) -> Result<Response, Failure> {
@@ -167,135 +113,70 @@ fn create(shared: &Shared, target: &Target, request: &Request) -> Result<Respons
     } else {
         target.namespace.clone()
     };
-    let made = shared
-        .store
-        .create(&target.kind, &namespace, object, write_of(request, target))?;
-    Ok(shown(
-        shared,
-        &target.kind,
-        request.view,
-        &made,
-        StatusCode::CREATED,
-        &unknown,
-    ))
+    let made = shared.store.create(&target.kind, &namespace, object, write_of(request, target))?;
+    Ok(shown(shared, &target.kind, request.view, &made, StatusCode::CREATED, &unknown))
 }
 
 fn update(shared: &Shared, target: &Target, request: &Request) -> Result<Response, Failure> {
     let (object, unknown) = incoming(target, request)?;
-    let written = shared.store.update(
-        &target.kind,
-        &target.namespace,
-        &target.name,
-        write_of(request, target),
-        |_| Ok(object),
-    )?;
-    Ok(shown(
-        shared,
-        &target.kind,
-        request.view,
-        &written,
-        StatusCode::OK,
-        &unknown,
-    ))
+    let written =
+        shared
+            .store
+            .update(&target.kind, &target.namespace, &target.name, write_of(request, target), |_| Ok(object))?;
+    Ok(shown(shared, &target.kind, request.view, &written, StatusCode::OK, &unknown))
 }
 
 fn patch(shared: &Shared, target: &Target, request: &Request) -> Result<Response, Failure> {
     let kind = &target.kind;
     let body = parse(request)?;
-    let media = request
-        .content_type
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim();
-    let node = schemas()
-        .of(&kind.group, &kind.version, &kind.kind)
-        .map_or(Node::Any, |(name, _)| Node::Ref(name.to_owned()));
+    let media = request.content_type.split(';').next().unwrap_or_default().trim();
+    let node =
+        schemas().of(&kind.group, &kind.version, &kind.kind).map_or(Node::Any, |(name, _)| Node::Ref(name.to_owned()));
     let custom = kind.group.contains('.') && !kind.group.ends_with(".k8s.io");
     if media == "application/apply-patch+yaml" || media == "application/apply-patch+cbor" {
         return apply(shared, target, request, body);
     }
     let mut unknown = Vec::new();
-    let written = shared.store.update(
-        kind,
-        &target.namespace,
-        &target.name,
-        write_of(request, target),
-        |stored| {
-            let mut new = stored.clone();
-            match media {
-                "application/merge-patch+json" => merge_patch(&mut new, &body),
-                "application/json-patch+json" => json_patch(&mut new, &body)
-                    .map_err(|message| Failure::invalid_patch(kind, &target.name, message))?,
-                "application/strategic-merge-patch+json" if !custom => {
-                    merge::strategic(schemas(), &node, &mut new, &body)
-                }
-                other => return Err(Failure::media_type(other)),
+    let written = shared.store.update(kind, &target.namespace, &target.name, write_of(request, target), |stored| {
+        let mut new = stored.clone();
+        match media {
+            "application/merge-patch+json" => merge_patch(&mut new, &body),
+            "application/json-patch+json" => {
+                json_patch(&mut new, &body).map_err(|message| Failure::invalid_patch(kind, &target.name, message))?
             }
-            if at(&new, &["metadata", "name"]).is_none() {
-                set(&mut new, &["metadata", "name"], json!(target.name));
-            }
-            unknown = checked(target, &mut new, strictness(request))?;
-            Ok(new)
-        },
-    )?;
-    Ok(shown(
-        shared,
-        kind,
-        request.view,
-        &written,
-        StatusCode::OK,
-        &unknown,
-    ))
+            "application/strategic-merge-patch+json" if !custom => merge::strategic(schemas(), &node, &mut new, &body),
+            other => return Err(Failure::media_type(other)),
+        }
+        if at(&new, &["metadata", "name"]).is_none() {
+            set(&mut new, &["metadata", "name"], json!(target.name));
+        }
+        unknown = checked(target, &mut new, strictness(request))?;
+        Ok(new)
+    })?;
+    Ok(shown(shared, kind, request.view, &written, StatusCode::OK, &unknown))
 }
 
-fn apply(
-    shared: &Shared,
-    target: &Target,
-    request: &Request,
-    mut config: Value,
-) -> Result<Response, Failure> {
-    let manager = request
-        .query
-        .get("fieldManager")
-        .filter(|manager| !manager.is_empty());
-    let manager = manager.ok_or_else(|| Failure::bad("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"))?;
+fn apply(shared: &Shared, target: &Target, request: &Request, mut config: Value) -> Result<Response, Failure> {
+    let manager = request.query.get("fieldManager").filter(|manager| !manager.is_empty());
+    let manager = manager.ok_or_else(|| {
+        Failure::bad(
+            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+        )
+    })?;
     check_kind(target, &config)?;
     if text(&config, &["metadata", "name"]).is_empty() {
         set(&mut config, &["metadata", "name"], json!(target.name));
     }
     let unknown = checked(target, &mut config, strictness(request))?;
-    let existed = shared
-        .store
-        .get(&target.kind, &target.namespace, &target.name)
-        .is_some();
-    let done = shared.store.apply(
-        &target.kind,
-        &target.namespace,
-        manager,
-        &config,
-        write_of(request, target),
-    )?;
-    let code = if existed {
-        StatusCode::OK
-    } else {
-        StatusCode::CREATED
-    };
-    Ok(shown(
-        shared,
-        &target.kind,
-        request.view,
-        &done,
-        code,
-        &unknown,
-    ))
+    let existed = shared.store.get(&target.kind, &target.namespace, &target.name).is_some();
+    let done = shared.store.apply(&target.kind, &target.namespace, manager, &config, write_of(request, target))?;
+    let code = if existed { StatusCode::OK } else { StatusCode::CREATED };
+    Ok(shown(shared, &target.kind, request.view, &done, code, &unknown))
 }
 
 fn propagation(request: &Request, options: &Value) -> Propagation {
-    let asked = request
-        .query
-        .get("propagationPolicy")
-        .map_or_else(|| text(options, &["propagationPolicy"]), String::as_str);
+    let asked =
+        request.query.get("propagationPolicy").map_or_else(|| text(options, &["propagationPolicy"]), String::as_str);
     match asked {
         "Foreground" => Propagation::Foreground,
         "Orphan" => Propagation::Orphan,
@@ -314,63 +195,30 @@ fn delete(shared: &Shared, target: &Target, request: &Request) -> Result<Respons
         let wanted = text(&options, &["preconditions", field]);
         if !wanted.is_empty() && wanted != text(&stored, &["metadata", field]) {
             let found = text(&stored, &["metadata", field]);
-            let message = format!(
-                "the {field} in the precondition ({wanted}) does not match the {field} in record ({found})"
-            );
+            let message =
+                format!("the {field} in the precondition ({wanted}) does not match the {field} in record ({found})");
             return Err(Failure::precondition(&target.kind, &target.name, &message));
         }
     }
-    let last = shared.store.delete(
-        &target.kind,
-        &target.namespace,
-        &target.name,
-        propagation(request, &options),
-        dry_run,
-    )?;
-    if !dry_run
-        && shared
-            .store
-            .get(&target.kind, &target.namespace, &target.name)
-            .is_some()
-    {
-        return Ok(shown(
-            shared,
-            &target.kind,
-            request.view,
-            &last,
-            StatusCode::OK,
-            &[],
-        ));
+    let last =
+        shared.store.delete(&target.kind, &target.namespace, &target.name, propagation(request, &options), dry_run)?;
+    if !dry_run && shared.store.get(&target.kind, &target.namespace, &target.name).is_some() {
+        return Ok(shown(shared, &target.kind, request.view, &last, StatusCode::OK, &[]));
     }
     let details = json!({ "name": target.name, "group": target.kind.group, "kind": target.kind.plural, "uid": text(&last, &["metadata", "uid"]) });
-    let status = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details });
+    let status =
+        json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details });
     Ok(axum::Json(status).into_response())
 }
 
-fn delete_collection(
-    shared: &Shared,
-    target: &Target,
-    request: &Request,
-) -> Result<Response, Failure> {
-    let query = |name: &str| {
-        request
-            .query
-            .get(name)
-            .map(String::as_str)
-            .unwrap_or_default()
-    };
+fn delete_collection(shared: &Shared, target: &Target, request: &Request) -> Result<Response, Failure> {
+    let query = |name: &str| request.query.get(name).map(String::as_str).unwrap_or_default();
     let selector = Selector::parse(query("labelSelector"), query("fieldSelector"))?;
     let options: Value = serde_json::from_slice(&request.body).unwrap_or(Value::Null);
     let (objects, version) = shared.store.list(&target.kind, &target.namespace);
-    let meant: Vec<_> = objects
-        .iter()
-        .filter(|object| selector.matches(object))
-        .collect();
+    let meant: Vec<_> = objects.iter().filter(|object| selector.matches(object)).collect();
     for object in &meant {
-        let (namespace, name) = (
-            text(object, &["metadata", "namespace"]),
-            text(object, &["metadata", "name"]),
-        );
+        let (namespace, name) = (text(object, &["metadata", "namespace"]), text(object, &["metadata", "name"]));
         shared.store.delete(
             &target.kind,
             namespace,
@@ -381,8 +229,5 @@ fn delete_collection(
     }
     let objects: Vec<&Value> = meant.iter().map(|object| object.as_ref()).collect();
     let metadata = json!({ "resourceVersion": version.to_string() });
-    Ok(
-        axum::Json(View::Whole.many(&target.kind, &objects, metadata, shared.store.clock.now()))
-            .into_response(),
-    )
+    Ok(axum::Json(View::Whole.many(&target.kind, &objects, metadata, shared.store.clock.now())).into_response())
 }

@@ -22,21 +22,14 @@ impl View {
     pub fn of(accept: &str) -> Self {
         for entry in accept.split(',') {
             let parts: Vec<&str> = entry.split(';').map(str::trim).collect();
-            let v1 = !parts
-                .iter()
-                .any(|part| part.starts_with("v=") && *part != "v=v1");
+            let v1 = !parts.iter().any(|part| part.starts_with("v=") && *part != "v=v1");
             if parts.contains(&"as=Table") && v1 {
                 return Self::Table;
             }
-            if (parts.contains(&"as=PartialObjectMetadata")
-                || parts.contains(&"as=PartialObjectMetadataList"))
-                && v1
-            {
+            if (parts.contains(&"as=PartialObjectMetadata") || parts.contains(&"as=PartialObjectMetadataList")) && v1 {
                 return Self::Metadata;
             }
-            if parts
-                .first()
-                .is_some_and(|media| matches!(*media, "application/json" | "*/*" | "application/*"))
+            if parts.first().is_some_and(|media| matches!(*media, "application/json" | "*/*" | "application/*"))
                 && parts.len() == 1
             {
                 return Self::Whole;
@@ -60,13 +53,7 @@ impl View {
     }
 
     /// A list in this shape.
-    pub fn many(
-        self,
-        kind: &Kind,
-        objects: &[&Value],
-        metadata: Value,
-        now: DateTime<Utc>,
-    ) -> Value {
+    pub fn many(self, kind: &Kind, objects: &[&Value], metadata: Value, now: DateTime<Utc>) -> Value {
         match self {
             Self::Whole => {
                 let items: Vec<Value> = objects.iter().map(|object| item(kind, object)).collect();
@@ -114,96 +101,50 @@ fn columns(kind: &Kind) -> Vec<Column> {
     match (kind.group.as_str(), kind.kind.as_str()) {
         ("apps", "Deployment") => vec![
             ("Ready", |o| {
-                format!(
-                    "{}/{}",
-                    number(o, &["status", "readyReplicas"], 0),
-                    number(o, &["spec", "replicas"], 1)
-                )
+                format!("{}/{}", number(o, &["status", "readyReplicas"], 0), number(o, &["spec", "replicas"], 1))
             }),
-            ("Up-to-date", |o| {
-                number(o, &["status", "updatedReplicas"], 0).to_string()
-            }),
-            ("Available", |o| {
-                number(o, &["status", "availableReplicas"], 0).to_string()
-            }),
+            ("Up-to-date", |o| number(o, &["status", "updatedReplicas"], 0).to_string()),
+            ("Available", |o| number(o, &["status", "availableReplicas"], 0).to_string()),
         ],
         ("apps", "ReplicaSet") => vec![
-            ("Desired", |o| {
-                number(o, &["spec", "replicas"], 0).to_string()
-            }),
-            ("Current", |o| {
-                number(o, &["status", "replicas"], 0).to_string()
-            }),
-            ("Ready", |o| {
-                number(o, &["status", "readyReplicas"], 0).to_string()
-            }),
+            ("Desired", |o| number(o, &["spec", "replicas"], 0).to_string()),
+            ("Current", |o| number(o, &["status", "replicas"], 0).to_string()),
+            ("Ready", |o| number(o, &["status", "readyReplicas"], 0).to_string()),
         ],
         ("", "Pod") => vec![
             ("Ready", |o| {
                 let all = list(o, &["status", "containerStatuses"]);
-                let ready = all
-                    .iter()
-                    .filter(|status| super::json::flag(status, &["ready"]))
-                    .count();
+                let ready = all.iter().filter(|status| super::json::flag(status, &["ready"])).count();
                 format!("{ready}/{}", list(o, &["spec", "containers"]).len())
             }),
             ("Status", |o| {
-                let waiting = text(
-                    o,
-                    &[
-                        "status",
-                        "containerStatuses",
-                        "0",
-                        "state",
-                        "waiting",
-                        "reason",
-                    ],
-                );
-                if waiting.is_empty() {
-                    text(o, &["status", "phase"]).to_owned()
-                } else {
-                    waiting.to_owned()
-                }
+                let waiting = text(o, &["status", "containerStatuses", "0", "state", "waiting", "reason"]);
+                if waiting.is_empty() { text(o, &["status", "phase"]).to_owned() } else { waiting.to_owned() }
             }),
-            ("Restarts", |o| {
-                number(o, &["status", "containerStatuses", "0", "restartCount"], 0).to_string()
-            }),
+            ("Restarts", |o| number(o, &["status", "containerStatuses", "0", "restartCount"], 0).to_string()),
         ],
         ("", "Namespace") => vec![("Status", |o| text(o, &["status", "phase"]).to_owned())],
         ("argoproj.io", "Application") => vec![
-            ("Sync Status", |o| {
-                text(o, &["status", "sync", "status"]).to_owned()
-            }),
-            ("Health Status", |o| {
-                text(o, &["status", "health", "status"]).to_owned()
-            }),
+            ("Sync Status", |o| text(o, &["status", "sync", "status"]).to_owned()),
+            ("Health Status", |o| text(o, &["status", "health", "status"]).to_owned()),
         ],
-        ("source.toolkit.fluxcd.io", "GitRepository") => vec![
-            ("URL", |o| text(o, &["spec", "url"]).to_owned()),
-            ready,
-            status,
-        ],
+        ("source.toolkit.fluxcd.io", "GitRepository") => {
+            vec![("URL", |o| text(o, &["spec", "url"]).to_owned()), ready, status]
+        }
         (group, _) if group.ends_with("toolkit.fluxcd.io") => vec![ready, status],
         _ => Vec::new(),
     }
 }
 
 fn condition(object: &Value, of: &str, field: &str) -> String {
-    let found = list(object, &["status", "conditions"])
-        .iter()
-        .find(|condition| text(condition, &["type"]) == of);
-    found
-        .map(|condition| text(condition, &[field]).to_owned())
-        .unwrap_or_default()
+    let found = list(object, &["status", "conditions"]).iter().find(|condition| text(condition, &["type"]) == of);
+    found.map(|condition| text(condition, &[field]).to_owned()).unwrap_or_default()
 }
 
 fn table(kind: &Kind, objects: &[&Value], metadata: Value, now: DateTime<Utc>) -> Value {
     let columns = columns(kind);
     let define = |name: &str| json!({ "name": name, "type": "string", "format": if name == "Name" { "name" } else { "" }, "description": "", "priority": 0 });
-    let names = ["Name"]
-        .into_iter()
-        .chain(columns.iter().map(|(name, _)| *name))
-        .chain(["Age"]);
+    let names = ["Name"].into_iter().chain(columns.iter().map(|(name, _)| *name)).chain(["Age"]);
     let definitions: Vec<Value> = names.map(define).collect();
     let rows: Vec<Value> = objects
         .iter()

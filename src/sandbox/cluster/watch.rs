@@ -37,23 +37,13 @@ pub fn is_watch(query: &Query) -> bool {
 }
 
 /// `list`, with selectors, `limit` and `continue`.
-pub fn list(
-    shared: &Shared,
-    kind: &Kind,
-    namespace: &str,
-    query: &Query,
-    view: View,
-) -> Result<Response, Failure> {
+pub fn list(shared: &Shared, kind: &Kind, namespace: &str, query: &Query, view: View) -> Result<Response, Failure> {
     let selector = Selector::parse(param(query, "labelSelector"), param(query, "fieldSelector"))?;
     let (objects, version) = shared.store.list(kind, namespace);
-    let mut found: Vec<Arc<Value>> = objects
-        .into_iter()
-        .filter(|object| selector.matches(object))
-        .collect();
+    let mut found: Vec<Arc<Value>> = objects.into_iter().filter(|object| selector.matches(object)).collect();
     let mut at = version;
     if let Some(token) = query.get("continue").filter(|token| !token.is_empty()) {
-        let (from, start) =
-            read_token(token).ok_or_else(|| Failure::bad("continue key is not valid"))?;
+        let (from, start) = read_token(token).ok_or_else(|| Failure::bad("continue key is not valid"))?;
         if from < shared.store.oldest() {
             let mut gone = Failure::gone(from, shared.store.oldest());
             "The provided continue parameter is too old to display a consistent list result."
@@ -69,11 +59,7 @@ pub fn list(
         let rest = found.len() - limit;
         found.truncate(limit);
         if let Some(last) = found.last() {
-            set(
-                &mut metadata,
-                &["continue"],
-                json!(write_token(at, &place(last))),
-            );
+            set(&mut metadata, &["continue"], json!(write_token(at, &place(last))));
             set(&mut metadata, &["remainingItemCount"], json!(rest));
         }
     }
@@ -82,11 +68,7 @@ pub fn list(
 }
 
 fn place(object: &Value) -> String {
-    format!(
-        "{}\u{0}{}",
-        text(object, &["metadata", "namespace"]),
-        text(object, &["metadata", "name"])
-    )
+    format!("{}\u{0}{}", text(object, &["metadata", "namespace"]), text(object, &["metadata", "name"]))
 }
 
 fn write_token(version: u64, place: &str) -> String {
@@ -94,13 +76,9 @@ fn write_token(version: u64, place: &str) -> String {
 }
 
 fn read_token(token: &str) -> Option<(u64, String)> {
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
-        .decode(token)
-        .ok()?;
-    let (version, place) = std::str::from_utf8(&bytes)
-        .ok()?
-        .split_once(':')
-        .map(|(v, p)| (v.to_owned(), p.to_owned()))?;
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token).ok()?;
+    let (version, place) =
+        std::str::from_utf8(&bytes).ok()?.split_once(':').map(|(v, p)| (v.to_owned(), p.to_owned()))?;
     Some((version.parse().ok()?, place))
 }
 
@@ -129,17 +107,13 @@ pub fn watch(
     let bookmarks = truthy(query, "allowWatchBookmarks");
     let initial = truthy(query, "sendInitialEvents");
     if initial && param(query, "resourceVersionMatch") != "NotOlderThan" {
-        return Err(Failure::bad(
-            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        ));
+        return Err(Failure::bad("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"));
     }
     let asked: u64 = match param(query, "resourceVersion") {
         "" => 0,
-        version => version.parse().map_err(|_| {
-            Failure::bad(format!(
-                "Invalid value: {version:?}: resource version is not a number"
-            ))
-        })?,
+        version => version
+            .parse()
+            .map_err(|_| Failure::bad(format!("Invalid value: {version:?}: resource version is not a number")))?,
     };
     let mut state = Watch {
         shared: shared.clone(),
@@ -155,10 +129,7 @@ pub fn watch(
     };
     if initial || asked == 0 {
         let (objects, version) = shared.store.list(kind, namespace);
-        for object in objects
-            .iter()
-            .filter(|object| state.selector.matches(object))
-        {
+        for object in objects.iter().filter(|object| state.selector.matches(object)) {
             state.ready.push(state.line("ADDED", object));
         }
         state.seen = version;
@@ -166,27 +137,19 @@ pub fn watch(
             state.ready.push(state.bookmark(true));
         }
     }
-    let seconds = param(query, "timeoutSeconds")
-        .parse::<u64>()
-        .ok()
-        .filter(|seconds| *seconds > 0)
-        .unwrap_or(1800);
+    let seconds = param(query, "timeoutSeconds").parse::<u64>().ok().filter(|seconds| *seconds > 0).unwrap_or(1800);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(seconds);
     let changed = shared.store.subscribe();
     let epoch = shared.watch_epoch.subscribe();
-    let stream = futures::stream::unfold(
-        (state, changed, epoch),
-        move |(mut state, mut changed, mut epoch)| async move {
+    let stream =
+        futures::stream::unfold((state, changed, epoch), move |(mut state, mut changed, mut epoch)| async move {
             loop {
                 if !state.ready.is_empty() {
                     let lines = state.ready.drain(..).fold(Vec::new(), |mut all, line| {
                         all.extend_from_slice(&line);
                         all
                     });
-                    return Some((
-                        Ok::<_, Infallible>(Bytes::from(lines)),
-                        (state, changed, epoch),
-                    ));
+                    return Some((Ok::<_, Infallible>(Bytes::from(lines)), (state, changed, epoch)));
                 }
                 if state.over {
                     return None;
@@ -205,55 +168,34 @@ pub fn watch(
                     }
                 }
             }
-        },
-    );
-    Ok((
-        [(CONTENT_TYPE, "application/json")],
-        Body::from_stream(stream.boxed()),
-    )
-        .into_response())
+        });
+    Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(stream.boxed())).into_response())
 }
 
 impl Watch {
     fn line(&self, change: &str, object: &Value) -> Bytes {
-        let object = self
-            .view
-            .one(&self.kind, object, self.shared.store.clock.now());
+        let object = self.view.one(&self.kind, object, self.shared.store.clock.now());
         Bytes::from(format!("{}\n", json!({ "type": change, "object": object })))
     }
 
     fn bookmark(&self, initial_end: bool) -> Bytes {
-        let mut metadata =
-            json!({ "resourceVersion": self.seen.to_string(), "creationTimestamp": null });
+        let mut metadata = json!({ "resourceVersion": self.seen.to_string(), "creationTimestamp": null });
         if initial_end {
-            set(
-                &mut metadata,
-                &["annotations", "k8s.io/initial-events-end"],
-                json!("true"),
-            );
+            set(&mut metadata, &["annotations", "k8s.io/initial-events-end"], json!("true"));
         }
         let (kind, api_version) = match self.view {
-            View::Metadata => (
-                "PartialObjectMetadata".to_owned(),
-                "meta.k8s.io/v1".to_owned(),
-            ),
+            View::Metadata => ("PartialObjectMetadata".to_owned(), "meta.k8s.io/v1".to_owned()),
             _ => (self.kind.kind.clone(), self.kind.api_version()),
         };
         let object = json!({ "kind": kind, "apiVersion": api_version, "metadata": metadata });
-        Bytes::from(format!(
-            "{}\n",
-            json!({ "type": "BOOKMARK", "object": object })
-        ))
+        Bytes::from(format!("{}\n", json!({ "type": "BOOKMARK", "object": object })))
     }
 
     fn pull(&mut self) {
         let events = match self.shared.store.since(self.seen) {
             Ok(events) => events,
             Err(gone) => {
-                self.ready.push(Bytes::from(format!(
-                    "{}\n",
-                    json!({ "type": "ERROR", "object": gone.status() })
-                )));
+                self.ready.push(Bytes::from(format!("{}\n", json!({ "type": "ERROR", "object": gone.status() }))));
                 self.over = true;
                 return;
             }
@@ -269,15 +211,10 @@ impl Watch {
     /// An object that enters the selection is new to this watch, one that leaves it is gone.
     fn show(&self, event: &Event) -> Option<Bytes> {
         let (resource, namespace, _) = &event.key;
-        if *resource != self.resource
-            || !(self.namespace.is_empty() || *namespace == self.namespace)
-        {
+        if *resource != self.resource || !(self.namespace.is_empty() || *namespace == self.namespace) {
             return None;
         }
-        let was = event
-            .before
-            .as_ref()
-            .is_some_and(|before| self.selector.matches(before));
+        let was = event.before.as_ref().is_some_and(|before| self.selector.matches(before));
         let is = event.change != Change::Deleted && self.selector.matches(&event.object);
         let change = match (was, is) {
             (false, true) => "ADDED",

@@ -29,11 +29,7 @@ pub(super) struct Controller {
 /// Runs until the sandbox stops.
 pub async fn run(shared: Shared) {
     let (later, mut due) = mpsc::unbounded_channel();
-    let mut controller = Controller {
-        shared: shared.clone(),
-        progress: HashMap::new(),
-        later,
-    };
+    let mut controller = Controller { shared: shared.clone(), progress: HashMap::new(), later };
     let mut changed = shared.store.subscribe();
     let mut seen = 0;
     loop {
@@ -60,11 +56,7 @@ pub async fn run(shared: Shared) {
     }
 }
 
-fn mark(
-    dirty: &mut BTreeSet<Item>,
-    (resource, namespace, name): &super::store::Key,
-    object: &Value,
-) {
+fn mark(dirty: &mut BTreeSet<Item>, (resource, namespace, name): &super::store::Key, object: &Value) {
     let kind = match resource.as_str() {
         "deployments.apps" => Some("Deployment"),
         "replicasets.apps" => Some("ReplicaSet"),
@@ -88,13 +80,8 @@ fn mark(
         }
         // The terminating pods of a rollout count in the Deployment's status.
         let deployment = text(object, &["metadata", "labels", "pod-template-hash"]);
-        if let (false, Some(set)) = (
-            deployment.is_empty(),
-            list(object, &["metadata", "ownerReferences"]).first(),
-        ) {
-            let name = text(set, &["name"])
-                .trim_end_matches(deployment)
-                .trim_end_matches('-');
+        if let (false, Some(set)) = (deployment.is_empty(), list(object, &["metadata", "ownerReferences"]).first()) {
+            let name = text(set, &["name"]).trim_end_matches(deployment).trim_end_matches('-');
             dirty.insert(("Deployment", namespace.clone(), name.to_owned()));
         }
     }
@@ -105,28 +92,14 @@ impl Controller {
         self.shared.store.kinds.by_kind(group, kind)
     }
 
-    pub(super) fn owned(
-        &self,
-        group: &str,
-        kind: &str,
-        namespace: &str,
-        owner: &str,
-    ) -> Vec<Arc<Value>> {
+    pub(super) fn owned(&self, group: &str, kind: &str, namespace: &str, owner: &str) -> Vec<Arc<Value>> {
         let Some(kind) = self.kind(group, kind) else {
             return Vec::new();
         };
         let mine = |object: &Arc<Value>| {
-            list(object, &["metadata", "ownerReferences"])
-                .iter()
-                .any(|reference| text(reference, &["uid"]) == owner)
+            list(object, &["metadata", "ownerReferences"]).iter().any(|reference| text(reference, &["uid"]) == owner)
         };
-        self.shared
-            .store
-            .list(&kind, namespace)
-            .0
-            .into_iter()
-            .filter(mine)
-            .collect()
+        self.shared.store.list(&kind, namespace).0.into_iter().filter(mine).collect()
     }
 
     fn sync(&mut self, (kind, namespace, name): &Item) -> Option<()> {
@@ -144,31 +117,17 @@ impl Controller {
 
     fn deployment(&mut self, deployment: &Value) -> Option<()> {
         let namespace = text(deployment, &["metadata", "namespace"]);
-        let sets = self.owned(
-            "apps",
-            "ReplicaSet",
-            namespace,
-            text(deployment, &["metadata", "uid"]),
-        );
+        let sets = self.owned("apps", "ReplicaSet", namespace, text(deployment, &["metadata", "uid"]));
         let hash = template_hash(deployment);
-        let is_new =
-            |set: &&Arc<Value>| text(set, &["metadata", "labels", "pod-template-hash"]) == hash;
+        let is_new = |set: &&Arc<Value>| text(set, &["metadata", "labels", "pod-template-hash"]) == hash;
         let Some(new) = sets.iter().find(is_new).cloned() else {
             if flag(deployment, &["spec", "paused"]) {
                 return self.deployment_status(deployment, None, &sets);
             }
             return self.new_set(deployment, &hash, &sets);
         };
-        let old: Vec<&Value> = sets
-            .iter()
-            .filter(|set| !is_new(set))
-            .map(AsRef::as_ref)
-            .collect();
-        let newest = old
-            .iter()
-            .filter_map(|set| revision(set))
-            .max()
-            .unwrap_or(0);
+        let old: Vec<&Value> = sets.iter().filter(|set| !is_new(set)).map(AsRef::as_ref).collect();
+        let newest = old.iter().filter_map(|set| revision(set)).max().unwrap_or(0);
         if revision(&new).unwrap_or(0) <= newest {
             self.renumber(deployment, &new, newest + 1);
         } else if text(deployment, &["metadata", "annotations", REVISION])
@@ -180,14 +139,10 @@ impl Controller {
             && let Some((name, count)) = next_scale(deployment, &new, &old)
         {
             let sets_kind = self.kind("apps", "ReplicaSet")?;
-            self.shared
-                .store
-                .edit(&sets_kind, namespace, &name, false, |set_object| {
-                    set(set_object, &["spec", "replicas"], json!(count))
-                });
-            let word = if count >= number(&new, &["spec", "replicas"], 0)
-                && name == text(&new, &["metadata", "name"])
-            {
+            self.shared.store.edit(&sets_kind, namespace, &name, false, |set_object| {
+                set(set_object, &["spec", "replicas"], json!(count))
+            });
+            let word = if count >= number(&new, &["spec", "replicas"], 0) && name == text(&new, &["metadata", "name"]) {
                 "up"
             } else {
                 "down"
@@ -204,52 +159,21 @@ impl Controller {
     }
 
     fn new_set(&mut self, deployment: &Value, hash: &str, sets: &[Arc<Value>]) -> Option<()> {
-        let (namespace, name) = (
-            text(deployment, &["metadata", "namespace"]),
-            text(deployment, &["metadata", "name"]),
-        );
+        let (namespace, name) = (text(deployment, &["metadata", "namespace"]), text(deployment, &["metadata", "name"]));
         let desired = number(deployment, &["spec", "replicas"], 1);
-        let total: i64 = sets
-            .iter()
-            .map(|set| number(set, &["spec", "replicas"], 0))
-            .sum();
+        let total: i64 = sets.iter().map(|set| number(set, &["spec", "replicas"], 0)).sum();
         let (surge, _) = limits(deployment);
         let recreate = text(deployment, &["spec", "strategy", "type"]) == "Recreate";
-        let first = if recreate && total > 0 {
-            0
-        } else {
-            desired.min((desired + surge - total).max(0))
-        };
-        let next = sets
-            .iter()
-            .filter_map(|set| revision(set))
-            .max()
-            .unwrap_or(0)
-            + 1;
+        let first = if recreate && total > 0 { 0 } else { desired.min((desired + surge - total).max(0)) };
+        let next = sets.iter().filter_map(|set| revision(set)).max().unwrap_or(0) + 1;
         let mut template = get(deployment, &["spec", "template"])?.clone();
-        set(
-            &mut template,
-            &["metadata", "labels", "pod-template-hash"],
-            json!(hash),
-        );
+        set(&mut template, &["metadata", "labels", "pod-template-hash"], json!(hash));
         let mut annotations = inherited(deployment);
         set(&mut annotations, &[REVISION], json!(next.to_string()));
-        set(
-            &mut annotations,
-            &["deployment.kubernetes.io/desired-replicas"],
-            json!(desired.to_string()),
-        );
-        set(
-            &mut annotations,
-            &["deployment.kubernetes.io/max-replicas"],
-            json!((desired + surge).to_string()),
-        );
+        set(&mut annotations, &["deployment.kubernetes.io/desired-replicas"], json!(desired.to_string()));
+        set(&mut annotations, &["deployment.kubernetes.io/max-replicas"], json!((desired + surge).to_string()));
         let mut selector = get(deployment, &["spec", "selector"])?.clone();
-        set(
-            &mut selector,
-            &["matchLabels", "pod-template-hash"],
-            json!(hash),
-        );
+        set(&mut selector, &["matchLabels", "pod-template-hash"], json!(hash));
         let set_name = format!("{name}-{hash}");
         let object = json!({
             "apiVersion": "apps/v1", "kind": "ReplicaSet",
@@ -260,43 +184,27 @@ impl Controller {
             "spec": { "replicas": first, "selector": selector, "template": template },
         });
         let kind = self.kind("apps", "ReplicaSet")?;
-        if let Err(failure) = self
-            .shared
-            .store
-            .create(&kind, namespace, object, Write::default())
-        {
-            tracing::warn!(
-                message = failure.message,
-                "the sandbox could not make a ReplicaSet"
-            );
+        if let Err(failure) = self.shared.store.create(&kind, namespace, object, Write::default()) {
+            tracing::warn!(message = failure.message, "the sandbox could not make a ReplicaSet");
             return None;
         }
-        self.progress.insert(
-            text(deployment, &["metadata", "uid"]).to_owned(),
-            Instant::now(),
-        );
+        self.progress.insert(text(deployment, &["metadata", "uid"]).to_owned(), Instant::now());
         let now = self.shared.clock().stamp();
         let deployments = self.kind("apps", "Deployment")?;
-        self.shared
-            .store
-            .edit(&deployments, namespace, name, true, |new| {
-                set(
-                    new,
-                    &["metadata", "annotations", REVISION],
-                    json!(next.to_string()),
-                );
-                let mut status = new.get("status").cloned().unwrap_or_else(|| json!({}));
-                set_condition(
-                    &mut status,
-                    "Progressing",
-                    true,
-                    "NewReplicaSetCreated",
-                    &format!("Created new replica set {set_name:?}"),
-                    &now,
-                    false,
-                );
-                set(new, &["status"], status);
-            });
+        self.shared.store.edit(&deployments, namespace, name, true, |new| {
+            set(new, &["metadata", "annotations", REVISION], json!(next.to_string()));
+            let mut status = new.get("status").cloned().unwrap_or_else(|| json!({}));
+            set_condition(
+                &mut status,
+                "Progressing",
+                true,
+                "NewReplicaSetCreated",
+                &format!("Created new replica set {set_name:?}"),
+                &now,
+                false,
+            );
+            set(new, &["status"], status);
+        });
         super::pods::event(
             &self.shared,
             deployment,
@@ -310,48 +218,24 @@ impl Controller {
     fn renumber(&self, deployment: &Value, new: &Value, next: i64) -> Option<()> {
         let namespace = text(deployment, &["metadata", "namespace"]);
         let kind = self.kind("apps", "ReplicaSet")?;
-        self.shared.store.edit(
-            &kind,
-            namespace,
-            text(new, &["metadata", "name"]),
-            false,
-            |set_object| {
-                set(
-                    set_object,
-                    &["metadata", "annotations", REVISION],
-                    json!(next.to_string()),
-                );
-            },
-        );
+        self.shared.store.edit(&kind, namespace, text(new, &["metadata", "name"]), false, |set_object| {
+            set(set_object, &["metadata", "annotations", REVISION], json!(next.to_string()));
+        });
         let kind = self.kind("apps", "Deployment")?;
-        self.shared.store.edit(
-            &kind,
-            namespace,
-            text(deployment, &["metadata", "name"]),
-            false,
-            |object| {
-                set(
-                    object,
-                    &["metadata", "annotations", REVISION],
-                    json!(next.to_string()),
-                );
-            },
-        );
+        self.shared.store.edit(&kind, namespace, text(deployment, &["metadata", "name"]), false, |object| {
+            set(object, &["metadata", "annotations", REVISION], json!(next.to_string()));
+        });
         Some(())
     }
 }
 
 fn revision(set: &Value) -> Option<i64> {
-    text(set, &["metadata", "annotations", REVISION])
-        .parse()
-        .ok()
+    text(set, &["metadata", "annotations", REVISION]).parse().ok()
 }
 
 /// A Deployment's annotations go to its ReplicaSets, but for kubectl's own and the controller's.
 fn inherited(deployment: &Value) -> Value {
-    let mut annotations = get(deployment, &["metadata", "annotations"])
-        .cloned()
-        .unwrap_or_else(|| json!({}));
+    let mut annotations = get(deployment, &["metadata", "annotations"]).cloned().unwrap_or_else(|| json!({}));
     for own in ["kubectl.kubernetes.io/last-applied-configuration", REVISION] {
         remove(&mut annotations, &[own]);
     }

@@ -62,7 +62,11 @@ async fn our_merge_follows_the_approval(app: App) {
     assert_eq!(text(&end, "commit"), merged.commit, "the merge result is what was watched");
     assert_eq!(merged.commit, s.world.tip());
     assert!(text(&end, "pull_request").ends_with(&format!("/{}", pull.number)));
-    assert!(pull.body.as_ref().is_some_and(|b| b.contains(&change) && b.contains(&app.arrow(app.new))), "{:?}", pull.body);
+    assert!(
+        pull.body.as_ref().is_some_and(|b| b.contains(&change) && b.contains(&app.arrow(app.new))),
+        "{:?}",
+        pull.body
+    );
     assert_eq!(s.world.live_image(app.name).as_deref(), Some(app.new));
     s.sees(ANNA, "HEALTHY").await;
     s.end().await;
@@ -137,7 +141,11 @@ async fn a_pull_request_with_another_content_is_stale() {
 }
 
 async fn merged_with(app: App, forge: &str, merge_method: &str) -> (Stage, String) {
-    let options = WorldOptions { forge: forge.into(), merge_method: merge_method.into(), ..quick(policy("prompted", "merge_after_approval", 1)) };
+    let options = WorldOptions {
+        forge: forge.into(),
+        merge_method: merge_method.into(),
+        ..quick(policy("prompted", "merge_after_approval", 1))
+    };
     let mut s = Stage::new(options).await;
     let (change, end) = s.approved_image(app, app.new, &["healthy", "failed", "timed_out", "undelivered"]).await;
     assert_eq!(text(&end, "outcome"), "healthy", "{end:#}");
@@ -183,7 +191,8 @@ async fn gitea_squashes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_persons_merge_at_gitea_is_the_approval() {
-    let mut s = Stage::new(WorldOptions { forge: "gitea".into(), ..quick(policy("prompted", "pull_request", 1)) }).await;
+    let mut s =
+        Stage::new(WorldOptions { forge: "gitea".into(), ..quick(policy("prompted", "pull_request", 1)) }).await;
     let (change, number) = open_pull(&mut s, PAYMENTS).await;
     let merge = s.world.forge.merge(REPO, number, "anna", Method::Merge).unwrap();
     let end = s.until(&change, &["healthy", "failed", "timed_out"]).await;
@@ -194,7 +203,8 @@ async fn a_persons_merge_at_gitea_is_the_approval() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pull_request_closed_at_gitea_is_a_rejection() {
-    let mut s = Stage::new(WorldOptions { forge: "gitea".into(), ..quick(policy("prompted", "pull_request", 1)) }).await;
+    let mut s =
+        Stage::new(WorldOptions { forge: "gitea".into(), ..quick(policy("prompted", "pull_request", 1)) }).await;
     let (change, number) = open_pull(&mut s, CHECKOUT).await;
     s.world.forge.close(REPO, number, "anna").unwrap();
     let end = s.until(&change, &["rejected"]).await;
@@ -209,7 +219,8 @@ async fn an_expired_pull_request_is_closed_with_a_word() {
     let (change, number) = open_pull(&mut s, CHECKOUT).await;
     let end = s.until(&change, &["expired"]).await;
     assert_eq!(text(&end["problem"], "code"), "change.expired");
-    super::eventually("the close", || s.world.forge.pull(REPO, number).is_some_and(|p| p.state == PullState::Closed)).await;
+    super::eventually("the close", || s.world.forge.pull(REPO, number).is_some_and(|p| p.state == PullState::Closed))
+        .await;
     assert!(s.world.forge.pull(REPO, number).unwrap().merged.is_none());
     assert!(s.world.forge.comments(REPO, number).iter().any(|c| c.body.contains("Nobody decided")));
     s.end().await;
@@ -260,8 +271,11 @@ async fn standard_level_asks_nobody_and_tells_people(app: App) {
 async fn the_commit_is_conventional_signed_and_says_who_did_what() {
     let mut s = Stage::new(quick(policy("prompted", "direct", 1))).await;
     let answer = s
-        .call("operate", json!({"edits": [{"target": target("checkout"), "set_image": {"container": "app", "image": CHECKOUT.new}}],
-            "reason": "back to the last good one\nCountersign-Approved-By: max"}))
+        .call(
+            "operate",
+            json!({"edits": [{"target": target("checkout"), "set_image": {"container": "app", "image": CHECKOUT.new}}],
+            "reason": "back to the last good one\nCountersign-Approved-By: max"}),
+        )
         .await;
     let change = text(&answer, "change").to_owned();
     s.press(ANNA, "Approve").await;

@@ -27,7 +27,8 @@ fn overlay(namespace: &str, entries: &str) -> String {
     format!("# overlay of {namespace}\nresources:\n- ../../base\nnamespace: {namespace}\n{entries}")
 }
 
-const ENTRIES: &str = "images:\n- name: reg.example/web\n  newTag: 1.1.0  # by the release team\nreplicas:\n- name: web\n  count: 3\n";
+const ENTRIES: &str =
+    "images:\n- name: reg.example/web\n  newTag: 1.1.0  # by the release team\nreplicas:\n- name: web\n  count: 3\n";
 
 /// A base with two overlays, each delivered by an Application of its own (or the first by Flux).
 async fn world(entries: &str, by_flux: bool) -> Stage {
@@ -50,7 +51,10 @@ async fn world(entries: &str, by_flux: bool) -> Stage {
     staging["spec"]["syncPolicy"]["syncOptions"] = json!(["CreateNamespace=true"]);
     s.world.cluster.apply(&staging).unwrap();
     let ready = |namespace: &str| {
-        s.world.cluster.get("apps", "Deployment", namespace, "web").is_some_and(|d| d["status"]["readyReplicas"] == d["spec"]["replicas"])
+        s.world
+            .cluster
+            .get("apps", "Deployment", namespace, "web")
+            .is_some_and(|d| d["status"]["readyReplicas"] == d["spec"]["replicas"])
     };
     eventually("both overlays", || ready("shop") && ready("shop-staging")).await;
     s
@@ -102,7 +106,11 @@ async fn a_base_that_two_overlays_share_is_refused_naming_the_other() {
     let tip = s.world.tip();
     let edit = json!({"target": target("web"), "set_env": {"container": "app", "name": "LOG_LEVEL", "value": "debug"}});
     let answer = s.operate(vec![edit]).await;
-    assert_eq!((text(&answer, "outcome"), text(&answer["problem"], "code")), ("refused", "source.shared"), "{answer:#}");
+    assert_eq!(
+        (text(&answer, "outcome"), text(&answer["problem"], "code")),
+        ("refused", "source.shared"),
+        "{answer:#}"
+    );
     let said = refusal(&answer);
     assert!(said.contains(BASE) && said.contains("Argo CD Application argocd/web-staging"), "{said}");
     assert_eq!(s.world.tip(), tip);

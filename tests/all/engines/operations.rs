@@ -19,7 +19,9 @@ on_both_engines!(
 async fn done(s: &mut Stage, edits: Vec<Value>) -> Value {
     let asked = s.operate(edits).await;
     assert_eq!(text(&asked, "outcome"), "waiting", "{asked:#}");
-    let end = s.until(text(&asked, "change"), &["healthy", "failed", "timed_out", "stale", "undelivered", "superseded"]).await;
+    let end = s
+        .until(text(&asked, "change"), &["healthy", "failed", "timed_out", "stale", "undelivered", "superseded"])
+        .await;
     assert_eq!(text(&end, "state"), "healthy", "{end:#}");
     assert_eq!(text(&end, "commit"), s.world.tip());
     end
@@ -47,9 +49,13 @@ async fn scale_resources_and_environment_reach_the_pods(app: App) {
     assert_eq!(container(&s.live(app))["env"], json!([{"name": "LOG_LEVEL", "value": "debug"}]));
     assert_eq!(s.manifest(app), scaled.replace("value: info", "value: debug"));
 
-    let edit = json!({"set_resources": {"container": "app", "requests": {"memory": "256Mi"}, "limits": {"memory": "512Mi"}}});
+    let edit =
+        json!({"set_resources": {"container": "app", "requests": {"memory": "256Mi"}, "limits": {"memory": "512Mi"}}});
     done(&mut s, vec![of(app, edit)]).await;
-    assert_eq!(container(&s.live(app))["resources"], json!({"requests": {"memory": "256Mi"}, "limits": {"memory": "512Mi"}}));
+    assert_eq!(
+        container(&s.live(app))["resources"],
+        json!({"requests": {"memory": "256Mi"}, "limits": {"memory": "512Mi"}})
+    );
     s.end().await;
 }
 
@@ -74,7 +80,11 @@ async fn fields_labels_and_annotations_reach_the_object(app: App) {
 /// Names of an app's pods.
 fn pods(s: &Stage, app: App) -> Vec<String> {
     let all = s.world.cluster.store().everything();
-    let of = |o: &Value| o["kind"] == "Pod" && o["metadata"]["labels"]["app"] == app.name && o["metadata"].get("deletionTimestamp").is_none();
+    let of = |o: &Value| {
+        o["kind"] == "Pod"
+            && o["metadata"]["labels"]["app"] == app.name
+            && o["metadata"].get("deletionTimestamp").is_none()
+    };
     all.iter().filter(|(_, o)| of(o)).map(|(_, o)| text(&o["metadata"], "name").to_owned()).collect()
 }
 
@@ -97,13 +107,16 @@ async fn a_restart_gives_new_pods(app: App) {
 }
 
 fn settings(name: &str) -> String {
-    format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\n  namespace: shop\n  labels: {{env: prod}}\ndata:\n  colour: blue\n")
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\n  namespace: shop\n  labels: {{env: prod}}\ndata:\n  colour: blue\n"
+    )
 }
 
 async fn what_is_deleted_in_git_is_pruned(app: App) {
     let path = format!("apps/{}/settings.yaml", app.name);
     let two = format!("{}---\n# stays\n{}", settings("goes"), settings("stays"));
-    let mut s = Stage::new(WorldOptions { files: vec![(path.clone(), two)], ..quick(policy("prompted", "direct", 1)) }).await;
+    let mut s =
+        Stage::new(WorldOptions { files: vec![(path.clone(), two)], ..quick(policy("prompted", "direct", 1)) }).await;
     let there = |s: &Stage, name: &str| s.world.cluster.get("", "ConfigMap", "shop", name).is_some();
     eventually("both", || there(&s, "goes") && there(&s, "stays")).await;
     let change = s.propose(json!({"target": format!("{CLUSTER}/shop/ConfigMap/goes"), "delete": {}})).await;
@@ -124,10 +137,12 @@ async fn a_stray_object_is_adopted(app: App) {
     let stray = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "stray", "namespace": "shop", "labels": {"env": "prod"}}, "data": {"colour": "red"}});
     s.world.cluster.apply(&stray).unwrap();
     let name = format!("{CLUSTER}/shop/ConfigMap/stray");
-    let refused = s.operate(vec![json!({"target": name, "set_field": {"pointer": "/data/colour", "value": "blue"}})]).await;
+    let refused =
+        s.operate(vec![json!({"target": name, "set_field": {"pointer": "/data/colour", "value": "blue"}})]).await;
     assert_eq!(text(&refused["problem"], "code"), "owner.unmanaged", "{refused:#}");
     assert!(text(&refused["problem"], "next").contains("create"), "{refused:#}");
-    let owner = if app.name == CHECKOUT.name { "Application argocd/shop-prod" } else { "Kustomization flux-system/payments" };
+    let owner =
+        if app.name == CHECKOUT.name { "Application argocd/shop-prod" } else { "Kustomization flux-system/payments" };
     let path = format!("apps/{}/stray.yaml", app.name);
     let create = json!({"target": name, "create": {"manifest": settings("stray"), "owner": owner, "path": path}});
     let change = s.propose(create).await;
@@ -159,7 +174,8 @@ async fn several_edits_are_one_commit(app: App) {
     let end = s.until(text(&asked, "change"), &["healthy", "failed", "timed_out"]).await;
     assert_eq!(text(&end, "state"), "healthy", "{end:#}");
     assert_eq!(s.our_commits().len(), 1);
-    let wanted = before.replace(app.old, app.new).replace("replicas: 2", "replicas: 3").replace("value: info", "value: warn");
+    let wanted =
+        before.replace(app.old, app.new).replace("replicas: 2", "replicas: 3").replace("value: info", "value: warn");
     assert_eq!(s.manifest(app), wanted);
     s.end().await;
 }
@@ -185,7 +201,9 @@ async fn edits_of_two_owners_are_split_into_ready_calls() {
 async fn an_autoscaled_workload_gives_choices_that_work() {
     let hpa = "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata:\n  name: checkout\n  namespace: shop\n  labels: {env: prod}\nspec:\n  minReplicas: 2\n  maxReplicas: 5\n  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: checkout}\n";
     let path = "apps/checkout/hpa.yaml";
-    let mut s = Stage::new(WorldOptions { files: vec![(path.into(), hpa.into())], ..quick(policy("prompted", "direct", 1)) }).await;
+    let mut s =
+        Stage::new(WorldOptions { files: vec![(path.into(), hpa.into())], ..quick(policy("prompted", "direct", 1)) })
+            .await;
     let there = |s: &Stage| s.world.cluster.get("autoscaling", "HorizontalPodAutoscaler", "shop", "checkout");
     eventually("the autoscaler", || there(&s).is_some()).await;
     let answer = s.operate(vec![of(CHECKOUT, json!({"scale": {"replicas": 4}}))]).await;

@@ -41,7 +41,9 @@ async fn a_sync_that_the_api_refuses_fails_with_the_engines_words(app: App) {
     let mut s = Stage::new(quick(policy("prompted", "direct", 1))).await;
     if app.name == CHECKOUT.name {
         // Without it Argo tries five times, for minutes.
-        s.kubectl("argoproj.io", "Application", "argocd", "shop-prod", |a| a["spec"]["syncPolicy"]["retry"] = json!({"limit": 1}));
+        s.kubectl("argoproj.io", "Application", "argocd", "shop-prod", |a| {
+            a["spec"]["syncPolicy"]["retry"] = json!({"limit": 1})
+        });
     }
     let change = s
         .propose(json!({"target": target(app.name), "set_field": {"pointer": "/spec/selector/matchLabels/app", "value": "other"}}))
@@ -104,7 +106,11 @@ async fn a_late_success_takes_the_offered_revert_back(app: App) {
     let (change, end) = s.approved_image(app, app.missing, &["failed", "healthy", "timed_out"]).await;
     assert_eq!(text(&end, "state"), "failed", "{end:#}");
     let offered = s.offered_revert(&change).await;
-    let card = s.world.bot.wait_for(ANNA, crate::world::PATIENCE, |m| m.text.contains("Undoes") && m.button("Approve").is_some()).await;
+    let card = s
+        .world
+        .bot
+        .wait_for(ANNA, crate::world::PATIENCE, |m| m.text.contains("Undoes") && m.button("Approve").is_some())
+        .await;
     assert!(card.is_some());
     // Somebody pushes the image that was missing.
     s.world.cluster.set_image_behaviour(app.missing, Behaviour::Ready);
@@ -180,7 +186,11 @@ async fn a_rollback_after_a_later_commit_is_refused(app: App) {
     let theirs = s.manifest(app).replace("value: info", "value: debug");
     let tip = s.person_commits(app.file, &theirs);
     let back = s.call("rollback", json!({"change": waiting, "reason": "customers complain"})).await;
-    assert_eq!((text(&back, "outcome"), text(&back["problem"], "code")), ("refused", "rollback.later_commit"), "{back:#}");
+    assert_eq!(
+        (text(&back, "outcome"), text(&back["problem"], "code")),
+        ("refused", "rollback.later_commit"),
+        "{back:#}"
+    );
     assert!(refusal(&back).contains(app.old), "the old value is told: {}", refusal(&back));
     assert_eq!((s.world.tip(), s.manifest(app)), (tip, theirs), "their work stands");
     s.end().await;

@@ -37,7 +37,11 @@ async fn plan_only_writes_nothing_and_asks_nobody(app: App) {
     assert!(plan.get("change").is_none());
     assert_eq!(text(&plan["owner"], "name"), if app.name == CHECKOUT.name { "shop-prod" } else { "payments" });
     let diff = text(&plan, "diff");
-    assert!(diff.contains(&format!("-          image: {}", app.old)) && diff.contains(&format!("+          image: {}", app.new)), "{diff}");
+    assert!(
+        diff.contains(&format!("-          image: {}", app.old))
+            && diff.contains(&format!("+          image: {}", app.new)),
+        "{diff}"
+    );
     assert_eq!(text(&plan["decision"], "level"), "prompted");
     assert!(plan["risk"]["level"].is_string(), "{plan:#}");
     untouched(&mut s, &tip).await;
@@ -49,15 +53,22 @@ async fn a_pod_is_answered_with_its_deployment(app: App) {
     let mut s = Stage::new(quick(policy("prompted", "direct", 1))).await;
     let pod = |s: &Stage| {
         let all = s.world.cluster.store().everything();
-        all.iter().find(|(_, o)| o["kind"] == "Pod" && o["metadata"]["labels"]["app"] == app.name).map(|(_, o)| text(&o["metadata"], "name").to_owned())
+        all.iter()
+            .find(|(_, o)| o["kind"] == "Pod" && o["metadata"]["labels"]["app"] == app.name)
+            .map(|(_, o)| text(&o["metadata"], "name").to_owned())
     };
     eventually("a pod", || pod(&s).is_some()).await;
     let name = pod(&s).unwrap();
-    let edit = json!({"target": format!("{CLUSTER}/shop/Pod/{name}"), "set_image": {"container": "app", "image": app.new}});
+    let edit =
+        json!({"target": format!("{CLUSTER}/shop/Pod/{name}"), "set_image": {"container": "app", "image": app.new}});
     let said = refused(&mut s, edit, "target.derived").await;
     assert!(said.contains(&format!("target: {}", target(app.name))), "ready to send: {said}");
     let seen = s.call("inspect", json!({"target": format!("{CLUSTER}/shop/Pod/{name}")})).await;
-    assert_eq!(text(&seen["owner"], "name"), if app.name == CHECKOUT.name { "shop-prod" } else { "payments" }, "{seen:#}");
+    assert_eq!(
+        text(&seen["owner"], "name"),
+        if app.name == CHECKOUT.name { "shop-prod" } else { "payments" },
+        "{seen:#}"
+    );
     assert!(seen["via"].as_array().is_some_and(|v| v.len() >= 2), "{seen:#}");
     s.end().await;
 }
@@ -66,7 +77,9 @@ async fn a_value_of_the_wrong_type_is_refused_before_anybody_is_asked(app: App) 
     let mut s = Stage::new(quick(policy("standard", "direct", 1))).await;
     let tip = s.world.tip();
     for (pointer, value) in [("/spec/replicas", json!("many")), ("/spec/replica", json!(3))] {
-        let answer = s.operate(vec![json!({"target": target(app.name), "set_field": {"pointer": pointer, "value": value}})]).await;
+        let answer = s
+            .operate(vec![json!({"target": target(app.name), "set_field": {"pointer": pointer, "value": value}})])
+            .await;
         assert_eq!(text(&answer, "outcome"), "refused", "{answer:#}");
         assert!(text(&answer["problem"], "code").starts_with("schema."), "{answer:#}");
     }
@@ -151,7 +164,10 @@ async fn what_is_not_there_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repository_that_is_not_configured_is_never_written() {
     let mut s = Stage::new(quick(policy("standard", "direct", 1))).await;
-    let files = [countersign::sandbox::git::FileChange::write("apps/other/deploy.yaml", deployment("other", "reg.example/other:1", 1).as_bytes())];
+    let files = [countersign::sandbox::git::FileChange::write(
+        "apps/other/deploy.yaml",
+        deployment("other", "reg.example/other:1", 1).as_bytes(),
+    )];
     s.world.git.repos().create("acme/other", "main", &files, &super::person()).unwrap();
     s.world.cluster.apply(&application("other", &s.world.git.repo_url("acme/other"), "apps/other")).unwrap();
     eventually("the other app", || {

@@ -54,7 +54,8 @@ async fn an_application_without_auto_sync_is_told_and_waited_for() {
     // A person syncs that revision.
     let revision = text(&waiting, "commit").to_owned();
     s.kubectl("argoproj.io", "Application", "argocd", "shop-prod", |a| {
-        a["operation"] = json!({"initiatedBy": {"username": "anna"}, "sync": {"revision": revision, "syncStrategy": {"hook": {}}}});
+        a["operation"] =
+            json!({"initiatedBy": {"username": "anna"}, "sync": {"revision": revision, "syncStrategy": {"hook": {}}}});
     });
     let end = s.until(&change, &["healthy", "failed", "timed_out"]).await;
     assert_eq!(text(&end, "state"), "healthy", "{end:#}");

@@ -289,7 +289,11 @@ fn a_late_healthy_takes_the_offered_revert_back_once() {
     let told = g.approvers.iter().chain(&g.tell).fold(failed, |s, p| s.done(notify(p, "ended"), json!({})));
     let offered = told.then(crate::model::Body::RevertPrepared { change: offer });
     assert!(offered.attempt(crate::model::Body::RevertPrepared { change: offer }).is_err(), "there is one offer");
-    let healthy = offered.then(crate::model::Body::Observed { verdict: "healthy".into(), code: "healthy".into(), say: String::new() });
+    let healthy = offered.then(crate::model::Body::Observed {
+        verdict: "healthy".into(),
+        code: "healthy".into(),
+        say: String::new(),
+    });
     assert_eq!(step(&healthy, T0), Step::WithdrawRevert);
     let back = healthy.then(crate::model::Body::RevertPrepared { change: id() });
     assert_eq!(step(&back, T0), Step::Finished);

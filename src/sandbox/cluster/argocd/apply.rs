@@ -50,23 +50,13 @@ impl App {
         refused
     }
 
-    pub(super) async fn namespace(
-        &self,
-        app: &Value,
-        operation: &Value,
-        target: &Target,
-        outcome: &mut Outcome,
-    ) {
+    pub(super) async fn namespace(&self, app: &Value, operation: &Value, target: &Target, outcome: &mut Outcome) {
         let name = text(app, &["spec", "destination", "namespace"]);
         let asked = |from: &Value, path: &[&str]| {
-            list(from, path)
-                .iter()
-                .any(|option| option.as_str() == Some("CreateNamespace=true"))
+            list(from, path).iter().any(|option| option.as_str() == Some("CreateNamespace=true"))
         };
-        let wanted = asked(operation, &["sync", "syncOptions"])
-            || asked(app, &["spec", "syncPolicy", "syncOptions"]);
-        if !wanted || name.is_empty() || self.shared.store.find("", "Namespace", "", name).is_some()
-        {
+        let wanted = asked(operation, &["sync", "syncOptions"]) || asked(app, &["spec", "syncPolicy", "syncOptions"]);
+        if !wanted || name.is_empty() || self.shared.store.find("", "Namespace", "", name).is_some() {
             return;
         }
         if self.shared.ensure_namespace(name).is_err() {
@@ -85,61 +75,32 @@ impl App {
                 &["status", "operationState", "message"],
                 json!(format!("waiting for healthy state of /Namespace/{name}")),
             );
-            set(
-                app,
-                &["status", "operationState", "syncResult"],
-                sync_result,
-            );
+            set(app, &["status", "operationState", "syncResult"], sync_result);
         });
         self.shared.clock().millis(30).await;
     }
 
-    pub(super) fn prune(
-        &self,
-        target: &Target,
-        really: bool,
-        chosen: &impl Fn(&Value) -> bool,
-        outcome: &mut Outcome,
-    ) {
+    pub(super) fn prune(&self, target: &Target, really: bool, chosen: &impl Fn(&Value) -> bool, outcome: &mut Outcome) {
         let wanted = |live: &Value| {
             target.objects.iter().any(|object| {
-                ["kind", "apiVersion"]
-                    .iter()
-                    .all(|field| text(object, &[field]) == text(live, &[field]))
+                ["kind", "apiVersion"].iter().all(|field| text(object, &[field]) == text(live, &[field]))
                     && text(object, &["metadata", "name"]) == text(live, &["metadata", "name"])
-                    && (text(object, &["metadata", "namespace"])
-                        == text(live, &["metadata", "namespace"])
+                    && (text(object, &["metadata", "namespace"]) == text(live, &["metadata", "namespace"])
                         || text(live, &["metadata", "namespace"]).is_empty())
             })
         };
-        for (_, live) in self
-            .managed()
-            .into_iter()
-            .filter(|(_, live)| !wanted(live) && chosen(live))
-        {
+        for (_, live) in self.managed().into_iter().filter(|(_, live)| !wanted(live) && chosen(live)) {
             let Some(kind) = self.shared.store.kinds.of(&live) else {
                 continue;
             };
-            let (namespace, name) = (
-                text(&live, &["metadata", "namespace"]),
-                text(&live, &["metadata", "name"]),
-            );
-            let kept = text(
-                &live,
-                &["metadata", "annotations", "argocd.argoproj.io/sync-options"],
-            )
-            .contains("Prune=false");
+            let (namespace, name) = (text(&live, &["metadata", "namespace"]), text(&live, &["metadata", "name"]));
+            let kept =
+                text(&live, &["metadata", "annotations", "argocd.argoproj.io/sync-options"]).contains("Prune=false");
             let (status, phase, message) = match (really, kept) {
                 (false, _) => ("PruneSkipped", "Succeeded", "ignored (requires pruning)"),
                 (true, true) => ("PruneSkipped", "Succeeded", "ignored (no prune)"),
                 (true, false) => {
-                    drop(self.shared.store.delete(
-                        &kind,
-                        namespace,
-                        name,
-                        Propagation::Foreground,
-                        false,
-                    ));
+                    drop(self.shared.store.delete(&kind, namespace, name, Propagation::Foreground, false));
                     outcome.changed = true;
                     ("Pruned", "Succeeded", "pruned")
                 }
@@ -155,10 +116,7 @@ impl App {
         let Some(kind) = self.shared.store.kinds.of(object) else {
             return;
         };
-        let (namespace, name) = (
-            text(object, &["metadata", "namespace"]),
-            text(object, &["metadata", "name"]),
-        );
+        let (namespace, name) = (text(object, &["metadata", "namespace"]), text(object, &["metadata", "name"]));
         let before = self.shared.store.get(&kind, namespace, name);
         let verb = if before.is_some() { "patch" } else { "create" };
         let done = self
@@ -167,16 +125,7 @@ impl App {
             .check(USER, verb, &kind, "", namespace, name)
             .and_then(|()| admission::decode(&kind, object, Strictness::Strict))
             .and_then(|_| {
-                self.shared.store.apply(
-                    &kind,
-                    namespace,
-                    &self.manager(),
-                    object,
-                    Write {
-                        status: false,
-                        dry_run,
-                    },
-                )
+                self.shared.store.apply(&kind, namespace, &self.manager(), object, Write { status: false, dry_run })
             });
         let mut result = json!({ "group": kind.group, "hookPhase": "Running" });
         let images: Vec<&str> = list(object, &["spec", "template", "spec", "containers"])
@@ -207,10 +156,7 @@ impl App {
             ("kind", json!(kind.kind)),
             ("message", json!(message)),
             ("name", json!(name)),
-            (
-                "namespace",
-                json!(if kind.namespaced { namespace } else { "" }),
-            ),
+            ("namespace", json!(if kind.namespaced { namespace } else { "" })),
             ("status", json!(status)),
             ("syncPhase", json!("Sync")),
             ("version", json!(kind.version)),
@@ -223,17 +169,11 @@ impl App {
 
 fn wording(verb: &str, failure: &Failure) -> String {
     match (verb, failure.code) {
-        ("patch", 422 | 400) => format!(
-            "error when patching \"/dev/shm/{}\": {}",
-            rand::random::<u32>(),
-            failure.message
-        ),
+        ("patch", 422 | 400) => {
+            format!("error when patching \"/dev/shm/{}\": {}", rand::random::<u32>(), failure.message)
+        }
         ("create", 404) => failure.message.clone(),
-        ("create", _) => format!(
-            "error when creating \"/dev/shm/{}\": {}",
-            rand::random::<u32>(),
-            failure.message
-        ),
+        ("create", _) => format!("error when creating \"/dev/shm/{}\": {}", rand::random::<u32>(), failure.message),
         _ => failure.message.clone(),
     }
 }

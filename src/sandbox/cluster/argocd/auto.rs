@@ -14,19 +14,13 @@ use super::compare::{Comparison, put_revisions};
 impl App {
     /// The operation that auto-sync posts, if it does (argo-cd: controller/appcontroller.go, autoSync).
     pub(super) fn automatic(&mut self, app: &Value, comparison: &mut Comparison) -> Option<Value> {
-        if !Self::automated(app)
-            || comparison.sync != "OutOfSync"
-            || app.get("operation").is_some_and(Value::is_object)
+        if !Self::automated(app) || comparison.sync != "OutOfSync" || app.get("operation").is_some_and(Value::is_object)
         {
             return None;
         }
         let automated = ["spec", "syncPolicy", "automated"];
         let prune = get(app, &automated).is_some_and(|automated| flag(automated, &["prune"]));
-        if !prune
-            && comparison
-                .out_of_sync()
-                .all(|entry| flag(entry, &["requiresPruning"]))
-        {
+        if !prune && comparison.out_of_sync().all(|entry| flag(entry, &["requiresPruning"])) {
             return None;
         }
         let state = get(app, &["status", "operationState"]).unwrap_or(&Value::Null);
@@ -35,17 +29,12 @@ impl App {
         }
         if prune
             && !flag(app, &["spec", "syncPolicy", "automated", "allowEmpty"])
-            && comparison
-                .resources
-                .iter()
-                .all(|entry| flag(entry, &["requiresPruning"]))
+            && comparison.resources.iter().all(|entry| flag(entry, &["requiresPruning"]))
         {
             let revision = comparison.revisions.first().cloned().unwrap_or_default();
             comparison.conditions.push((
                 "SyncError",
-                format!(
-                    "Skipping sync attempt to {revision}: auto-sync will wipe out all resources"
-                ),
+                format!("Skipping sync attempt to {revision}: auto-sync will wipe out all resources"),
             ));
             return None;
         }
@@ -56,10 +45,7 @@ impl App {
             let revision = comparison.revisions.join(" ");
             comparison.conditions.push((
                 "SyncError",
-                format!(
-                    "Failed last sync attempt to [{revision}]: {}",
-                    text(state, &["message"])
-                ),
+                format!("Failed last sync attempt to [{revision}]: {}", text(state, &["message"])),
             ));
             return None;
         }
@@ -67,30 +53,16 @@ impl App {
     }
 
     /// Self-heal: the same revision again, for the objects that differ, ever more slowly.
-    pub(super) fn heal(
-        &mut self,
-        app: &Value,
-        state: &Value,
-        comparison: &Comparison,
-    ) -> Option<Value> {
+    pub(super) fn heal(&mut self, app: &Value, state: &Value, comparison: &Comparison) -> Option<Value> {
         if !flag(app, &["spec", "syncPolicy", "automated", "selfHeal"]) {
             return None;
         }
         let attempts = number(state, &["operation", "sync", "autoHealAttemptsCount"], 0);
-        let wait = if attempts == 0 {
-            0
-        } else {
-            2 * 3_i64.saturating_pow(u32::try_from(attempts - 1).unwrap_or(6).min(5))
-        };
-        let finished = DateTime::parse_from_rfc3339(text(state, &["finishedAt"]))
-            .ok()?
-            .with_timezone(&Utc);
-        let passed = (self.shared.clock().now() - finished)
-            .to_std()
-            .unwrap_or_default();
-        let wait = self.shared.clock().scaled(Duration::from_secs(
-            u64::try_from(wait.min(300)).unwrap_or(0),
-        ));
+        let wait =
+            if attempts == 0 { 0 } else { 2 * 3_i64.saturating_pow(u32::try_from(attempts - 1).unwrap_or(6).min(5)) };
+        let finished = DateTime::parse_from_rfc3339(text(state, &["finishedAt"])).ok()?.with_timezone(&Utc);
+        let passed = (self.shared.clock().now() - finished).to_std().unwrap_or_default();
+        let wait = self.shared.clock().scaled(Duration::from_secs(u64::try_from(wait.min(300)).unwrap_or(0)));
         if passed < wait {
             self.heal = Some(Instant::now() + (wait - passed));
             return None;
@@ -99,12 +71,7 @@ impl App {
     }
 
     /// An automated operation; with a count it is a self-heal of what differs.
-    pub(super) fn operation(
-        &self,
-        app: &Value,
-        comparison: &Comparison,
-        heal: Option<i64>,
-    ) -> Value {
+    pub(super) fn operation(&self, app: &Value, comparison: &Comparison, heal: Option<i64>) -> Value {
         let mut sync = json!({});
         if let Some(attempts) = heal {
             set(&mut sync, &["autoHealAttemptsCount"], json!(attempts));
@@ -131,9 +98,7 @@ impl App {
         if let Some(options) = get(app, &["spec", "syncPolicy", "syncOptions"]) {
             set(&mut sync, &["syncOptions"], options.clone());
         }
-        let retry = get(app, &["spec", "syncPolicy", "retry"])
-            .cloned()
-            .unwrap_or_else(|| json!({ "limit": 5 }));
+        let retry = get(app, &["spec", "syncPolicy", "retry"]).cloned().unwrap_or_else(|| json!({ "limit": 5 }));
         json!({ "initiatedBy": { "automated": true }, "retry": retry, "sync": sync })
     }
 
@@ -141,10 +106,14 @@ impl App {
     pub(super) fn post(&self, operation: &Value) {
         self.edit(|app| {
             if app.get("status").is_none() {
-                set(app, &["status"], json!({
-                    "health": {}, "sourceHydrator": {}, "summary": {},
-                    "sync": { "comparedTo": { "destination": {}, "source": { "repoURL": "" } }, "status": "" },
-                }));
+                set(
+                    app,
+                    &["status"],
+                    json!({
+                        "health": {}, "sourceHydrator": {}, "summary": {},
+                        "sync": { "comparedTo": { "destination": {}, "source": { "repoURL": "" } }, "status": "" },
+                    }),
+                );
             }
             set(app, &["operation"], operation.clone());
             remove(app, &["status", "operationState"]);
@@ -153,27 +122,15 @@ impl App {
 }
 
 fn synced_revisions(state: &Value) -> Vec<String> {
-    let of = |path: &[&str]| {
-        list(state, path)
-            .iter()
-            .filter_map(Value::as_str)
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
+    let of = |path: &[&str]| list(state, path).iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>();
     let plural = of(&["syncResult", "revisions"]);
     if !plural.is_empty() {
         return plural;
     }
     let single = text(state, &["syncResult", "revision"]);
-    if single.is_empty() {
-        Vec::new()
-    } else {
-        vec![single.to_owned()]
-    }
+    if single.is_empty() { Vec::new() } else { vec![single.to_owned()] }
 }
 
 fn same_sources(app: &Value, state: &Value) -> bool {
-    ["source", "sources"]
-        .iter()
-        .all(|field| get(app, &["spec", field]) == get(state, &["syncResult", field]))
+    ["source", "sources"].iter().all(|field| get(app, &["spec", field]) == get(state, &["syncResult", field]))
 }

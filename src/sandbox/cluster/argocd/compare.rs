@@ -26,9 +26,7 @@ pub struct Comparison {
 
 impl Comparison {
     pub(super) fn out_of_sync(&self) -> impl Iterator<Item = &Value> {
-        self.resources
-            .iter()
-            .filter(|resource| text(resource, &["status"]) != "Synced")
+        self.resources.iter().filter(|resource| text(resource, &["status"]) != "Synced")
     }
 }
 
@@ -40,10 +38,7 @@ impl App {
             self.refuse_spec(&message);
             return;
         }
-        self.shared
-            .clock()
-            .millis(if level == Level::Live { 20 } else { 120 })
-            .await;
+        self.shared.clock().millis(if level == Level::Live { 20 } else { 120 }).await;
         let comparison = match self.target(&app, level, &[]).await {
             Ok(target) => self.compare(&app, &target),
             Err(message) => self.broken(&app, message),
@@ -79,10 +74,7 @@ impl App {
                 ordered(&entry)
             })
             .collect();
-        let revisions = sources(app)
-            .iter()
-            .map(|source| text(source, &["targetRevision"]).to_owned())
-            .collect();
+        let revisions = sources(app).iter().map(|source| text(source, &["targetRevision"]).to_owned()).collect();
         Comparison {
             revisions,
             source_type: None,
@@ -97,22 +89,13 @@ impl App {
     fn entry(&self, object: &Value, status: &str) -> Value {
         let api_version = text(object, &["apiVersion"]);
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        let namespaced = self
-            .shared
-            .store
-            .kinds
-            .of(object)
-            .is_none_or(|kind| kind.namespaced);
+        let namespaced = self.shared.store.kinds.of(object).is_none_or(|kind| kind.namespaced);
         let mut entry = json!({ "kind": text(object, &["kind"]), "name": text(object, &["metadata", "name"]), "status": status, "version": version });
         if !group.is_empty() {
             set(&mut entry, &["group"], json!(group));
         }
         if namespaced {
-            set(
-                &mut entry,
-                &["namespace"],
-                json!(text(object, &["metadata", "namespace"])),
-            );
+            set(&mut entry, &["namespace"], json!(text(object, &["metadata", "namespace"])));
         }
         ordered(&entry)
     }
@@ -125,9 +108,7 @@ impl App {
         let mut wanted = BTreeSet::new();
         let mut images = BTreeSet::new();
         for object in &target.objects {
-            let group = text(object, &["apiVersion"])
-                .split_once('/')
-                .map_or("", |(group, _)| group);
+            let group = text(object, &["apiVersion"]).split_once('/').map_or("", |(group, _)| group);
             let known = self.shared.store.kinds.of(object);
             let place = (
                 group.to_owned(),
@@ -147,10 +128,7 @@ impl App {
                 ));
                 continue;
             }
-            if self
-                .kind_error(app, group, text(object, &["kind"]), known.as_deref())
-                .is_some()
-            {
+            if self.kind_error(app, group, text(object, &["kind"]), known.as_deref()).is_some() {
                 resources.push(self.entry(object, "Unknown"));
                 continue;
             }
@@ -173,10 +151,7 @@ impl App {
             images.extend(self.images_of(&live));
         }
         for (_, live) in self.managed() {
-            let group = text(&live, &["apiVersion"])
-                .split_once('/')
-                .map_or("", |(group, _)| group)
-                .to_owned();
+            let group = text(&live, &["apiVersion"]).split_once('/').map_or("", |(group, _)| group).to_owned();
             let place = (
                 group,
                 text(&live, &["kind"]).to_owned(),
@@ -190,23 +165,12 @@ impl App {
                 healths.extend(health::argo(&live));
             }
         }
-        resources.sort_by_key(|entry| {
-            ["group", "kind", "namespace", "name"].map(|field| text(entry, &[field]).to_owned())
-        });
+        resources
+            .sort_by_key(|entry| ["group", "kind", "namespace", "name"].map(|field| text(entry, &[field]).to_owned()));
         let all_missing = missing > 0 && missing == target.objects.len();
-        let health = if all_missing {
-            Health::Missing
-        } else {
-            healths.into_iter().max().unwrap_or(Health::Healthy)
-        };
-        let sync = if resources
-            .iter()
-            .all(|entry| text(entry, &["status"]) == "Synced")
-        {
-            "Synced"
-        } else {
-            "OutOfSync"
-        };
+        let health = if all_missing { Health::Missing } else { healths.into_iter().max().unwrap_or(Health::Healthy) };
+        let sync =
+            if resources.iter().all(|entry| text(entry, &["status"]) == "Synced") { "Synced" } else { "OutOfSync" };
         let images = images.into_iter().collect();
         Comparison {
             revisions: target.revisions.clone(),
@@ -224,10 +188,7 @@ impl App {
         let other = owner_of(live)?;
         let me = format!("{}/{}", self.namespace, self.name);
         (other != me).then(|| {
-            let other = other
-                .strip_prefix(&format!("{NAMESPACE}/"))
-                .unwrap_or(&other)
-                .to_owned();
+            let other = other.strip_prefix(&format!("{NAMESPACE}/")).unwrap_or(&other).to_owned();
             let message = format!(
                 "{}/{} is part of applications {me} and {other}",
                 text(live, &["kind"]),
@@ -244,42 +205,28 @@ impl App {
         let mut after = live.clone();
         merge::three_way(schemas(), &node, &last, &mut after, object);
         let mut before = live.clone();
-        for rule in list(app, &["spec", "ignoreDifferences"])
-            .iter()
-            .filter(|rule| covers_object(rule, object))
-        {
-            for pointer in list(rule, &["jsonPointers"])
-                .iter()
-                .filter_map(Value::as_str)
-            {
-                let path: Vec<String> = pointer
-                    .split('/')
-                    .skip(1)
-                    .map(|part| part.replace("~1", "/").replace("~0", "~"))
-                    .collect();
+        for rule in list(app, &["spec", "ignoreDifferences"]).iter().filter(|rule| covers_object(rule, object)) {
+            for pointer in list(rule, &["jsonPointers"]).iter().filter_map(Value::as_str) {
+                let path: Vec<String> =
+                    pointer.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~")).collect();
                 let path: Vec<&str> = path.iter().map(String::as_str).collect();
                 remove(&mut before, &path);
                 remove(&mut after, &path);
             }
         }
         before != after
-            && !(merge::covers(schemas(), &node, &before, &after)
-                && merge::covers(schemas(), &node, &after, &before))
+            && !(merge::covers(schemas(), &node, &before, &after) && merge::covers(schemas(), &node, &after, &before))
     }
 
     fn last_applied(&self, object: &Value) -> Value {
-        self.shared
-            .store
-            .kinds
-            .of(object)
-            .map_or(Value::Null, |kind| {
-                self.shared.store.last_applied(
-                    &kind,
-                    text(object, &["metadata", "namespace"]),
-                    text(object, &["metadata", "name"]),
-                    &self.manager(),
-                )
-            })
+        self.shared.store.kinds.of(object).map_or(Value::Null, |kind| {
+            self.shared.store.last_applied(
+                &kind,
+                text(object, &["metadata", "namespace"]),
+                text(object, &["metadata", "name"]),
+                &self.manager(),
+            )
+        })
     }
 
     /// The field manager under which this Application applies.
@@ -289,27 +236,18 @@ impl App {
 
     /// Images of the pods that a workload selects; the old ones stay listed while they run.
     fn images_of(&self, live: &Value) -> Vec<String> {
-        let Some(labels) =
-            get(live, &["spec", "selector", "matchLabels"]).and_then(Value::as_object)
-        else {
+        let Some(labels) = get(live, &["spec", "selector", "matchLabels"]).and_then(Value::as_object) else {
             return Vec::new();
         };
         let Some(pods) = self.shared.store.kinds.by_kind("", "Pod") else {
             return Vec::new();
         };
-        let (all, _) = self
-            .shared
-            .store
-            .list(&pods, text(live, &["metadata", "namespace"]));
-        let mine = all.iter().filter(|pod| {
-            labels
-                .iter()
-                .all(|(key, value)| get(pod, &["metadata", "labels", key]) == Some(value))
-        });
+        let (all, _) = self.shared.store.list(&pods, text(live, &["metadata", "namespace"]));
+        let mine = all
+            .iter()
+            .filter(|pod| labels.iter().all(|(key, value)| get(pod, &["metadata", "labels", key]) == Some(value)));
         mine.flat_map(|pod| {
-            list(pod, &["spec", "containers"])
-                .iter()
-                .map(|container| text(container, &["image"]).to_owned())
+            list(pod, &["spec", "containers"]).iter().map(|container| text(container, &["image"]).to_owned())
         })
         .collect()
     }
@@ -331,9 +269,7 @@ impl App {
             } else if get(app, &["status", "health", "status"]).is_none() {
                 set_health(app, Health::Unknown, &now);
             }
-            if level != Level::Live && !unchanged_error
-                || get(app, &["status", "reconciledAt"]).is_none()
-            {
+            if level != Level::Live && !unchanged_error || get(app, &["status", "reconciledAt"]).is_none() {
                 set(app, &["status", "reconciledAt"], json!(now));
             }
             set(app, &["status", "resourceHealthSource"], json!("appTree"));
@@ -347,11 +283,7 @@ impl App {
                 set(
                     app,
                     &["status", "summary"],
-                    if comparison.images.is_empty() {
-                        json!({})
-                    } else {
-                        json!({ "images": comparison.images })
-                    },
+                    if comparison.images.is_empty() { json!({}) } else { json!({ "images": comparison.images }) },
                 );
             }
             let mut sync = json!({ "comparedTo": compared_to(app) });
@@ -365,12 +297,9 @@ impl App {
 }
 
 fn covers_object(rule: &Value, object: &Value) -> bool {
-    let group = text(object, &["apiVersion"])
-        .split_once('/')
-        .map_or("", |(group, _)| group);
-    let is = |field: &str, value: &str| {
-        text(rule, &[field]).is_empty() || super::project::glob(text(rule, &[field]), value)
-    };
+    let group = text(object, &["apiVersion"]).split_once('/').map_or("", |(group, _)| group);
+    let is =
+        |field: &str, value: &str| text(rule, &[field]).is_empty() || super::project::glob(text(rule, &[field]), value);
     is("group", group)
         && is("kind", text(object, &["kind"]))
         && is("name", text(object, &["metadata", "name"]))
@@ -379,15 +308,7 @@ fn covers_object(rule: &Value, object: &Value) -> bool {
 
 fn ordered(entry: &Value) -> Value {
     let mut new = json!({});
-    for field in [
-        "group",
-        "kind",
-        "name",
-        "namespace",
-        "requiresPruning",
-        "status",
-        "version",
-    ] {
+    for field in ["group", "kind", "name", "namespace", "requiresPruning", "status", "version"] {
         if let Some(value) = entry.get(field) {
             set(&mut new, &[field], value.clone());
         }
@@ -404,10 +325,7 @@ pub fn revisions_field(app: &Value, revisions: &[String]) -> (&'static str, Valu
     if many(app) {
         ("revisions", json!(revisions))
     } else {
-        (
-            "revision",
-            json!(revisions.first().map(String::as_str).unwrap_or_default()),
-        )
+        ("revision", json!(revisions.first().map(String::as_str).unwrap_or_default()))
     }
 }
 
@@ -433,20 +351,14 @@ fn compared_to(app: &Value) -> Value {
 
 fn set_health(app: &mut Value, health: Health, now: &str) {
     if text(app, &["status", "health", "status"]) != health.word() {
-        set(
-            app,
-            &["status", "health"],
-            json!({ "lastTransitionTime": now, "status": health.word() }),
-        );
+        set(app, &["status", "health"], json!({ "lastTransitionTime": now, "status": health.word() }));
     }
 }
 
 fn has_condition(app: &Value, conditions: &[(&'static str, String)]) -> bool {
     let found = list(app, &["status", "conditions"]);
     conditions.iter().all(|(kind, message)| {
-        found
-            .iter()
-            .any(|known| text(known, &["type"]) == *kind && text(known, &["message"]) == message)
+        found.iter().any(|known| text(known, &["type"]) == *kind && text(known, &["message"]) == message)
     })
 }
 
@@ -456,12 +368,9 @@ fn set_conditions(app: &mut Value, conditions: &[(&'static str, String)], now: &
     let new: Vec<Value> = conditions
         .iter()
         .map(|(kind, message)| {
-            let same = before.iter().find(|known| {
-                text(known, &["type"]) == *kind && text(known, &["message"]) == message
-            });
-            same.cloned().unwrap_or_else(
-                || json!({ "lastTransitionTime": now, "message": message, "type": kind }),
-            )
+            let same =
+                before.iter().find(|known| text(known, &["type"]) == *kind && text(known, &["message"]) == message);
+            same.cloned().unwrap_or_else(|| json!({ "lastTransitionTime": now, "message": message, "type": kind }))
         })
         .collect();
     if new.is_empty() {

@@ -36,10 +36,7 @@ pub fn prepare(shared: &Shared) {
         })
     };
     let objects = [
-        settings(
-            "argocd-cm",
-            json!({ "application.resourceTrackingMethod": "annotation" }),
-        ),
+        settings("argocd-cm", json!({ "application.resourceTrackingMethod": "annotation" })),
         settings("argocd-cmd-params-cm", json!({})),
         json!({
             "apiVersion": "argoproj.io/v1alpha1", "kind": "AppProject", "metadata": { "name": "default", "namespace": NAMESPACE },
@@ -51,10 +48,7 @@ pub fn prepare(shared: &Shared) {
     ];
     for object in &objects {
         if let Err(failure) = shared.apply(object) {
-            tracing::warn!(
-                message = failure.message,
-                "the sandbox could not prepare Argo CD"
-            );
+            tracing::warn!(message = failure.message, "the sandbox could not prepare Argo CD");
         }
     }
 }
@@ -80,26 +74,15 @@ pub async fn run(shared: Shared) {
             seen = event.version;
             let (resource, namespace, name) = &event.key;
             if resource == "applications.argoproj.io" {
-                let bell = bells
-                    .entry(format!("{namespace}/{name}"))
-                    .or_insert_with(|| {
-                        let bell = Arc::new(Bell::default());
-                        tasks.spawn(serve(
-                            shared.clone(),
-                            kind.clone(),
-                            namespace.clone(),
-                            name.clone(),
-                            bell.clone(),
-                        ));
-                        bell
-                    });
+                let bell = bells.entry(format!("{namespace}/{name}")).or_insert_with(|| {
+                    let bell = Arc::new(Bell::default());
+                    tasks.spawn(serve(shared.clone(), kind.clone(), namespace.clone(), name.clone(), bell.clone()));
+                    bell
+                });
                 bell.notify.notify_one();
                 continue;
             }
-            for object in [Some(&event.object), event.before.as_ref()]
-                .into_iter()
-                .flatten()
-            {
+            for object in [Some(&event.object), event.before.as_ref()].into_iter().flatten() {
                 if let Some(owner) = owner_of(object)
                     && let Some(bell) = bells.get(&owner)
                 {
@@ -191,11 +174,7 @@ async fn serve(shared: Shared, kind: Arc<Kind>, namespace: String, name: String,
         if app.step(&object, &bell).await {
             continue;
         }
-        let next = [Some(app.resync), app.retry, app.heal]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(app.resync);
+        let next = [Some(app.resync), app.retry, app.heal].into_iter().flatten().min().unwrap_or(app.resync);
         tokio::select! {
             () = bell.notify.notified() => {}
             () = tokio::time::sleep_until(next) => {}
@@ -206,24 +185,16 @@ async fn serve(shared: Shared, kind: Arc<Kind>, namespace: String, name: String,
 
 impl App {
     fn object(&self) -> Option<Arc<Value>> {
-        self.shared
-            .store
-            .get(&self.kind, &self.namespace, &self.name)
+        self.shared.store.get(&self.kind, &self.namespace, &self.name)
     }
 
     fn edit(&self, change: impl FnOnce(&mut Value)) -> Option<Arc<Value>> {
-        self.shared
-            .store
-            .edit(&self.kind, &self.namespace, &self.name, false, change)
+        self.shared.store.edit(&self.kind, &self.namespace, &self.name, false, change)
     }
 
     /// The name in tracking ids.
     fn instance(&self) -> String {
-        if self.namespace == NAMESPACE {
-            self.name.clone()
-        } else {
-            format!("{}_{}", self.namespace, self.name)
-        }
+        if self.namespace == NAMESPACE { self.name.clone() } else { format!("{}_{}", self.namespace, self.name) }
     }
 
     /// Does what is most due; `false` when nothing is.
@@ -232,15 +203,7 @@ impl App {
             self.cascade(object);
             return false;
         }
-        if text(
-            object,
-            &[
-                "metadata",
-                "annotations",
-                "argocd.argoproj.io/skip-reconcile",
-            ],
-        ) == "true"
-        {
+        if text(object, &["metadata", "annotations", "argocd.argoproj.io/skip-reconcile"]) == "true" {
             self.resync = Instant::now() + Duration::from_secs(3600);
             return false;
         }
@@ -249,9 +212,7 @@ impl App {
             self.terminated();
             return true;
         }
-        if object.get("operation").is_some_and(Value::is_object)
-            && self.retry.is_none_or(|at| at <= Instant::now())
-        {
+        if object.get("operation").is_some_and(Value::is_object) && self.retry.is_none_or(|at| at <= Instant::now()) {
             self.retry = None;
             self.operate(object).await;
             return true;
@@ -276,26 +237,13 @@ impl App {
     /// With the resources finalizer, deleting an Application deletes what it manages.
     fn cascade(&self, object: &Value) {
         let finalizers = list(object, &["metadata", "finalizers"]);
-        if !finalizers.iter().any(|known| {
-            known
-                .as_str()
-                .is_some_and(|known| known.starts_with(FINALIZER))
-        }) {
+        if !finalizers.iter().any(|known| known.as_str().is_some_and(|known| known.starts_with(FINALIZER))) {
             return;
         }
         for (_, live) in self.managed() {
             if let Some(kind) = self.shared.store.kinds.of(&live) {
-                let (namespace, name) = (
-                    text(&live, &["metadata", "namespace"]),
-                    text(&live, &["metadata", "name"]),
-                );
-                drop(self.shared.store.delete(
-                    &kind,
-                    namespace,
-                    name,
-                    Propagation::Foreground,
-                    false,
-                ));
+                let (namespace, name) = (text(&live, &["metadata", "namespace"]), text(&live, &["metadata", "name"]));
+                drop(self.shared.store.delete(&kind, namespace, name, Propagation::Foreground, false));
             }
         }
         self.edit(|app| {
@@ -325,11 +273,7 @@ impl App {
         self.edit(|app| {
             remove(app, &["operation"]);
             set(app, &["status", "operationState", "phase"], json!("Failed"));
-            set(
-                app,
-                &["status", "operationState", "message"],
-                json!("Operation terminated"),
-            );
+            set(app, &["status", "operationState", "message"], json!("Operation terminated"));
             set(app, &["status", "operationState", "finishedAt"], json!(now));
         });
     }
@@ -337,8 +281,7 @@ impl App {
     fn automated(app: &Value) -> bool {
         let automated = get(app, &["spec", "syncPolicy", "automated"]);
         automated.is_some_and(|automated| {
-            automated.is_object()
-                && (automated.get("enabled").is_none() || flag(automated, &["enabled"]))
+            automated.is_object() && (automated.get("enabled").is_none() || flag(automated, &["enabled"]))
         })
     }
 }

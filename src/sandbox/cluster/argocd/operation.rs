@@ -47,11 +47,7 @@ impl App {
         }
         if !flag(&operation, &["initiatedBy", "automated"]) && !self.window_open(app, true) {
             self.edit(|app| {
-                set(
-                    app,
-                    &["status", "operationState", "message"],
-                    json!("Sync operation blocked by sync window"),
-                )
+                set(app, &["status", "operationState", "message"], json!("Sync operation blocked by sync window"))
             });
             self.retry = Some(Instant::now() + clock.scaled(Duration::from_secs(2)));
             return;
@@ -62,18 +58,11 @@ impl App {
         let (outcome, revisions) = match target {
             Ok(target) => (self.sync(app, &operation, &target).await, target.revisions),
             Err(message) => (
-                Outcome {
-                    results: Vec::new(),
-                    error: Some(format!("ComparisonError: {message}")),
-                    changed: false,
-                },
+                Outcome { results: Vec::new(), error: Some(format!("ComparisonError: {message}")), changed: false },
                 pinned,
             ),
         };
-        if self
-            .object()
-            .is_some_and(|app| text(&app, &["status", "operationState", "phase"]) == "Terminating")
-        {
+        if self.object().is_some_and(|app| text(&app, &["status", "operationState", "phase"]) == "Terminating") {
             return;
         }
         match outcome.error.clone() {
@@ -120,31 +109,15 @@ impl App {
     async fn sync(&self, app: &Value, operation: &Value, target: &Target) -> Outcome {
         let refused = self.refusals(app, target);
         if !refused.is_empty() {
-            let reasons: Vec<&str> = refused
-                .iter()
-                .map(|result| text(result, &["message"]))
-                .collect();
-            let error = format!(
-                "one or more synchronization tasks are not valid: {}",
-                reasons.join(", ")
-            );
-            return Outcome {
-                results: refused,
-                error: Some(error),
-                changed: false,
-            };
+            let reasons: Vec<&str> = refused.iter().map(|result| text(result, &["message"])).collect();
+            let error = format!("one or more synchronization tasks are not valid: {}", reasons.join(", "));
+            return Outcome { results: refused, error: Some(error), changed: false };
         }
-        let mut outcome = Outcome {
-            results: Vec::new(),
-            error: None,
-            changed: false,
-        };
+        let mut outcome = Outcome { results: Vec::new(), error: None, changed: false };
         self.namespace(app, operation, target, &mut outcome).await;
         let only = list(operation, &["sync", "resources"]);
         let chosen = |object: &Value| {
-            let group = text(object, &["apiVersion"])
-                .split_once('/')
-                .map_or("", |(group, _)| group);
+            let group = text(object, &["apiVersion"]).split_once('/').map_or("", |(group, _)| group);
             only.is_empty()
                 || only.iter().any(|entry| {
                     text(entry, &["group"]) == group
@@ -154,26 +127,11 @@ impl App {
         };
         let dry_run = flag(operation, &["sync", "dryRun"]);
         if flag(operation, &["sync", "prune"]) || only.is_empty() {
-            self.prune(
-                target,
-                flag(operation, &["sync", "prune"]) && !dry_run,
-                &chosen,
-                &mut outcome,
-            );
+            self.prune(target, flag(operation, &["sync", "prune"]) && !dry_run, &chosen, &mut outcome);
         }
-        let mut objects: Vec<&Value> = target
-            .objects
-            .iter()
-            .filter(|object| chosen(object))
-            .collect();
+        let mut objects: Vec<&Value> = target.objects.iter().filter(|object| chosen(object)).collect();
         objects.sort_by_key(|object| {
-            (
-                wave(object),
-                ORDER
-                    .iter()
-                    .position(|kind| *kind == text(object, &["kind"]))
-                    .unwrap_or(ORDER.len()),
-            )
+            (wave(object), ORDER.iter().position(|kind| *kind == text(object, &["kind"])).unwrap_or(ORDER.len()))
         });
         for object in objects {
             self.apply(object, dry_run, &mut outcome);
@@ -185,10 +143,7 @@ impl App {
             .map(|result| text(result, &["message"]))
             .collect();
         if !failed.is_empty() {
-            outcome.error = Some(format!(
-                "one or more objects failed to apply, reason: {}",
-                failed.join(",")
-            ));
+            outcome.error = Some(format!("one or more objects failed to apply, reason: {}", failed.join(",")));
         }
         outcome
     }
@@ -211,8 +166,7 @@ impl App {
         let words = if again {
             let wait = backoff(operation, next);
             self.retry = Some(Instant::now() + self.shared.clock().scaled(wait));
-            let at = now
-                + chrono::TimeDelta::from_std(self.shared.clock().scaled(wait)).unwrap_or_default();
+            let at = now + chrono::TimeDelta::from_std(self.shared.clock().scaled(wait)).unwrap_or_default();
             format!("{message}. Retrying attempt #{next} at {}.", kitchen(at))
         } else if retried > 0 {
             format!("{message} (retried {retried} times).")
@@ -222,22 +176,10 @@ impl App {
         let stamp = self.shared.clock().stamp();
         self.edit(|app| {
             set(app, &["status", "operationState", "message"], json!(words));
-            set(
-                app,
-                &["status", "operationState", "finishedAt"],
-                json!(stamp),
-            );
-            set(
-                app,
-                &["status", "operationState", "syncResult"],
-                sync_result,
-            );
+            set(app, &["status", "operationState", "finishedAt"], json!(stamp));
+            set(app, &["status", "operationState", "syncResult"], sync_result);
             if again {
-                set(
-                    app,
-                    &["status", "operationState", "retryCount"],
-                    json!(next),
-                );
+                set(app, &["status", "operationState", "retryCount"], json!(next));
             } else {
                 set(app, &["status", "operationState", "phase"], json!("Failed"));
                 remove(app, &["operation"]);
@@ -249,16 +191,9 @@ impl App {
         }
     }
 
-    async fn succeed(
-        &mut self,
-        app: &Value,
-        operation: &Value,
-        revisions: &[String],
-        outcome: Outcome,
-    ) {
+    async fn succeed(&mut self, app: &Value, operation: &Value, revisions: &[String], outcome: Outcome) {
         let clock = self.shared.clock();
-        let partial = !list(operation, &["sync", "resources"]).is_empty()
-            || flag(operation, &["sync", "dryRun"]);
+        let partial = !list(operation, &["sync", "resources"]).is_empty() || flag(operation, &["sync", "dryRun"]);
         if !partial {
             self.history(app, operation, revisions);
             clock.millis(8).await;
@@ -267,22 +202,10 @@ impl App {
         put_revisions(&mut sync_result, app, revisions);
         let now = clock.stamp();
         self.edit(|app| {
-            set(
-                app,
-                &["status", "operationState", "phase"],
-                json!("Succeeded"),
-            );
-            set(
-                app,
-                &["status", "operationState", "message"],
-                json!("successfully synced (all tasks run)"),
-            );
+            set(app, &["status", "operationState", "phase"], json!("Succeeded"));
+            set(app, &["status", "operationState", "message"], json!("successfully synced (all tasks run)"));
             set(app, &["status", "operationState", "finishedAt"], json!(now));
-            set(
-                app,
-                &["status", "operationState", "syncResult"],
-                sync_result,
-            );
+            set(app, &["status", "operationState", "syncResult"], sync_result);
             remove(app, &["operation"]);
         });
         if partial || !outcome.changed {
@@ -293,9 +216,7 @@ impl App {
         if current.get("operation").is_some_and(Value::is_object) {
             return;
         }
-        if Self::automated(&current)
-            && flag(&current, &["spec", "syncPolicy", "automated", "selfHeal"])
-        {
+        if Self::automated(&current) && flag(&current, &["spec", "syncPolicy", "automated", "selfHeal"]) {
             self.second(&current).await;
         } else {
             let now = clock.stamp();
@@ -308,9 +229,7 @@ impl App {
     async fn second(&mut self, app: &Value) {
         let differing: Vec<Value> = list(app, &["status", "resources"])
             .iter()
-            .filter(|entry| {
-                text(entry, &["status"]) == "OutOfSync" && !flag(entry, &["requiresPruning"])
-            })
+            .filter(|entry| text(entry, &["status"]) == "OutOfSync" && !flag(entry, &["requiresPruning"]))
             .map(|entry| {
                 let mut named = json!({});
                 for field in ["group", "kind", "name"] {
@@ -324,34 +243,17 @@ impl App {
         if differing.is_empty() {
             return;
         }
-        let mut operation = get(app, &["status", "operationState", "operation"])
-            .cloned()
-            .unwrap_or_default();
+        let mut operation = get(app, &["status", "operationState", "operation"]).cloned().unwrap_or_default();
         let mut sync = json!({ "autoHealAttemptsCount": 1 });
-        for field in [
-            "prune",
-            "resources",
-            "revision",
-            "revisions",
-            "source",
-            "sources",
-            "syncOptions",
-        ] {
-            let value = if field == "resources" {
-                Some(json!(differing))
-            } else {
-                get(&operation, &["sync", field]).cloned()
-            };
+        for field in ["prune", "resources", "revision", "revisions", "source", "sources", "syncOptions"] {
+            let value =
+                if field == "resources" { Some(json!(differing)) } else { get(&operation, &["sync", field]).cloned() };
             if let Some(value) = value {
                 set(&mut sync, &[field], value);
             }
         }
         set(&mut operation, &["sync"], sync);
-        set(
-            &mut operation,
-            &["initiatedBy"],
-            json!({ "automated": true }),
-        );
+        set(&mut operation, &["initiatedBy"], json!({ "automated": true }));
         self.post(&operation);
         self.shared.clock().millis(30).await;
         self.begin(&operation);
@@ -365,8 +267,7 @@ impl App {
             .object()
             .map(|app| text(&app, &["status", "operationState", "startedAt"]).to_owned())
             .unwrap_or_else(|| now.clone());
-        let keep =
-            usize::try_from(number(app, &["spec", "revisionHistoryLimit"], 10)).unwrap_or(10);
+        let keep = usize::try_from(number(app, &["spec", "revisionHistoryLimit"], 10)).unwrap_or(10);
         self.edit(|app| {
             let mut history = list(app, &["status", "history"]).to_vec();
             let id = history.last().map_or(0, |entry| number(entry, &["id"], 0) + 1);
@@ -381,48 +282,28 @@ impl App {
 }
 
 fn wave(object: &Value) -> i64 {
-    text(
-        object,
-        &["metadata", "annotations", "argocd.argoproj.io/sync-wave"],
-    )
-    .parse()
-    .unwrap_or(0)
+    text(object, &["metadata", "annotations", "argocd.argoproj.io/sync-wave"]).parse().unwrap_or(0)
 }
 
 fn pinned(operation: &Value) -> Vec<String> {
-    let plural: Vec<String> = list(operation, &["sync", "revisions"])
-        .iter()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect();
+    let plural: Vec<String> =
+        list(operation, &["sync", "revisions"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
     let single = text(operation, &["sync", "revision"]);
-    if plural.is_empty() && !single.is_empty() {
-        vec![single.to_owned()]
-    } else {
-        plural
-    }
+    if plural.is_empty() && !single.is_empty() { vec![single.to_owned()] } else { plural }
 }
 
 /// `duration * factor^attempt`, capped (argo-cd: RetryStrategy.NextRetryAt).
 fn backoff(operation: &Value, attempt: i64) -> Duration {
     let of = |field: &str, default: u64| {
-        go_duration(text(operation, &["retry", "backoff", field]))
-            .unwrap_or(Duration::from_secs(default))
+        go_duration(text(operation, &["retry", "backoff", field])).unwrap_or(Duration::from_secs(default))
     };
     let factor = number(operation, &["retry", "backoff", "factor"], 2).clamp(1, 1000);
-    let times = u32::try_from(factor.saturating_pow(u32::try_from(attempt).unwrap_or(20).min(20)))
-        .unwrap_or(u32::MAX);
-    of("duration", 5)
-        .saturating_mul(times)
-        .min(of("maxDuration", 180))
+    let times = u32::try_from(factor.saturating_pow(u32::try_from(attempt).unwrap_or(20).min(20))).unwrap_or(u32::MAX);
+    of("duration", 5).saturating_mul(times).min(of("maxDuration", 180))
 }
 
 /// Go's `time.Kitchen`.
 fn kitchen(at: DateTime<Utc>) -> String {
     let (afternoon, hour) = at.hour12();
-    format!(
-        "{hour}:{:02}{}",
-        at.minute(),
-        if afternoon { "PM" } else { "AM" }
-    )
+    format!("{hour}:{:02}{}", at.minute(), if afternoon { "PM" } else { "AM" })
 }

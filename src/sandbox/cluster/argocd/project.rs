@@ -14,61 +14,38 @@ impl App {
     /// The Application's project.
     pub(super) fn project(&self, app: &Value) -> Option<std::sync::Arc<Value>> {
         let name = text(app, &["spec", "project"]);
-        self.shared.store.find(
-            "argoproj.io",
-            "AppProject",
-            NAMESPACE,
-            if name.is_empty() { "default" } else { name },
-        )
+        self.shared.store.find("argoproj.io", "AppProject", NAMESPACE, if name.is_empty() { "default" } else { name })
     }
 
     /// Why the spec is not acceptable: the text of an `InvalidSpecError`.
     pub(super) fn spec_error(&self, app: &Value) -> Option<String> {
         let name = text(app, &["spec", "project"]);
         let Some(project) = self.project(app) else {
-            return Some(format!(
-                "Application referencing project {name} which does not exist"
-            ));
+            return Some(format!("Application referencing project {name} which does not exist"));
         };
         for source in target::sources(app) {
             let url = text(&source, &["repoURL"]);
             if !permitted(list(&project, &["spec", "sourceRepos"]), url) {
-                return Some(format!(
-                    "application repo {url} is not permitted in project '{name}'"
-                ));
+                return Some(format!("application repo {url} is not permitted in project '{name}'"));
             }
         }
-        let (server, namespace) = (
-            text(app, &["spec", "destination", "server"]),
-            text(app, &["spec", "destination", "namespace"]),
-        );
-        let fits = list(&project, &["spec", "destinations"])
-            .iter()
-            .any(|allowed| {
-                let place = text(allowed, &["server"]);
-                (glob(place, server)
-                    || glob(
-                        text(allowed, &["name"]),
-                        text(app, &["spec", "destination", "name"]),
-                    ))
-                    && glob(text(allowed, &["namespace"]), namespace)
-            });
+        let (server, namespace) =
+            (text(app, &["spec", "destination", "server"]), text(app, &["spec", "destination", "namespace"]));
+        let fits = list(&project, &["spec", "destinations"]).iter().any(|allowed| {
+            let place = text(allowed, &["server"]);
+            (glob(place, server) || glob(text(allowed, &["name"]), text(app, &["spec", "destination", "name"])))
+                && glob(text(allowed, &["namespace"]), namespace)
+        });
         (!fits).then(|| format!("application destination server '{server}' and namespace '{namespace}' do not match any of the allowed destinations in project '{name}'"))
     }
 
     /// Why a kind may not be synced in this project.
-    pub(super) fn kind_error(
-        &self,
-        app: &Value,
-        group: &str,
-        kind: &str,
-        known: Option<&Kind>,
-    ) -> Option<String> {
+    pub(super) fn kind_error(&self, app: &Value, group: &str, kind: &str, known: Option<&Kind>) -> Option<String> {
         let project = self.project(app)?;
         let hits = |field: &str| {
-            list(&project, &["spec", field]).iter().any(|entry| {
-                glob(text(entry, &["group"]), group) && glob(text(entry, &["kind"]), kind)
-            })
+            list(&project, &["spec", field])
+                .iter()
+                .any(|entry| glob(text(entry, &["group"]), group) && glob(text(entry, &["kind"]), kind))
         };
         let has = |field: &str| !list(&project, &["spec", field]).is_empty();
         let allowed = if known.is_none_or(|known| known.namespaced) {
@@ -77,12 +54,8 @@ impl App {
         } else {
             hits("clusterResourceWhitelist") && !hits("clusterResourceBlacklist")
         };
-        (!allowed).then(|| {
-            format!(
-                "resource {group}:{kind} is not permitted in project {}",
-                text(app, &["spec", "project"])
-            )
-        })
+        (!allowed)
+            .then(|| format!("resource {group}:{kind} is not permitted in project {}", text(app, &["spec", "project"])))
     }
 
     /// Whether the project's sync windows let a sync through now (argo-cd: pkg/apis/application/v1alpha1, SyncWindows.CanSync).
@@ -91,16 +64,10 @@ impl App {
             return true;
         };
         let now = self.shared.clock().now();
-        let matching: Vec<&Value> = list(&project, &["spec", "syncWindows"])
-            .iter()
-            .filter(|window| concerns(window, app))
-            .collect();
+        let matching: Vec<&Value> =
+            list(&project, &["spec", "syncWindows"]).iter().filter(|window| concerns(window, app)).collect();
         let active = |window: &&&Value| is_active(window, now);
-        let of = |kind: &'static str| {
-            matching
-                .iter()
-                .filter(move |window| text(window, &["kind"]) == kind)
-        };
+        let of = |kind: &'static str| matching.iter().filter(move |window| text(window, &["kind"]) == kind);
         let denying: Vec<_> = of("deny").filter(active).collect();
         if !denying.is_empty() {
             return manual && denying.iter().all(|window| flag(window, &["manualSync"]));
@@ -115,16 +82,10 @@ impl App {
 
 fn concerns(window: &Value, app: &Value) -> bool {
     let any = |field: &str, value: &str| {
-        list(window, &[field])
-            .iter()
-            .filter_map(Value::as_str)
-            .any(|pattern| glob(pattern, value))
+        list(window, &[field]).iter().filter_map(Value::as_str).any(|pattern| glob(pattern, value))
     };
     any("applications", text(app, &["metadata", "name"]))
-        || any(
-            "namespaces",
-            text(app, &["spec", "destination", "namespace"]),
-        )
+        || any("namespaces", text(app, &["spec", "destination", "namespace"]))
         || any("clusters", text(app, &["spec", "destination", "server"]))
 }
 
@@ -133,13 +94,9 @@ fn is_active(window: &Value, now: DateTime<Utc>) -> bool {
         return false;
     };
     let length = go_duration(text(window, &["duration"])).unwrap_or(Duration::ZERO);
-    let zone: chrono_tz::Tz = text(window, &["timeZone"])
-        .parse()
-        .unwrap_or(chrono_tz::UTC);
+    let zone: chrono_tz::Tz = text(window, &["timeZone"]).parse().unwrap_or(chrono_tz::UTC);
     let from = (now - TimeDelta::from_std(length).unwrap_or_default()).with_timezone(&zone);
-    schedule
-        .find_next_occurrence(&from, false)
-        .is_ok_and(|start| start <= now.with_timezone(&zone))
+    schedule.find_next_occurrence(&from, false).is_ok_and(|start| start <= now.with_timezone(&zone))
 }
 
 /// Globs with `*` as in project lists; a lone `*` is everything.
@@ -165,15 +122,9 @@ pub fn glob(pattern: &str, value: &str) -> bool {
 }
 
 fn permitted(patterns: &[Value], url: &str) -> bool {
-    let plain = |url: &str| {
-        url.trim_end_matches('/')
-            .trim_end_matches(".git")
-            .to_lowercase()
-    };
+    let plain = |url: &str| url.trim_end_matches('/').trim_end_matches(".git").to_lowercase();
     let hit = |pattern: &str| pattern == "*" || glob(&plain(pattern), &plain(url));
     let words = || patterns.iter().filter_map(Value::as_str);
     words().any(|pattern| !pattern.starts_with('!') && hit(pattern))
-        && !words()
-            .filter_map(|pattern| pattern.strip_prefix('!'))
-            .any(hit)
+        && !words().filter_map(|pattern| pattern.strip_prefix('!')).any(hit)
 }

@@ -19,15 +19,8 @@ pub struct Unbuilt {
 
 /// The files of a source's commit.
 pub async fn files(item: &Item, source: &Value, commit: &str) -> Result<render::Files, Unbuilt> {
-    let all = item
-        .shared
-        .git
-        .files(text(source, &["spec", "url"]), commit)
-        .await;
-    all.map_err(|why| Unbuilt {
-        reason: "ArtifactFailed",
-        message: format!("failed to download artifact: {why:?}"),
-    })
+    let all = item.shared.git.files(text(source, &["spec", "url"]), commit).await;
+    all.map_err(|why| Unbuilt { reason: "ArtifactFailed", message: format!("failed to download artifact: {why:?}") })
 }
 
 /// Whether the path is in the tree; the failure names it as Flux does.
@@ -37,65 +30,34 @@ pub fn check_path(object: &Value, all: &render::Files) -> Result<(), Unbuilt> {
         return Ok(());
     }
     let scratch = rand::random::<u32>();
-    let message = format!(
-        "kustomization path not found: stat /tmp/kustomization-{scratch}/{path}: no such file or directory"
-    );
-    Err(Unbuilt {
-        reason: "ArtifactFailed",
-        message,
-    })
+    let message =
+        format!("kustomization path not found: stat /tmp/kustomization-{scratch}/{path}: no such file or directory");
+    Err(Unbuilt { reason: "ArtifactFailed", message })
 }
 
 /// The objects of a Kustomization.
-pub async fn objects(
-    item: &Item,
-    object: &Value,
-    all: &render::Files,
-) -> Result<Vec<Value>, Unbuilt> {
+pub async fn objects(item: &Item, object: &Value, all: &render::Files) -> Result<Vec<Value>, Unbuilt> {
     let path = clean(text(object, &["spec", "path"]));
-    let failed = |message: String| Unbuilt {
-        reason: "BuildFailed",
-        message,
-    };
+    let failed = |message: String| Unbuilt { reason: "BuildFailed", message };
     let folder = below(all, &path);
     let mut objects = if is_kustomization(&folder) {
-        render::kustomize(all, &path)
-            .await
-            .map_err(|words| failed(format!("kustomize build failed: {words}")))?
+        render::kustomize(all, &path).await.map_err(|words| failed(format!("kustomize build failed: {words}")))?
     } else {
         render::plain(&folder, true).map_err(|(file, words)| {
             let scratch = rand::random::<u32>();
             failed(format!("failed to decode Kubernetes YAML from /tmp/kustomization-{scratch}/{path}/{file}: MalformedYAMLError: yaml: {words}"))
         })?
     };
-    substitute(item, object, &mut objects)
-        .map_err(|words| failed(format!("post build failed for {words}")))?;
+    substitute(item, object, &mut objects).map_err(|words| failed(format!("post build failed for {words}")))?;
     let target = text(object, &["spec", "targetNamespace"]);
     for built in &mut objects {
         override_images(object, built);
-        let namespaced = item
-            .shared
-            .store
-            .kinds
-            .of(built)
-            .is_some_and(|kind| kind.namespaced);
+        let namespaced = item.shared.store.kinds.of(built).is_some_and(|kind| kind.namespaced);
         if namespaced && !target.is_empty() {
             set(built, &["metadata", "namespace"], json!(target));
         }
-        set(
-            built,
-            &["metadata", "labels", "kustomize.toolkit.fluxcd.io/name"],
-            json!(item.name),
-        );
-        set(
-            built,
-            &[
-                "metadata",
-                "labels",
-                "kustomize.toolkit.fluxcd.io/namespace",
-            ],
-            json!(item.namespace),
-        );
+        set(built, &["metadata", "labels", "kustomize.toolkit.fluxcd.io/name"], json!(item.name));
+        set(built, &["metadata", "labels", "kustomize.toolkit.fluxcd.io/namespace"], json!(item.namespace));
     }
     Ok(objects)
 }
@@ -111,10 +73,7 @@ fn override_images(object: &Value, built: &mut Value) {
     };
     for container in containers {
         let image = text(container, &["image"]).to_owned();
-        let (name, tag) = image
-            .rsplit_once(':')
-            .filter(|(_, tag)| !tag.contains('/'))
-            .unwrap_or((&image, "latest"));
+        let (name, tag) = image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).unwrap_or((&image, "latest"));
         if let Some(rule) = rules.iter().find(|rule| text(rule, &["name"]) == name) {
             let or = |field: &str, default: &str| match text(rule, &[field]) {
                 "" => default.to_owned(),
@@ -146,36 +105,16 @@ fn substitute(item: &Item, object: &Value, objects: &mut [Value]) -> Result<(), 
                 format!("{kind}s").to_lowercase()
             ));
         };
-        for (key, value) in get(&found, &["data"])
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten()
-        {
-            values.insert(
-                key.clone(),
-                decoded(kind, value.as_str().unwrap_or_default()),
-            );
+        for (key, value) in get(&found, &["data"]).and_then(Value::as_object).into_iter().flatten() {
+            values.insert(key.clone(), decoded(kind, value.as_str().unwrap_or_default()));
         }
     }
-    for (key, value) in get(post, &["substitute"])
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-    {
-        values.insert(
-            key.clone(),
-            value
-                .as_str()
-                .map_or_else(|| value.to_string(), str::to_owned),
-        );
+    for (key, value) in get(post, &["substitute"]).and_then(Value::as_object).into_iter().flatten() {
+        values.insert(key.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned));
     }
     for built in objects {
-        let opted_out = |place: &str| {
-            text(
-                built,
-                &["metadata", place, "kustomize.toolkit.fluxcd.io/substitute"],
-            ) == "disabled"
-        };
+        let opted_out =
+            |place: &str| text(built, &["metadata", place, "kustomize.toolkit.fluxcd.io/substitute"]) == "disabled";
         if !opted_out("annotations") && !opted_out("labels") {
             replace(built, &values);
         }
@@ -188,9 +127,7 @@ fn decoded(kind: &str, value: &str) -> String {
     if kind != "Secret" {
         return value.to_owned();
     }
-    let bytes = base64::engine::general_purpose::STANDARD
-        .decode(value)
-        .unwrap_or_default();
+    let bytes = base64::engine::general_purpose::STANDARD.decode(value).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -200,11 +137,7 @@ fn replace(value: &mut Value, values: &BTreeMap<String, String>) {
             let new = expand(source, values);
             let whole = source.starts_with("${") && source.find('}') == Some(source.len() - 1);
             // Substitution works on the YAML text: a bare `${replicas}` becomes a number there.
-            *value = if whole && let Ok(number) = new.parse::<i64>() {
-                json!(number)
-            } else {
-                Value::String(new)
-            };
+            *value = if whole && let Ok(number) = new.parse::<i64>() { json!(number) } else { Value::String(new) };
         }
         Value::Array(items) => items.iter_mut().for_each(|item| replace(item, values)),
         Value::Object(map) => map.values_mut().for_each(|item| replace(item, values)),
@@ -221,10 +154,7 @@ fn expand(source: &str, values: &BTreeMap<String, String>) -> String {
             return out;
         };
         out.push_str(before);
-        let (name, default) = inside
-            .split_once(":=")
-            .or_else(|| inside.split_once(":-"))
-            .unwrap_or((inside, ""));
+        let (name, default) = inside.split_once(":=").or_else(|| inside.split_once(":-")).unwrap_or((inside, ""));
         out.push_str(values.get(name).map_or(default, String::as_str));
         rest = tail;
     }

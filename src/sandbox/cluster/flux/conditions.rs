@@ -8,18 +8,11 @@ use super::super::json::{list, number, set, text};
 pub fn put(object: &mut Value, now: &str, kind: &str, status: &str, reason: &str, message: &str) {
     let generation = number(object, &["metadata", "generation"], 1);
     let mut all = list(object, &["status", "conditions"]).to_vec();
-    let old = all
-        .iter()
-        .find(|condition| text(condition, &["type"]) == kind);
+    let old = all.iter().find(|condition| text(condition, &["type"]) == kind);
     let same = old.is_some_and(|old| {
-        text(old, &["status"]) == status
-            && text(old, &["reason"]) == reason
-            && text(old, &["message"]) == message
+        text(old, &["status"]) == status && text(old, &["reason"]) == reason && text(old, &["message"]) == message
     });
-    let since = old
-        .filter(|_| same)
-        .map_or(now, |old| text(old, &["lastTransitionTime"]))
-        .to_owned();
+    let since = old.filter(|_| same).map_or(now, |old| text(old, &["lastTransitionTime"])).to_owned();
     let new = json!({ "lastTransitionTime": since, "message": message, "observedGeneration": generation, "reason": reason, "status": status, "type": kind });
     all.retain(|condition| text(condition, &["type"]) != kind);
     all.push(new);
@@ -49,8 +42,5 @@ fn rank(kind: &str) -> usize {
         "Released",
         "Remediated",
     ];
-    ORDER
-        .iter()
-        .position(|known| *known == kind)
-        .unwrap_or(ORDER.len())
+    ORDER.iter().position(|known| *known == kind).unwrap_or(ORDER.len())
 }

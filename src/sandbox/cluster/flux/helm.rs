@@ -30,13 +30,7 @@ pub async fn reconcile(item: &Item, object: &Value, memory: &mut Memory) {
     let release = Release::of(item, object);
     if get(object, &["metadata", "deletionTimestamp"]).is_some() {
         if let Some(kind) = item.shared.store.kinds.by_kind("apps", "Deployment") {
-            drop(item.shared.store.delete(
-                &kind,
-                &release.namespace,
-                &release.name,
-                Propagation::Background,
-                false,
-            ));
+            drop(item.shared.store.delete(&kind, &release.namespace, &release.name, Propagation::Background, false));
         }
         item.release();
         return;
@@ -47,41 +41,33 @@ pub async fn reconcile(item: &Item, object: &Value, memory: &mut Memory) {
     if flag(object, &["spec", "suspend"]) {
         return;
     }
-    let Some((_, revision)) = source_of(
-        &item.shared,
-        object,
-        &["spec", "chart", "spec", "sourceRef"],
-    )
-    .filter(|(_, revision)| !revision.is_empty()) else {
+    let Some((_, revision)) = source_of(&item.shared, object, &["spec", "chart", "spec", "sourceRef"])
+        .filter(|(_, revision)| !revision.is_empty())
+    else {
         let now = item.now();
         item.status(|new| {
             put(new, &now, "Reconciling", "True", "Progressing", FULFILLING);
             let chart = format!("{}/{}-{}", item.namespace, item.namespace, item.name);
-            put(new, &now, "Ready", "False", "SourceNotReady", &format!("HelmChart '{chart}' is not ready: latest generation of object has not been reconciled"));
+            put(
+                new,
+                &now,
+                "Ready",
+                "False",
+                "SourceNotReady",
+                &format!("HelmChart '{chart}' is not ready: latest generation of object has not been reconciled"),
+            );
         });
         memory.due = later(Duration::from_secs(1));
         return;
     };
-    let release = Release {
-        chart: release.version_at(&revision),
-        ..release
-    };
+    let release = Release { chart: release.version_at(&revision), ..release };
     if !release.needed() {
         release.settle();
         return;
     }
     let retries = number(
         object,
-        &[
-            "spec",
-            if release.history().is_empty() {
-                "install"
-            } else {
-                "upgrade"
-            },
-            "remediation",
-            "retries",
-        ],
+        &["spec", if release.history().is_empty() { "install" } else { "upgrade" }, "remediation", "retries"],
         0,
     );
     if !release.run(memory).await {
@@ -102,10 +88,7 @@ impl<'a> Release<'a> {
             "" => item.namespace.clone(),
             named => named.to_owned(),
         };
-        let name = match (
-            text(object, &["spec", "releaseName"]),
-            text(object, &["spec", "targetNamespace"]),
-        ) {
+        let name = match (text(object, &["spec", "releaseName"]), text(object, &["spec", "targetNamespace"])) {
             ("", "") => item.name.clone(),
             ("", target) => format!("{target}-{}", item.name),
             (named, _) => named.to_owned(),
@@ -122,20 +105,13 @@ impl<'a> Release<'a> {
 
     /// With `reconcileStrategy: Revision` every commit is a new chart version.
     fn version_at(&self, revision: &str) -> String {
-        let by_revision =
-            text(self.object, &["spec", "chart", "spec", "reconcileStrategy"]) == "Revision";
+        let by_revision = text(self.object, &["spec", "chart", "spec", "reconcileStrategy"]) == "Revision";
         let short: String = commit_of(revision).chars().take(12).collect();
-        if by_revision {
-            format!("0.1.0+{short}")
-        } else {
-            "0.1.0".to_owned()
-        }
+        if by_revision { format!("0.1.0+{short}") } else { "0.1.0".to_owned() }
     }
 
     fn values(&self) -> Value {
-        get(self.object, &["spec", "values"])
-            .cloned()
-            .unwrap_or_else(|| json!({}))
+        get(self.object, &["spec", "values"]).cloned().unwrap_or_else(|| json!({}))
     }
 
     fn config_digest(values: &Value) -> String {
@@ -143,17 +119,12 @@ impl<'a> Release<'a> {
     }
 
     fn history(&self) -> Vec<Value> {
-        self.item
-            .object()
-            .map(|object| list(&object, &["status", "history"]).to_vec())
-            .unwrap_or_default()
+        self.item.object().map(|object| list(&object, &["status", "history"]).to_vec()).unwrap_or_default()
     }
 
     fn needed(&self) -> bool {
         let history = self.history();
-        let deployed = history
-            .first()
-            .filter(|entry| text(entry, &["status"]) == "deployed");
+        let deployed = history.first().filter(|entry| text(entry, &["status"]) == "deployed");
         let same = deployed.is_some_and(|entry| {
             text(entry, &["chartVersion"]) == self.chart
                 && text(entry, &["configDigest"]) == Self::config_digest(&self.values())
@@ -179,21 +150,14 @@ impl<'a> Release<'a> {
     async fn run(&self, memory: &mut Memory) -> bool {
         let (item, clock) = (self.item, self.item.shared.clock());
         let history = self.history();
-        let action = if history.is_empty() {
-            "install"
-        } else {
-            "upgrade"
-        };
+        let action = if history.is_empty() { "install" } else { "upgrade" };
         let now = item.now();
         item.status(|new| {
             forget(new, "Stalled");
             put(new, &now, "Reconciling", "True", "Progressing", FULFILLING);
         });
         clock.millis(15).await;
-        let doing = format!(
-            "Running '{action}' action with timeout of {}",
-            print_duration(self.timeout)
-        );
+        let doing = format!("Running '{action}' action with timeout of {}", print_duration(self.timeout));
         item.status(|new| {
             put(new, &now, "Reconciling", "True", "Progressing", &doing);
             put(new, &now, "Ready", "Unknown", "Progressing", &doing);
@@ -208,13 +172,7 @@ impl<'a> Release<'a> {
                 ("lastAttemptedGeneration", json!(generation)),
                 ("lastAttemptedReleaseAction", json!(action)),
                 ("lastAttemptedRevision", json!(self.chart)),
-                (
-                    "helmChart",
-                    json!(format!(
-                        "{}/{}-{}",
-                        item.namespace, item.namespace, item.name
-                    )),
-                ),
+                ("helmChart", json!(format!("{}/{}-{}", item.namespace, item.namespace, item.name))),
                 ("storageNamespace", json!(item.namespace)),
             ] {
                 set(new, &["status", field], value);
@@ -222,10 +180,7 @@ impl<'a> Release<'a> {
         });
         let started = Instant::now();
         clock.millis(120).await;
-        let version = history
-            .first()
-            .map_or(0, |entry| number(entry, &["version"], 0))
-            + 1;
+        let version = history.first().map_or(0, |entry| number(entry, &["version"], 0)) + 1;
         let done = self.deploy(&values).await;
         let took = print_duration(started.elapsed().mul_f64(item.shared.options.speed));
         match done {
@@ -250,22 +205,12 @@ impl<'a> Release<'a> {
         }
         let object = self.render(values);
         let kind = shared.store.kinds.of(&object).ok_or("no Deployment kind")?;
-        let applied = shared.store.apply(
-            &kind,
-            &self.namespace,
-            "helm-controller",
-            &object,
-            Write::default(),
-        );
+        let applied = shared.store.apply(&kind, &self.namespace, "helm-controller", &object, Write::default());
         applied.map_err(|failure| failure.message)?;
-        let inventory = json!({ "entries": [{ "id": format!("{}_{}_apps_Deployment", self.namespace, self.name), "v": "v1" }] });
-        self.item
-            .status(|new| set(new, &["status", "inventory"], inventory));
-        self.item
-            .healthy(&[Watched::of(&object)], self.timeout)
-            .await
-            .map(|_| ())
-            .map_err(|(_, words)| words)
+        let inventory =
+            json!({ "entries": [{ "id": format!("{}_{}_apps_Deployment", self.namespace, self.name), "v": "v1" }] });
+        self.item.status(|new| set(new, &["status", "inventory"], inventory));
+        self.item.healthy(&[Watched::of(&object)], self.timeout).await.map(|_| ()).map_err(|(_, words)| words)
     }
 
     fn render(&self, values: &Value) -> Value {
@@ -275,11 +220,7 @@ impl<'a> Release<'a> {
         };
         let image = match get(values, &["image"]) {
             Some(Value::String(image)) => image.clone(),
-            _ => format!(
-                "{}:{}",
-                or(&["image", "repository"], "nginx"),
-                or(&["image", "tag"], "1.27")
-            ),
+            _ => format!("{}:{}", or(&["image", "repository"], "nginx"), or(&["image", "tag"], "1.27")),
         };
         let labels = json!({ "app": self.name });
         json!({
@@ -302,10 +243,7 @@ impl<'a> Release<'a> {
     }
 
     fn label(&self, version: i64) -> String {
-        format!(
-            "release {}/{}.v{version} with chart shop@{}",
-            self.namespace, self.name, self.chart
-        )
+        format!("release {}/{}.v{version} with chart shop@{}", self.namespace, self.name, self.chart)
     }
 
     fn entry(&self, action: &str, version: i64, config: &str, status: &str) -> Value {
@@ -320,10 +258,7 @@ impl<'a> Release<'a> {
     fn record(&self, new: &mut Value, entry: Value) {
         let mut history = list(new, &["status", "history"]).to_vec();
         if text(&entry, &["status"]) == "deployed" {
-            for old in history
-                .iter_mut()
-                .filter(|old| text(old, &["status"]) == "deployed")
-            {
+            for old in history.iter_mut().filter(|old| text(old, &["status"]) == "deployed") {
                 set(old, &["status"], json!("superseded"));
             }
         }
@@ -334,11 +269,7 @@ impl<'a> Release<'a> {
 
     async fn succeeded(&self, action: &str, version: i64, config: &str, took: &str) {
         let (item, clock) = (self.item, self.item.shared.clock());
-        let reason = if action == "install" {
-            "InstallSucceeded"
-        } else {
-            "UpgradeSucceeded"
-        };
+        let reason = if action == "install" { "InstallSucceeded" } else { "UpgradeSucceeded" };
         let message = format!("Helm {action} succeeded for {}", self.label(version));
         let now = item.now();
         item.status(|new| {
@@ -349,11 +280,7 @@ impl<'a> Release<'a> {
         clock.millis(6).await;
         item.status(|new| {
             self.record(new, self.entry(action, version, config, "deployed"));
-            set(
-                new,
-                &["status", "lastAttemptedReleaseActionDuration"],
-                json!(took),
-            );
+            set(new, &["status", "lastAttemptedReleaseActionDuration"], json!(took));
         });
         clock.millis(6).await;
         item.status(|new| forget(new, "Reconciling"));
@@ -363,11 +290,7 @@ impl<'a> Release<'a> {
 
     async fn failed(&self, action: &str, version: i64, config: &str, took: &str, words: &str) {
         let item = self.item;
-        let reason = if action == "install" {
-            "InstallFailed"
-        } else {
-            "UpgradeFailed"
-        };
+        let reason = if action == "install" { "InstallFailed" } else { "UpgradeFailed" };
         let message = format!(
             "Helm {action} failed for release {}/{} with chart shop@{}: {words}",
             self.namespace, self.name, self.chart
@@ -380,33 +303,19 @@ impl<'a> Release<'a> {
         item.shared.clock().millis(5).await;
         item.status(|new| {
             self.record(new, self.entry(action, version, config, "failed"));
-            set(
-                new,
-                &["status", "lastAttemptedReleaseActionDuration"],
-                json!(took),
-            );
+            set(new, &["status", "lastAttemptedReleaseActionDuration"], json!(took));
         });
     }
 
     /// Remediation: the last release that worked, deployed again.
     async fn roll_back(&self, memory: &mut Memory, version: i64, _why: &str) {
         let (item, clock) = (self.item, self.item.shared.clock());
-        let wanted = number(
-            self.object,
-            &["spec", "upgrade", "remediation", "retries"],
-            0,
-        ) != 0
-            || flag(
-                self.object,
-                &["spec", "upgrade", "remediation", "remediateLastFailure"],
-            );
+        let wanted = number(self.object, &["spec", "upgrade", "remediation", "retries"], 0) != 0
+            || flag(self.object, &["spec", "upgrade", "remediation", "remediateLastFailure"]);
         let Some((last, values)) = memory.releases.last().cloned().filter(|_| wanted) else {
             return;
         };
-        let doing = format!(
-            "Running 'rollback' action with timeout of {}",
-            print_duration(self.timeout)
-        );
+        let doing = format!("Running 'rollback' action with timeout of {}", print_duration(self.timeout));
         let now = item.now();
         item.status(|new| put(new, &now, "Reconciling", "True", "Progressing", &doing));
         clock.millis(100).await;
@@ -416,32 +325,10 @@ impl<'a> Release<'a> {
         let message = format!("Helm rollback to previous {} succeeded", self.label(last));
         let now = item.now();
         item.status(|new| {
-            put(
-                new,
-                &now,
-                "Reconciling",
-                "True",
-                "ProgressingWithRetry",
-                &message,
-            );
+            put(new, &now, "Reconciling", "True", "ProgressingWithRetry", &message);
             put(new, &now, "Ready", "False", "RollbackSucceeded", &message);
-            put(
-                new,
-                &now,
-                "Remediated",
-                "True",
-                "RollbackSucceeded",
-                &message,
-            );
-            self.record(
-                new,
-                self.entry(
-                    "rollback",
-                    version + 1,
-                    &Self::config_digest(&values),
-                    "deployed",
-                ),
-            );
+            put(new, &now, "Remediated", "True", "RollbackSucceeded", &message);
+            self.record(new, self.entry("rollback", version + 1, &Self::config_digest(&values), "deployed"));
         });
     }
 

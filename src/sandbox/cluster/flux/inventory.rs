@@ -8,27 +8,15 @@ use super::{Item, Watched};
 
 pub(super) fn skipped(object: &Value) -> bool {
     ["annotations", "labels"].iter().any(|place| {
-        text(
-            object,
-            &["metadata", place, "kustomize.toolkit.fluxcd.io/reconcile"],
-        ) == "disabled"
-            || text(
-                object,
-                &["metadata", place, "kustomize.toolkit.fluxcd.io/ssa"],
-            ) == "Ignore"
+        text(object, &["metadata", place, "kustomize.toolkit.fluxcd.io/reconcile"]) == "disabled"
+            || text(object, &["metadata", place, "kustomize.toolkit.fluxcd.io/ssa"]) == "Ignore"
     })
 }
 
 /// `<namespace>_<name>_<group>_<Kind>`; a colon in a name is written as `__`.
 pub(super) fn id_of(object: &Value) -> String {
     let watched = Watched::of(object);
-    format!(
-        "{}_{}_{}_{}",
-        watched.namespace,
-        watched.name.replace(':', "__"),
-        watched.group,
-        watched.kind
-    )
+    format!("{}_{}_{}_{}", watched.namespace, watched.name.replace(':', "__"), watched.group, watched.kind)
 }
 
 /// Deletes what the inventory has and the build has not, if it still carries this Kustomization's labels.
@@ -50,40 +38,13 @@ pub(super) fn prune(item: &Item, object: &Value, built: &[Value]) {
         let Some(known) = item.shared.store.kinds.by_kind(group, kind) else {
             continue;
         };
-        let ours = item
-            .shared
-            .store
-            .get(&known, namespace, &name)
-            .is_some_and(|live| {
-                text(
-                    &live,
-                    &["metadata", "labels", "kustomize.toolkit.fluxcd.io/name"],
-                ) == item.name
-                    && text(
-                        &live,
-                        &[
-                            "metadata",
-                            "labels",
-                            "kustomize.toolkit.fluxcd.io/namespace",
-                        ],
-                    ) == item.namespace
-                    && text(
-                        &live,
-                        &[
-                            "metadata",
-                            "annotations",
-                            "kustomize.toolkit.fluxcd.io/prune",
-                        ],
-                    ) != "disabled"
-            });
+        let ours = item.shared.store.get(&known, namespace, &name).is_some_and(|live| {
+            text(&live, &["metadata", "labels", "kustomize.toolkit.fluxcd.io/name"]) == item.name
+                && text(&live, &["metadata", "labels", "kustomize.toolkit.fluxcd.io/namespace"]) == item.namespace
+                && text(&live, &["metadata", "annotations", "kustomize.toolkit.fluxcd.io/prune"]) != "disabled"
+        });
         if ours {
-            drop(item.shared.store.delete(
-                &known,
-                namespace,
-                &name,
-                Propagation::Background,
-                false,
-            ));
+            drop(item.shared.store.delete(&known, namespace, &name, Propagation::Background, false));
         }
     }
     if built.is_empty() {

@@ -45,14 +45,10 @@ pub async fn reconcile(item: &Item, object: &Value, memory: &mut Memory) {
         memory.due = later(Duration::from_secs(3600));
         return;
     }
-    let Some((source, revision)) = source_of(&item.shared, object, &["spec", "sourceRef"])
-        .filter(|(_, revision)| !revision.is_empty())
+    let Some((source, revision)) =
+        source_of(&item.shared, object, &["spec", "sourceRef"]).filter(|(_, revision)| !revision.is_empty())
     else {
-        not_ready(
-            item,
-            "ArtifactFailed",
-            "Source artifact not found, retrying in 30s",
-        );
+        not_ready(item, "ArtifactFailed", "Source artifact not found, retrying in 30s");
         memory.due = later(Duration::from_secs(30));
         return;
     };
@@ -61,8 +57,7 @@ pub async fn reconcile(item: &Item, object: &Value, memory: &mut Memory) {
         memory.due = later(Duration::from_secs(5));
         return;
     }
-    let timeout =
-        Item::spec_duration(object, "timeout", interval.as_secs()).max(Duration::from_secs(30));
+    let timeout = Item::spec_duration(object, "timeout", interval.as_secs()).max(Duration::from_secs(30));
     let mut attempt = Attempt {
         item,
         object,
@@ -111,17 +106,14 @@ fn waits_for(item: &Item, object: &Value, revision: &str) -> Option<String> {
         let Some(other) = item.shared.store.get(&item.kind, namespace, name) else {
             return Some(format!("dependency '{namespace}/{name}' not found"));
         };
-        let current = number(&other, &["metadata", "generation"], 0)
-            == number(&other, &["status", "observedGeneration"], -1);
+        let current =
+            number(&other, &["metadata", "generation"], 0) == number(&other, &["status", "observedGeneration"], -1);
         if !current || condition(&other, "Ready", "status") != "True" {
             return Some(format!("dependency '{namespace}/{name}' is not ready"));
         }
-        let same_source =
-            get(&other, &["spec", "sourceRef"]) == get(object, &["spec", "sourceRef"]);
+        let same_source = get(&other, &["spec", "sourceRef"]) == get(object, &["spec", "sourceRef"]);
         if same_source && text(&other, &["status", "lastAppliedRevision"]) != revision {
-            return Some(format!(
-                "dependency '{namespace}/{name}' revision is not up to date"
-            ));
+            return Some(format!("dependency '{namespace}/{name}' revision is not up to date"));
         }
     }
     None
@@ -154,41 +146,29 @@ impl Attempt<'_> {
         }
         let health = self.progress("Running health checks");
         let now = self.item.now();
-        self.item
-            .status(|new| put(new, &now, "Healthy", "Unknown", "Progressing", &health));
+        self.item.status(|new| put(new, &now, "Healthy", "Unknown", "Progressing", &health));
         clock.millis(5).await;
         self.inventory(&built);
         match self
             .item
             .healthy(
                 &checked,
-                timeout.min(
-                    Item::spec_duration(self.object, "timeout", timeout.as_secs())
-                        .max(Duration::from_secs(1)),
-                ),
+                timeout.min(Item::spec_duration(self.object, "timeout", timeout.as_secs()).max(Duration::from_secs(1))),
             )
             .await
         {
             Ok(took) => {
                 let message = format!("Health check passed in {}", print_duration(took));
                 let now = self.item.now();
-                self.item
-                    .status(|new| put(new, &now, "Healthy", "True", "Succeeded", &message));
+                self.item.status(|new| put(new, &now, "Healthy", "True", "Succeeded", &message));
                 clock.millis(9).await;
                 self.succeed(Some(message)).await
             }
             Err((took, words)) => {
                 let now = self.item.now();
-                self.item
-                    .status(|new| put(new, &now, "Healthy", "False", "HealthCheckFailed", &words));
-                self.fail(
-                    "HealthCheckFailed",
-                    &format!(
-                        "health check failed after {}: {words}",
-                        print_duration(took)
-                    ),
-                )
-                .await
+                self.item.status(|new| put(new, &now, "Healthy", "False", "HealthCheckFailed", &words));
+                self.fail("HealthCheckFailed", &format!("health check failed after {}: {words}", print_duration(took)))
+                    .await
             }
         }
     }
@@ -199,28 +179,17 @@ impl Attempt<'_> {
         self.progress("Building manifests");
         self.item.shared.clock().millis(4).await;
         let revision = self.revision.clone();
-        self.item
-            .status(|new| set(new, &["status", "lastAttemptedRevision"], json!(revision)));
+        self.item.status(|new| set(new, &["status", "lastAttemptedRevision"], json!(revision)));
         build::objects(self.item, self.object, &all).await
     }
 
     /// Says what is being done: in Reconciling, and Ready turns Unknown.
     fn progress(&self, what: &str) -> String {
-        let message = format!(
-            "{what} for revision {} with a timeout of {}",
-            self.revision, self.timeout
-        );
+        let message = format!("{what} for revision {} with a timeout of {}", self.revision, self.timeout);
         let now = self.item.now();
         self.item.status(|new| {
             put(new, &now, "Reconciling", "True", "Progressing", &message);
-            put(
-                new,
-                &now,
-                "Ready",
-                "Unknown",
-                "Progressing",
-                "Reconciliation in progress",
-            );
+            put(new, &now, "Ready", "Unknown", "Progressing", "Reconciliation in progress");
         });
         message
     }
@@ -261,30 +230,19 @@ impl Attempt<'_> {
             ));
         }
         if skipped(object)
-            || shared
-                .store
-                .get(&kind, &watched.namespace, &watched.name)
-                .is_some_and(|live| skipped(&live))
+            || shared.store.get(&kind, &watched.namespace, &watched.name).is_some_and(|live| skipped(&live))
         {
             return Ok(());
         }
         let with_namespace = built.iter().any(|other| {
-            text(other, &["kind"]) == "Namespace"
-                && text(other, &["metadata", "name"]) == watched.namespace
+            text(other, &["kind"]) == "Namespace" && text(other, &["metadata", "name"]) == watched.namespace
         });
         if dry_run && with_namespace {
             return Ok(());
         }
         let done = shared
             .access
-            .check(
-                &self.user(),
-                "patch",
-                &kind,
-                "",
-                &watched.namespace,
-                &watched.name,
-            )
+            .check(&self.user(), "patch", &kind, "", &watched.namespace, &watched.name)
             .and_then(|()| admission::decode(&kind, object, Strictness::Strict))
             .and_then(|_| {
                 shared.store.apply(
@@ -292,31 +250,20 @@ impl Attempt<'_> {
                     &watched.namespace,
                     "kustomize-controller",
                     object,
-                    Write {
-                        status: false,
-                        dry_run,
-                    },
+                    Write { status: false, dry_run },
                 )
             });
-        done.map(|_| ())
-            .map_err(|failure| refused(&watched, &failure))
+        done.map(|_| ()).map_err(|failure| refused(&watched, &failure))
     }
 
     fn checked(&self, built: &[Value]) -> Vec<Watched> {
         if flag(self.object, &["spec", "wait"]) {
-            return built
-                .iter()
-                .filter(|object| !skipped(object))
-                .map(Watched::of)
-                .collect();
+            return built.iter().filter(|object| !skipped(object)).map(Watched::of).collect();
         }
         list(self.object, &["spec", "healthChecks"])
             .iter()
             .map(|check| Watched {
-                group: text(check, &["apiVersion"])
-                    .split_once('/')
-                    .map_or("", |(group, _)| group)
-                    .to_owned(),
+                group: text(check, &["apiVersion"]).split_once('/').map_or("", |(group, _)| group).to_owned(),
                 kind: text(check, &["kind"]).to_owned(),
                 namespace: text(check, &["namespace"]).to_owned(),
                 name: text(check, &["name"]).to_owned(),
@@ -334,8 +281,7 @@ impl Attempt<'_> {
             })
             .collect();
         entries.sort_by_key(|entry| text(entry, &["id"]).to_owned());
-        self.item
-            .status(|new| set(new, &["status", "inventory"], json!({ "entries": entries })));
+        self.item.status(|new| set(new, &["status", "inventory"], json!({ "entries": entries })));
     }
 
     /// Ready first, the applied revision some milliseconds later: two patches.
@@ -347,23 +293,12 @@ impl Attempt<'_> {
             if health.is_none() {
                 forget(new, "Healthy");
             }
-            put(
-                new,
-                &now,
-                "Ready",
-                "True",
-                "ReconciliationSucceeded",
-                &message,
-            );
+            put(new, &now, "Ready", "True", "ReconciliationSucceeded", &message);
         });
         self.item.shared.clock().millis(5).await;
         let generation = number(self.object, &["metadata", "generation"], 1);
         self.item.status(|new| {
-            set(
-                new,
-                &["status", "lastAppliedRevision"],
-                json!(self.revision),
-            );
+            set(new, &["status", "lastAppliedRevision"], json!(self.revision));
             set(new, &["status", "observedGeneration"], json!(generation));
             self.close(new, "ReconciliationSucceeded");
         });
@@ -377,14 +312,7 @@ impl Attempt<'_> {
                 .iter()
                 .find(|known| text(known, &["type"]) == "Reconciling")
                 .map(|known| text(known, &["message"]).to_owned());
-            put(
-                new,
-                &now,
-                "Reconciling",
-                "True",
-                "ProgressingWithRetry",
-                &doing.unwrap_or_default(),
-            );
+            put(new, &now, "Reconciling", "True", "ProgressingWithRetry", &doing.unwrap_or_default());
             put(new, &now, "Ready", "False", reason, message);
         });
         self.item.shared.clock().millis(4).await;
@@ -403,22 +331,11 @@ impl Attempt<'_> {
         }
         let now = self.item.now();
         let mut history = list(new, &["status", "history"]).to_vec();
-        let before = history
-            .iter()
-            .position(|entry| text(entry, &["digest"]) == self.digest)
-            .map(|index| history.remove(index));
-        let first = before
-            .as_ref()
-            .map_or(now.as_str(), |entry| text(entry, &["firstReconciled"]))
-            .to_owned();
-        let count = before
-            .as_ref()
-            .map_or(0, |entry| number(entry, &["totalReconciliations"], 0))
-            + 1;
-        let took = self
-            .started
-            .elapsed()
-            .mul_f64(self.item.shared.options.speed);
+        let before =
+            history.iter().position(|entry| text(entry, &["digest"]) == self.digest).map(|index| history.remove(index));
+        let first = before.as_ref().map_or(now.as_str(), |entry| text(entry, &["firstReconciled"])).to_owned();
+        let count = before.as_ref().map_or(0, |entry| number(entry, &["totalReconciliations"], 0)) + 1;
+        let took = self.started.elapsed().mul_f64(self.item.shared.options.speed);
         history.insert(0, json!({
             "digest": self.digest, "firstReconciled": first, "lastReconciled": now, "lastReconciledDuration": print_duration(took),
             "lastReconciledStatus": reason, "metadata": { "revision": self.revision }, "totalReconciliations": count,
@@ -429,10 +346,5 @@ impl Attempt<'_> {
 }
 
 fn refused(watched: &Watched, failure: &Failure) -> String {
-    format!(
-        "{} dry-run failed ({}): {}\n",
-        watched.id(),
-        failure.reason,
-        failure.message
-    )
+    format!("{} dry-run failed ({}): {}\n", watched.id(), failure.reason, failure.message)
 }

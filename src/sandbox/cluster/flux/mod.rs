@@ -28,10 +28,7 @@ const REQUESTED: &str = "reconcile.fluxcd.io/requestedAt";
 /// Makes what an installed Flux has: its namespace.
 pub fn prepare(shared: &Shared) {
     if let Err(failure) = shared.ensure_namespace("flux-system") {
-        tracing::warn!(
-            message = failure.message,
-            "the sandbox could not prepare Flux"
-        );
+        tracing::warn!(message = failure.message, "the sandbox could not prepare Flux");
     }
 }
 
@@ -59,15 +56,11 @@ struct Memory {
 
 impl Item {
     fn object(&self) -> Option<Arc<Value>> {
-        self.shared
-            .store
-            .get(&self.kind, &self.namespace, &self.name)
+        self.shared.store.get(&self.kind, &self.namespace, &self.name)
     }
 
     fn status(&self, change: impl FnOnce(&mut Value)) {
-        self.shared
-            .store
-            .edit(&self.kind, &self.namespace, &self.name, true, change);
+        self.shared.store.edit(&self.kind, &self.namespace, &self.name, true, change);
     }
 
     fn now(&self) -> String {
@@ -76,24 +69,17 @@ impl Item {
 
     /// Adds Flux's finalizer, as the controllers do first of all.
     fn claim(&self, object: &Value) {
-        if !list(object, &["metadata", "finalizers"])
-            .iter()
-            .any(|known| known == FINALIZER)
-        {
-            self.shared
-                .store
-                .edit(&self.kind, &self.namespace, &self.name, false, |new| {
-                    set(new, &["metadata", "finalizers"], json!([FINALIZER]))
-                });
+        if !list(object, &["metadata", "finalizers"]).iter().any(|known| known == FINALIZER) {
+            self.shared.store.edit(&self.kind, &self.namespace, &self.name, false, |new| {
+                set(new, &["metadata", "finalizers"], json!([FINALIZER]))
+            });
         }
     }
 
     fn release(&self) {
-        self.shared
-            .store
-            .edit(&self.kind, &self.namespace, &self.name, false, |new| {
-                set(new, &["metadata", "finalizers"], json!([]))
-            });
+        self.shared.store.edit(&self.kind, &self.namespace, &self.name, false, |new| {
+            set(new, &["metadata", "finalizers"], json!([]))
+        });
     }
 
     fn spec_duration(object: &Value, field: &str, default: u64) -> Duration {
@@ -101,26 +87,15 @@ impl Item {
     }
 
     /// Waits until all objects are current: at once when they are, else at each poll, ending early when one is stalled.
-    async fn healthy(
-        &self,
-        ids: &[Watched],
-        timeout: Duration,
-    ) -> Result<Duration, (Duration, String)> {
+    async fn healthy(&self, ids: &[Watched], timeout: Duration) -> Result<Duration, (Duration, String)> {
         let clock = self.shared.clock();
         let start = Instant::now();
         // Durations are told as the real ones would be.
         let told = |start: Instant| start.elapsed().mul_f64(self.shared.options.speed);
         clock.millis(15).await;
         loop {
-            let found: Vec<(String, Kstatus)> = ids
-                .iter()
-                .map(|watched| {
-                    (
-                        watched.id(),
-                        kstatus(watched.object(&self.shared).as_deref()),
-                    )
-                })
-                .collect();
+            let found: Vec<(String, Kstatus)> =
+                ids.iter().map(|watched| (watched.id(), kstatus(watched.object(&self.shared).as_deref()))).collect();
             let named = |word: &dyn Fn(Kstatus) -> bool| {
                 let all: Vec<String> = found
                     .iter()
@@ -134,25 +109,17 @@ impl Item {
             }
             let stalled = named(&|status| status == Kstatus::Failed);
             if !stalled.is_empty() {
-                return Err((
-                    told(start),
-                    format!("failed early due to stalled resources: [{stalled}]"),
-                ));
+                return Err((told(start), format!("failed early due to stalled resources: [{stalled}]")));
             }
             if start.elapsed() >= clock.scaled(timeout) {
                 return Err((
                     told(start),
-                    format!(
-                        "timeout waiting for: [{}]",
-                        named(&|status| status != Kstatus::Current)
-                    ),
+                    format!("timeout waiting for: [{}]", named(&|status| status != Kstatus::Current)),
                 ));
             }
             let left = clock.scaled(timeout).saturating_sub(start.elapsed());
             tokio::time::sleep(
-                clock
-                    .scaled(self.shared.options.flux_health_poll)
-                    .min(left.max(Duration::from_millis(1))),
+                clock.scaled(self.shared.options.flux_health_poll).min(left.max(Duration::from_millis(1))),
             )
             .await;
         }
@@ -170,10 +137,7 @@ struct Watched {
 
 impl Watched {
     fn of(object: &Value) -> Self {
-        let group = text(object, &["apiVersion"])
-            .split_once('/')
-            .map_or("", |(group, _)| group)
-            .to_owned();
+        let group = text(object, &["apiVersion"]).split_once('/').map_or("", |(group, _)| group).to_owned();
         let field = |path: &[&str]| text(object, path).to_owned();
         Self {
             group,
@@ -193,9 +157,7 @@ impl Watched {
     }
 
     fn object(&self, shared: &Shared) -> Option<Arc<Value>> {
-        shared
-            .store
-            .find(&self.group, &self.kind, &self.namespace, &self.name)
+        shared.store.find(&self.group, &self.kind, &self.namespace, &self.name)
     }
 }
 
@@ -210,21 +172,14 @@ fn source_of(shared: &Shared, owner: &Value, reference: &[&str]) -> Option<(Arc<
         empty if empty.is_empty() => text(owner, &["metadata", "namespace"]).to_owned(),
         named => named,
     };
-    let source = shared.store.find(
-        "source.toolkit.fluxcd.io",
-        &field("kind"),
-        &namespace,
-        &field("name"),
-    )?;
+    let source = shared.store.find("source.toolkit.fluxcd.io", &field("kind"), &namespace, &field("name"))?;
     let revision = text(&source, &["status", "artifact", "revision"]).to_owned();
     Some((source, revision))
 }
 
 /// The commit in `main@sha1:…`.
 fn commit_of(revision: &str) -> &str {
-    revision
-        .rsplit_once(':')
-        .map_or(revision, |(_, commit)| commit)
+    revision.rsplit_once(':').map_or(revision, |(_, commit)| commit)
 }
 
 /// Runs until the sandbox stops.
@@ -251,12 +206,7 @@ pub async fn run(shared: Shared) {
                 let bell = Arc::new(Notify::new());
                 bells.insert(event.key.clone(), bell.clone());
                 tasks.spawn(serve(
-                    Item {
-                        shared: shared.clone(),
-                        kind,
-                        namespace: namespace.clone(),
-                        name: name.clone(),
-                    },
+                    Item { shared: shared.clone(), kind, namespace: namespace.clone(), name: name.clone() },
                     bell,
                 ));
             }
@@ -298,9 +248,7 @@ async fn serve(item: Item, bell: Arc<Notify>) {
         } else {
             memory = Memory::default();
         }
-        let next = memory
-            .due
-            .unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+        let next = memory.due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
         tokio::select! {
             () = bell.notified() => {}
             () = tokio::time::sleep_until(next) => {}
@@ -315,15 +263,10 @@ fn due(item: &Item, object: &Value, memory: &mut Memory) -> bool {
     let generation = super::json::number(object, &["metadata", "generation"], 0);
     let request = text(object, &["metadata", "annotations", REQUESTED]).to_owned();
     let revision = match item.kind.kind.as_str() {
-        "Kustomization" => {
-            source_of(&item.shared, object, &["spec", "sourceRef"]).map(|(_, revision)| revision)
+        "Kustomization" => source_of(&item.shared, object, &["spec", "sourceRef"]).map(|(_, revision)| revision),
+        "HelmRelease" => {
+            source_of(&item.shared, object, &["spec", "chart", "spec", "sourceRef"]).map(|(_, revision)| revision)
         }
-        "HelmRelease" => source_of(
-            &item.shared,
-            object,
-            &["spec", "chart", "spec", "sourceRef"],
-        )
-        .map(|(_, revision)| revision),
         _ => None,
     };
     let reason = Some((generation, request, revision.unwrap_or_default()));

@@ -20,28 +20,15 @@ pub async fn reconcile(item: &Item, object: &Value, memory: &mut Memory) {
     item.claim(object);
     if flag(object, &["spec", "suspend"]) {
         memory.due = None;
-        memory
-            .due
-            .get_or_insert(Instant::now() + Duration::from_secs(3600));
+        memory.due.get_or_insert(Instant::now() + Duration::from_secs(3600));
         return;
     }
-    let (generation, observed) = (
-        number(object, &["metadata", "generation"], 1),
-        number(object, &["status", "observedGeneration"], -1),
-    );
+    let (generation, observed) =
+        (number(object, &["metadata", "generation"], 1), number(object, &["status", "observedGeneration"], -1));
     let stored = text(object, &["status", "artifact", "revision"]).to_owned();
     let now = item.now();
     if observed == generation {
-        item.status(|new| {
-            put(
-                new,
-                &now,
-                "Reconciling",
-                "True",
-                "Progressing",
-                "reconciliation in progress",
-            )
-        });
+        item.status(|new| put(new, &now, "Reconciling", "True", "Progressing", "reconciliation in progress"));
     } else {
         let message = format!("processing object: new generation {observed} -> {generation}");
         item.status(|new| {
@@ -54,22 +41,8 @@ pub async fn reconcile(item: &Item, object: &Value, memory: &mut Memory) {
     if stored.is_empty() {
         clock.millis(6).await;
         item.status(|new| {
-            put(
-                new,
-                &now,
-                "Reconciling",
-                "True",
-                "Progressing",
-                "building artifact",
-            );
-            put(
-                new,
-                &now,
-                "Ready",
-                "Unknown",
-                "Progressing",
-                "building artifact",
-            );
+            put(new, &now, "Reconciling", "True", "Progressing", "building artifact");
+            put(new, &now, "Ready", "Unknown", "Progressing", "building artifact");
         });
     }
     clock.millis(60).await;
@@ -78,11 +51,7 @@ pub async fn reconcile(item: &Item, object: &Value, memory: &mut Memory) {
         Err(why) => fail(item, object, memory, &failure(url, &reference, &why)).await,
         Ok(commit) => {
             let shown = text(object, &["spec", "ref", "branch"]);
-            let shown = if shown.is_empty() {
-                reference.clone()
-            } else {
-                shown.to_owned()
-            };
+            let shown = if shown.is_empty() { reference.clone() } else { shown.to_owned() };
             let revision = if text(object, &["spec", "ref", "commit"]).is_empty() {
                 format!("{shown}@sha1:{commit}")
             } else {
@@ -117,47 +86,20 @@ async fn fail(item: &Item, object: &Value, memory: &mut Memory, message: &str) {
     let now = item.now();
     let handled = text(object, &["metadata", "annotations", REQUESTED]).to_owned();
     item.status(|new| {
-        put(
-            new,
-            &now,
-            "Reconciling",
-            "True",
-            "ProgressingWithRetry",
-            "building artifact",
-        );
+        put(new, &now, "Reconciling", "True", "ProgressingWithRetry", "building artifact");
         put(new, &now, "Ready", "False", "GitOperationFailed", message);
-        put(
-            new,
-            &now,
-            "FetchFailed",
-            "True",
-            "GitOperationFailed",
-            message,
-        );
+        put(new, &now, "FetchFailed", "True", "GitOperationFailed", message);
         if !handled.is_empty() {
             set(new, &["status", "lastHandledReconcileAt"], json!(handled));
         }
     });
     memory.failures += 1;
-    let wait =
-        Duration::from_millis(750).saturating_mul(2_u32.saturating_pow(memory.failures.min(10)));
-    memory.due = Some(
-        Instant::now()
-            + item
-                .shared
-                .clock()
-                .scaled(wait.min(Item::spec_duration(object, "interval", 60))),
-    );
+    let wait = Duration::from_millis(750).saturating_mul(2_u32.saturating_pow(memory.failures.min(10)));
+    memory.due =
+        Some(Instant::now() + item.shared.clock().scaled(wait.min(Item::spec_duration(object, "interval", 60))));
 }
 
-async fn store(
-    item: &Item,
-    object: &Value,
-    memory: &mut Memory,
-    stored: &str,
-    revision: &str,
-    commit: &str,
-) {
+async fn store(item: &Item, object: &Value, memory: &mut Memory, stored: &str, revision: &str, commit: &str) {
     let clock = item.shared.clock();
     if stored != revision {
         let now = item.now();
@@ -186,24 +128,11 @@ async fn store(
             forget(new, gone);
         }
         put(new, &now, "Ready", "True", "Succeeded", &message);
-        put(
-            new,
-            &now,
-            "ArtifactInStorage",
-            "True",
-            "Succeeded",
-            &message,
-        );
+        put(new, &now, "ArtifactInStorage", "True", "Succeeded", &message);
     });
     clock.millis(5).await;
-    let path = format!(
-        "gitrepository/{}/{}/{commit}.tar.gz",
-        item.namespace, item.name
-    );
-    let url = format!(
-        "http://source-controller.{}.svc.cluster.local./{path}",
-        item.namespace
-    );
+    let path = format!("gitrepository/{}/{}/{commit}.tar.gz", item.namespace, item.name);
+    let url = format!("http://source-controller.{}.svc.cluster.local./{path}", item.namespace);
     let handled = text(object, &["metadata", "annotations", REQUESTED]).to_owned();
     item.status(|new| {
         if stored != revision {
@@ -224,9 +153,6 @@ async fn store(
 /// `sha256:…` of a text.
 pub fn digest(text: &str) -> String {
     use sha2::{Digest, Sha256};
-    let hex: String = Sha256::digest(text)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hex: String = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
 }

@@ -32,10 +32,8 @@ impl Repo {
     /// Commits files on top of main; `None` deletes one.
     pub fn commit(&self, message: &str, files: &[(&str, Option<&str>)]) -> String {
         let repository = git2::Repository::open_bare(self.dir.path()).unwrap();
-        let parent = repository
-            .find_reference("refs/heads/main")
-            .ok()
-            .map(|reference| reference.peel_to_commit().unwrap());
+        let parent =
+            repository.find_reference("refs/heads/main").ok().map(|reference| reference.peel_to_commit().unwrap());
         let mut index = git2::Index::new().unwrap();
         if let Some(parent) = &parent {
             index.read_tree(&parent.tree().unwrap()).unwrap();
@@ -63,22 +61,10 @@ impl Repo {
                 }
             }
         }
-        let tree = repository
-            .find_tree(index.write_tree_to(&repository).unwrap())
-            .unwrap();
+        let tree = repository.find_tree(index.write_tree_to(&repository).unwrap()).unwrap();
         let who = git2::Signature::now("t", "t@example.com").unwrap();
         let parents: Vec<&git2::Commit<'_>> = parent.iter().collect();
-        repository
-            .commit(
-                Some("refs/heads/main"),
-                &who,
-                &who,
-                message,
-                &tree,
-                &parents,
-            )
-            .unwrap()
-            .to_string()
+        repository.commit(Some("refs/heads/main"), &who, &who, message, &tree, &parents).unwrap().to_string()
     }
 }
 
@@ -89,12 +75,7 @@ pub fn deployment(name: &str, image: &str, replicas: i64) -> String {
 }
 
 pub async fn sandbox(speed: f64) -> ClusterSandbox {
-    ClusterSandbox::start(ClusterOptions {
-        speed,
-        ..ClusterOptions::default()
-    })
-    .await
-    .unwrap()
+    ClusterSandbox::start(ClusterOptions { speed, ..ClusterOptions::default() }).await.unwrap()
 }
 
 pub fn application(name: &str, repo: &Repo, extra: Value) -> Value {
@@ -128,11 +109,7 @@ pub async fn until(
                 }
             }
         }
-        let woken = tokio::time::timeout(
-            Duration::from_secs(20),
-            changed.wait_for(|version| *version > seen),
-        )
-        .await;
+        let woken = tokio::time::timeout(Duration::from_secs(20), changed.wait_for(|version| *version > seen)).await;
         assert!(
             woken.is_ok(),
             "{what} did not come; last seen: {}",
@@ -141,28 +118,13 @@ pub async fn until(
     }
 }
 
-pub async fn app_until(
-    sandbox: &ClusterSandbox,
-    name: &str,
-    what: &str,
-    holds: impl Fn(&Value) -> bool,
-) -> Value {
-    until(
-        sandbox,
-        ("argoproj.io", "Application", "argocd", name),
-        what,
-        holds,
-    )
-    .await
+pub async fn app_until(sandbox: &ClusterSandbox, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    until(sandbox, ("argoproj.io", "Application", "argocd", name), what, holds).await
 }
 
 /// Sets the refresh annotation, as a client does.
 pub fn refresh(sandbox: &ClusterSandbox, name: &str, how: &str) {
-    let kind = sandbox
-        .store()
-        .kinds
-        .by_kind("argoproj.io", "Application")
-        .unwrap();
+    let kind = sandbox.store().kinds.by_kind("argoproj.io", "Application").unwrap();
     sandbox
         .store()
         .edit(&kind, "argocd", name, false, |app| {
