@@ -65,7 +65,7 @@ impl Case {
         match effect {
             "push_branch" | "open_pull_request" | "merge" => ("merge", Act::Approve),
             "close_pull_request" => ("pull", Act::Cancel),
-            "notify" if self.nth % 2 == 0 => ("standard", Act::Nothing),
+            "notify" if self.nth.is_multiple_of(2) => ("standard", Act::Nothing),
             "notify" => ("pull", Act::Merge),
             "before_revert_noted" => ("direct", Act::Fail),
             "ask" | "settle_card" | "before_vote" | "after_vote" | "before_closed" | "after_closed"
@@ -323,7 +323,7 @@ impl Drive<'_> {
                         .collect()
                 })
                 .unwrap_or_default();
-            let card = if self.case.nth % 2 == 0 { cards.last() } else { cards.first() };
+            let card = if self.case.nth.is_multiple_of(2) { cards.last() } else { cards.first() };
             if let Some(id) = card.and_then(|c| c.get("message_id")) {
                 self.controls
                     .call("bot", "press", Some(json!({"chat_id": ANNA, "message_id": id, "button": button})))
@@ -346,7 +346,7 @@ impl Drive<'_> {
                 d.states.push(state.clone());
             }
             match state.as_str() {
-                s if s == end => return Ok(seen?),
+                s if s == end => return seen,
                 "awaiting_merge" if act == Act::Cancel => {
                     // An error is a kill in between: the next round asks again.
                     let _ = self.agent.call("cancel", json!({"change": change})).await;
