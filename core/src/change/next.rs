@@ -293,13 +293,11 @@ fn after_end(c: &Change, ending: Ending, now: i64, stopped: bool, limits: &Limit
         }
     }
     let bad = matches!(ending, Ending::Failed | Ending::TimedOut | Ending::Undelivered | Ending::Stale);
-    let told = if bad {
-        c.decided.approvers.iter().chain(&c.decided.tell).collect::<Vec<_>>()
-    } else if c.decided.level == Level::Standard {
-        c.decided.tell.iter().collect()
-    } else {
-        Vec::new()
-    };
+    let mut told: Vec<&String> =
+        if bad || c.decided.level == Level::Standard { c.decided.tell.iter().collect() } else { Vec::new() };
+    // Whoever was asked by a try whose result nobody knows may hold a card that cannot be edited.
+    let approvers = c.decided.approvers.iter().filter(|p| bad || maybe_asked(c, p));
+    told.splice(0..0, approvers);
     for person in told {
         if let Some(step) = consider(Effect::Notify { person: person.clone(), about: "ended".into() }, NOTICE_TRIES) {
             return step;
@@ -316,6 +314,11 @@ fn after_end(c: &Change, ending: Ending, now: i64, stopped: bool, limits: &Limit
         return Step::Wait(WaitFor::Retry, at);
     }
     late(c, now, limits)
+}
+
+/// A card was being sent to this person, and it is not known whether it went out.
+fn maybe_asked(c: &Change, person: &str) -> bool {
+    c.effect(&Effect::Ask { person: person.to_owned() }).is_some_and(|s| s.done.is_none() && !s.given_up)
 }
 
 /// While a revert is on offer the engine is still watched: it may succeed after all.

@@ -313,6 +313,18 @@ fn cards_get_their_last_words_only_where_there_is_a_card() {
 }
 
 #[test]
+fn whoever_may_hold_a_card_that_cannot_be_edited_is_told_the_end_in_a_new_message() {
+    let s = Given::prompted()
+        .story()
+        .done(ask("ann"), json!({"message_id": 5}))
+        .failed(ask("bob"), false)
+        .closed(Ending::Cancelled);
+    let s = s.done(settle("ann", "closed"), json!({}));
+    assert_eq!(step(&s, T0), Step::Do(notify("bob", "ended")));
+    assert_eq!(step(&s.done(notify("bob", "ended"), json!({})), T0), Step::Finished);
+}
+
+#[test]
 fn the_stop_holds_back_everything_that_leaves() {
     let prompted = Given::prompted().story();
     assert_eq!(next(&prompted.c, T0, true, &L), Step::Wait(WaitFor::Approval, EXPIRES));
