@@ -132,7 +132,11 @@ fn note(run: &Run, case: &Case, out: &Outcome) {
     t.hits += u32::from(out.hit);
     t.missed += u32::from(!out.hit);
     t.kills += out.kills;
-    let lists = [("lost", &out.lost, &mut t.lost), ("doubled", &out.doubled, &mut t.doubled), ("stuck", &out.stuck, &mut t.stuck)];
+    let lists = [
+        ("lost", &out.lost, &mut t.lost),
+        ("doubled", &out.doubled, &mut t.doubled),
+        ("stuck", &out.stuck, &mut t.stuck),
+    ];
     for (what, found, count) in lists {
         *count += u32::try_from(found.len()).unwrap_or(u32::MAX);
         for f in found {
@@ -149,7 +153,8 @@ fn report(run: &Run) -> bool {
     let tally = lock(&run.tally);
     let mut good = true;
     for (point, t) in tally.iter() {
-        let ok = t.hits >= run.expected && t.missed == 0 && t.kills >= 2 * run.expected && t.lost + t.doubled + t.stuck == 0;
+        let ok =
+            t.hits >= run.expected && t.missed == 0 && t.kills >= 2 * run.expected && t.lost + t.doubled + t.stuck == 0;
         good &= ok;
         println!(
             "{point:<34} hits={:<4} kills={:<4} lost={} doubled={} stuck={}{}",
@@ -172,5 +177,11 @@ fn last_line(run: &Run) {
     let tally = lock(&run.tally);
     let sum = |f: fn(&Tally) -> u32| tally.values().map(f).sum::<u32>();
     let hit = tally.values().filter(|t| t.hits > 0).count();
-    println!("points={hit} kills={} lost={} doubled={} stuck={}", sum(|t| t.kills), sum(|t| t.lost), sum(|t| t.doubled), sum(|t| t.stuck));
+    println!(
+        "points={hit} kills={} lost={} doubled={} stuck={}",
+        sum(|t| t.kills),
+        sum(|t| t.lost),
+        sum(|t| t.doubled),
+        sum(|t| t.stuck)
+    );
 }

@@ -62,7 +62,13 @@ impl Marks {
     /// As it is now.
     pub async fn now(dir: &Path, repository: &Path) -> Result<Self> {
         let tip = git(repository, &["rev-parse", "refs/heads/main"]).await?.trim().to_owned();
-        Ok(Self { dir: dir.to_owned(), repository: repository.to_owned(), tip, bot: length(dir, "bot")?, forge: length(dir, "forge")? })
+        Ok(Self {
+            dir: dir.to_owned(),
+            repository: repository.to_owned(),
+            tip,
+            bot: length(dir, "bot")?,
+            forge: length(dir, "forge")?,
+        })
     }
 
     /// Commits on main since then that name this change; those that a merge brought are not counted,
@@ -78,7 +84,8 @@ impl Marks {
     /// Commits on main since then that bring or take away this image, whoever they say they are.
     async fn bringing(&self, image: &str) -> Result<usize> {
         let range = format!("{}..refs/heads/main", self.tip);
-        let log = git(&self.repository, &["log", "--first-parent", "-m", "--format=%H", &format!("-S{image}"), &range]).await?;
+        let log = git(&self.repository, &["log", "--first-parent", "-m", "--format=%H", &format!("-S{image}"), &range])
+            .await?;
         Ok(log.lines().count())
     }
 }
@@ -93,9 +100,15 @@ pub async fn judge(marks: &Marks, expect: &Expect, out: &mut Outcome) -> Result<
     let times = if expect.reverted.is_some() { 2 } else { 1 };
     match (expect.lands, named) {
         (true, 0) => out.lost.push(format!("{} was to land and is not on main", expect.change)),
-        (false, n) if n > 0 || brought > 0 => out.lost.push(format!("the no to {} was forgotten: it is on main", expect.change)),
-        (true, n) if n > 1 || brought > times => out.doubled.push(format!("{}: {n} commits on main, {brought} with its image", expect.change)),
-        (true, _) if brought == 0 => out.lost.push(format!("{}: a commit on main does not hold its image", expect.change)),
+        (false, n) if n > 0 || brought > 0 => {
+            out.lost.push(format!("the no to {} was forgotten: it is on main", expect.change))
+        }
+        (true, n) if n > 1 || brought > times => {
+            out.doubled.push(format!("{}: {n} commits on main, {brought} with its image", expect.change))
+        }
+        (true, _) if brought == 0 => {
+            out.lost.push(format!("{}: a commit on main does not hold its image", expect.change))
+        }
         _ => {}
     }
     if let Some(revert) = expect.reverted.as_deref().filter(|r| !r.is_empty()) {
@@ -151,10 +164,13 @@ pub fn unsettled(marks: &Marks, expect: &Expect) -> Result<Option<String>> {
     let Some(words) = expect.last_words else { return Ok(None) };
     let log = lines(&marks.dir, "bot", marks.bot)?;
     let ours = |l: &&Value, method: &str| {
-        text(l, "/method") == method && l.get("status").and_then(Value::as_u64) == Some(200) && text(l, "/args/text").contains(&expect.name)
+        text(l, "/method") == method
+            && l.get("status").and_then(Value::as_u64) == Some(200)
+            && text(l, "/args/text").contains(&expect.name)
     };
     let chat = |l: &Value| l.pointer("/args/chat_id").and_then(Value::as_i64).unwrap_or_default();
-    let cards: Vec<i64> = log.iter().filter(|l| ours(l, "SendMessage") && l.pointer("/args/reply_markup").is_some()).map(chat).collect();
+    let cards: Vec<i64> =
+        log.iter().filter(|l| ours(l, "SendMessage") && l.pointer("/args/reply_markup").is_some()).map(chat).collect();
     // Its end is told by the card itself, or by a message of its own where the card's number was lost.
     let told = |l: &&Value| {
         ours(l, "EditMessageText") && text(l, "/args/text").contains(words)

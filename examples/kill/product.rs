@@ -40,7 +40,14 @@ impl Product {
     pub fn new(config: PathBuf, dir: &Path) -> Result<Self> {
         // The port stays the same over all starts, as it does for a real daemon.
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        Ok(Self { config, port, armed: dir.join("fault"), log: dir.join("product.log"), child: None, since: Instant::now() })
+        Ok(Self {
+            config,
+            port,
+            armed: dir.join("fault"),
+            log: dir.join("product.log"),
+            child: None,
+            since: Instant::now(),
+        })
     }
 
     pub fn url(&self) -> String {

@@ -65,10 +65,12 @@ impl Case {
         match effect {
             "push_branch" | "open_pull_request" | "merge" => ("merge", Act::Approve),
             "close_pull_request" => ("pull", Act::Cancel),
-            "notify" if self.nth % 2 == 0 => ("standard", Act::Nothing),
+            "notify" if self.nth.is_multiple_of(2) => ("standard", Act::Nothing),
             "notify" => ("pull", Act::Merge),
             "before_revert_noted" => ("direct", Act::Fail),
-            "ask" | "settle_card" | "before_vote" | "after_vote" | "before_closed" | "after_closed" if self.nth % 3 == 1 => {
+            "ask" | "settle_card" | "before_vote" | "after_vote" | "before_closed" | "after_closed"
+                if self.nth % 3 == 1 =>
+            {
                 ("direct", Act::Reject)
             }
             _ => ("direct", Act::Approve),
@@ -315,11 +317,17 @@ impl Drive<'_> {
             let cards: Vec<&Value> = seen
                 .get("messages")
                 .and_then(Value::as_array)
-                .map(|m| m.iter().filter(|m| text(m, "text").contains(name) && m.to_string().contains(&format!("\"{button}\""))).collect())
+                .map(|m| {
+                    m.iter()
+                        .filter(|m| text(m, "text").contains(name) && m.to_string().contains(&format!("\"{button}\"")))
+                        .collect()
+                })
                 .unwrap_or_default();
-            let card = if self.case.nth % 2 == 0 { cards.last() } else { cards.first() };
+            let card = if self.case.nth.is_multiple_of(2) { cards.last() } else { cards.first() };
             if let Some(id) = card.and_then(|c| c.get("message_id")) {
-                self.controls.call("bot", "press", Some(json!({"chat_id": ANNA, "message_id": id, "button": button}))).await?;
+                self.controls
+                    .call("bot", "press", Some(json!({"chat_id": ANNA, "message_id": id, "button": button})))
+                    .await?;
                 return Ok(true);
             }
             if self.over(PATIENCE) {
@@ -338,22 +346,29 @@ impl Drive<'_> {
                 d.states.push(state.clone());
             }
             match state.as_str() {
-                s if s == end => return Ok(seen?),
+                s if s == end => return seen,
                 "awaiting_merge" if act == Act::Cancel => {
                     // An error is a kill in between: the next round asks again.
                     let _ = self.agent.call("cancel", json!({"change": change})).await;
                 }
                 "awaiting_merge" => self.merge(change).await?,
-                "healthy" | "failed" | "timed_out" | "superseded" | "rejected" | "expired" | "cancelled" | "stale" | "undelivered" | "abandoned" => {
+                "healthy" | "failed" | "timed_out" | "superseded" | "rejected" | "expired" | "cancelled" | "stale"
+                | "undelivered" | "abandoned" => {
                     let seen = seen?;
-                    d.stuck.push(format!("{change} ended {state} instead of {end}: {}", seen.get("story").cloned().unwrap_or_default()));
+                    d.stuck.push(format!(
+                        "{change} ended {state} instead of {end}: {}",
+                        seen.get("story").cloned().unwrap_or_default()
+                    ));
                     return Ok(seen);
                 }
                 _ => {}
             }
             let waits = matches!(state.as_str(), "observing" | "awaiting_approval" | "awaiting_merge");
             if self.over(if waits { ENGINE } else { PATIENCE }) {
-                d.stuck.push(format!("{change} is still {state}: {}", seen.map_or_else(|e| e.to_string(), |s| s.get("story").cloned().unwrap_or_default().to_string())));
+                d.stuck.push(format!(
+                    "{change} is still {state}: {}",
+                    seen.map_or_else(|e| e.to_string(), |s| s.get("story").cloned().unwrap_or_default().to_string())
+                ));
                 return Ok(Value::Null);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -362,7 +377,9 @@ impl Drive<'_> {
 
     async fn merge(&self, change: &str) -> Result<()> {
         let pulls = self.controls.call("forge", &format!("pulls?repo={REPO}"), None).await?;
-        let ours = pulls.as_array().and_then(|p| p.iter().find(|p| text(p, "head").contains(change) && text(p, "state") == "open"));
+        let ours = pulls
+            .as_array()
+            .and_then(|p| p.iter().find(|p| text(p, "head").contains(change) && text(p, "state") == "open"));
         if let Some(number) = ours.and_then(|p| p.get("number")) {
             self.controls.call("forge", "merge", Some(json!({"repo": REPO, "number": number, "as": "anna"}))).await?;
         }
@@ -387,7 +404,12 @@ impl Drive<'_> {
         let id = d.revert.clone();
         let mut name = String::new();
         while name.is_empty() {
-            name = self.agent.call("change", json!({"change": id})).await.map(|s| text(&s, "name").to_owned()).unwrap_or_default();
+            name = self
+                .agent
+                .call("change", json!({"change": id}))
+                .await
+                .map(|s| text(&s, "name").to_owned())
+                .unwrap_or_default();
         }
         if self.press(&name, "Approve", d).await? {
             self.until(&id, "healthy", Act::Approve, d).await?;

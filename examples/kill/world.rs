@@ -79,12 +79,15 @@ impl World {
         for app in APPS {
             for mode in MODES {
                 let name = target(app, mode);
-                let text = deployment(&name, &format!("reg.example/{app}:0"), 1).replace("env: prod", &format!("env: prod\n    mode: {mode}"));
-                let body = json!({"repo": REPO, "branch": "main", "path": format!("apps/{app}/{mode}.yaml"), "content": text});
+                let text = deployment(&name, &format!("reg.example/{app}:0"), 1)
+                    .replace("env: prod", &format!("env: prod\n    mode: {mode}"));
+                let body =
+                    json!({"repo": REPO, "branch": "main", "path": format!("apps/{app}/{mode}.yaml"), "content": text});
                 self.controls.call("git", "commit", Some(body)).await?;
             }
             let text = deployment(app, &format!("reg.example/{app}:0"), 1);
-            let body = json!({"repo": REPO, "branch": "main", "path": format!("apps/{app}/deploy.yaml"), "content": text});
+            let body =
+                json!({"repo": REPO, "branch": "main", "path": format!("apps/{app}/deploy.yaml"), "content": text});
             self.controls.call("git", "commit", Some(body)).await?;
         }
         self.product.start()?;
@@ -150,7 +153,8 @@ impl World {
 impl Controls {
     /// One call of a control API: GET, or POST where there is a body.
     pub async fn call(&self, server: &str, path: &str, body: Option<Value>) -> Result<Value> {
-        let base = self.addresses.pointer(&format!("/control/{server}")).and_then(Value::as_str).context("no such server")?;
+        let base =
+            self.addresses.pointer(&format!("/control/{server}")).and_then(Value::as_str).context("no such server")?;
         let url = format!("{base}/{path}");
         let request = match body {
             Some(body) => self.http.post(url).json(&body),
