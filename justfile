@@ -22,7 +22,7 @@ clients:
 
 # SIGKILL at every fault point. The last line is `points=N kills=N lost=0 doubled=0 stuck=0`.
 kill *ARGS:
-    cargo run --quiet --example kill -- {{ARGS}}
+    cargo build --quiet && cargo run --quiet --example kill -- {{ARGS}}
 
 # Ratios against named alternatives.
 bench *ARGS:

@@ -20,6 +20,11 @@ fn interrupted() -> Problem {
     .later()
 }
 
+/// Of effects that the world cannot be asked about.
+fn perhaps() -> Problem {
+    Problem { message: "It was interrupted, and nobody can tell whether it happened.".into(), ..interrupted() }
+}
+
 impl Pipeline {
     /// What must be known before the intent is written. `Value::Bool(true)`: the change itself moved.
     pub(super) async fn prepare(&self, change: &Change, effect: &Effect) -> Result<Value> {
@@ -63,7 +68,7 @@ impl Pipeline {
                 Ok(_) => Err(interrupted()),
                 Err(problem) => Err(problem),
             },
-            _ => Err(interrupted()),
+            _ => Err(perhaps()),
         };
         match outcome {
             Err(problem)
