@@ -5,16 +5,20 @@ use std::sync::Arc;
 
 use countersign_core::change::Change;
 use countersign_core::model::{Body, Ending, Outcome};
-use countersign_core::{Problem, Result};
+use countersign_core::{Problem, Result, Retry};
 
 use super::propose::withdrawable;
 use super::{ACTOR, Pipeline, fault};
 use crate::journal::Entry;
 
+/// How long the planning of a revert is tried again while something is down.
+const TRY_MS: i64 = 10 * 60_000;
+
 impl Pipeline {
     /// `Step::PrepareRevert`.
     pub(super) async fn prepare_revert(self: &Arc<Self>, change: &Change) -> Result<()> {
         let why = change.end.as_ref().map_or_else(String::new, |e| e.say.clone());
+        let ended = change.end.as_ref().map_or(0, |e| e.at);
         let reason = format!("{} failed: {why}", change.name());
         let made = self.revert_of(change, &change.proposal.requester, &reason, false).await;
         let id = match made {
@@ -23,6 +27,12 @@ impl Pipeline {
                 let said = answer.problem.map_or(answer.summary, |p| p.message);
                 tracing::info!(change = %change.id, "no revert was prepared: {said}");
                 None
+            }
+            Err(problem) if problem.retry == Retry::Later && self.clock.now_ms() < ended + TRY_MS => {
+                // Something is down, perhaps what made the change fail: planning is tried again.
+                tracing::info!(change = %change.id, code = %problem.code, "the revert waits: {}", problem.message);
+                tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+                return Ok(());
             }
             Err(problem) => {
                 tracing::info!(change = %change.id, code = %problem.code, "no revert was prepared: {}", problem.message);
