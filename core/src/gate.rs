@@ -18,6 +18,8 @@ pub enum Scope {
     Land,
     /// Closing what an ended change has left open.
     Withdraw,
+    /// Deleting the branch of an ended change.
+    Sweep,
 }
 
 /// Proof that a change may leave. Neither `Clone` nor `Deserialize`; made only by [`authorize`].
@@ -42,6 +44,7 @@ pub struct Authorization {
     branch: String,
     digest: Digest,
     by: Vec<String>,
+    pushed: Option<String>,
 }
 
 impl Authorization {
@@ -58,7 +61,9 @@ impl Authorization {
     /// Refuses whatever this authorization does not cover.
     pub fn permits_ref(&self, git_ref: &str) -> Result<()> {
         let own = format!("refs/heads/{}", self.branch);
-        if (git_ref == own && self.scope != Scope::Withdraw) || (self.scope == Scope::Land && git_ref == self.git_ref) {
+        if (git_ref == own && matches!(self.scope, Scope::Propose | Scope::Land))
+            || (self.scope == Scope::Land && git_ref == self.git_ref)
+        {
             return Ok(());
         }
         Err(Problem::new(
@@ -71,12 +76,37 @@ impl Authorization {
 
     /// Refuses a new pull request where only closing is left to do.
     pub fn permits_proposal(&self) -> Result<()> {
-        if self.scope == Scope::Withdraw {
-            return Err(
-                Problem::new("gate.out_of_scope", "An ended change opens nothing.", "Propose it again.").never()
-            );
+        if matches!(self.scope, Scope::Propose | Scope::Land) {
+            return Ok(());
         }
-        Ok(())
+        Err(Problem::new("gate.out_of_scope", "An ended change opens nothing.", "Propose it again.").never())
+    }
+
+    /// Refuses to close a pull request that is not an ended change's own, and words on it.
+    pub fn permits_withdrawal(&self) -> Result<()> {
+        if self.scope == Scope::Withdraw {
+            return Ok(());
+        }
+        Err(Problem::new(
+            "gate.out_of_scope",
+            "Only what an ended change has left open is closed.",
+            "Wait for its end.",
+        )
+        .never())
+    }
+
+    /// Refuses to delete anything but an ended change's own branch at the commit that it pushed.
+    pub fn permits_deletion(&self, git_ref: &str, commit: &str) -> Result<()> {
+        let own = git_ref.strip_prefix("refs/heads/") == Some(self.branch.as_str());
+        if self.scope == Scope::Sweep && own && self.pushed.as_deref() == Some(commit) {
+            return Ok(());
+        }
+        Err(Problem::new(
+            "gate.out_of_scope",
+            format!("This change may not delete {git_ref}."),
+            "Report this as a bug; nothing was deleted.",
+        )
+        .never())
     }
 
     /// Refuses a merge where only a proposal was let through.
@@ -154,6 +184,7 @@ pub fn authorize(change: &Change, now: &Now<'_>) -> Result<Authorization> {
         branch: change.branch(),
         digest: change.digest.clone(),
         by,
+        pushed: None,
     })
 }
 
@@ -174,6 +205,23 @@ pub fn withdraw(change: &Change) -> Result<Authorization> {
         branch: change.branch(),
         digest: change.digest.clone(),
         by: Vec::new(),
+        pushed: None,
+    })
+}
+
+/// Lets an ended change take away its own branch, at the commit that it pushed, and nothing else.
+pub fn sweep(change: &Change) -> Result<Authorization> {
+    let pushed = change.pushed_branch().filter(|_| change.end.is_some()).ok_or_else(|| {
+        Problem::new("gate.out_of_scope", "Only an ended change's own branch is deleted.", "Wait for its end.").never()
+    })?;
+    Ok(Authorization {
+        scope: Scope::Sweep,
+        repository: change.sealed.repository.clone(),
+        git_ref: change.sealed.git_ref.clone(),
+        branch: change.branch(),
+        digest: change.digest.clone(),
+        by: Vec::new(),
+        pushed: Some(pushed.to_owned()),
     })
 }
 

@@ -344,8 +344,8 @@ impl GitRepo {
             .await
     }
 
-    /// An authorization is for one repository and its own refs.
-    fn permitted(&self, authorization: &Authorization, git_ref: &str) -> Result<()> {
+    /// An authorization is for one repository.
+    fn permitted(&self, authorization: &Authorization) -> Result<()> {
         if authorization.repository() != self.name() {
             return Err(Problem::new(
                 "gate.out_of_scope",
@@ -354,7 +354,7 @@ impl GitRepo {
             )
             .never());
         }
-        authorization.permits_ref(git_ref)
+        Ok(())
     }
 
     /// Moves `git_ref` at the remote from `expected_old` (`None` = it must not exist) to `commit`.
@@ -369,7 +369,8 @@ impl GitRepo {
         git_ref: &str,
         expected_old: Option<&str>,
     ) -> Result<Pushed> {
-        self.permitted(authorization, git_ref)?;
+        self.permitted(authorization)?;
+        authorization.permits_ref(git_ref)?;
         self.push_unchecked(Some(commit), git_ref, expected_old).await
     }
 
@@ -377,7 +378,8 @@ impl GitRepo {
     ///
     /// Errors: as [`GitRepo::push`].
     pub async fn delete_branch(&self, authorization: &Authorization, git_ref: &str, expected: &str) -> Result<Pushed> {
-        self.permitted(authorization, git_ref)?;
+        self.permitted(authorization)?;
+        authorization.permits_deletion(git_ref, expected)?;
         self.push_unchecked(None, git_ref, Some(expected)).await
     }
 

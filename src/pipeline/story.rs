@@ -326,6 +326,10 @@ fn told(e: &Event) -> Option<String> {
         Body::Done { effect: Effect::OpenPullRequest, result } => {
             format!("pull request opened: {}", result.get("url").and_then(|u| u.as_str()).unwrap_or_default())
         }
+        Body::Done { effect: Effect::DeleteBranch, result } => match result.get("kept").and_then(|k| k.as_str()) {
+            Some(why) => format!("branch kept: {why}"),
+            None => "branch deleted".into(),
+        },
         Body::Failed { effect, problem, last } => {
             format!("{} failed{}: {}", effect.name(), if *last { "" } else { ", is tried again" }, in_words(problem))
         }

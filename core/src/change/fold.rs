@@ -237,6 +237,11 @@ impl Change {
         self.done(&Effect::OpenPullRequest)?.get("number")?.as_u64()
     }
 
+    /// Commit that was pushed to the change's own branch.
+    pub fn pushed_branch(&self) -> Option<&str> {
+        self.done(&Effect::PushBranch)?.get("commit")?.as_str()
+    }
+
     /// Address of the pull request, once open.
     pub fn pull_url(&self) -> Option<&str> {
         self.done(&Effect::OpenPullRequest)?.get("url")?.as_str()
@@ -417,7 +422,7 @@ fn votes_carry(c: &Change, by: &[String]) -> bool {
 fn delivers(delivery: Delivery, effect: &Effect) -> bool {
     match effect {
         Effect::PushTarget => delivery == Delivery::Direct,
-        Effect::PushBranch | Effect::OpenPullRequest => delivery != Delivery::Direct,
+        Effect::PushBranch | Effect::OpenPullRequest | Effect::DeleteBranch => delivery != Delivery::Direct,
         Effect::Merge => delivery == Delivery::MergeAfterApproval,
         _ => true,
     }
@@ -427,9 +432,15 @@ fn intent(c: &mut Change, event: &Event, effect: &Effect, facts: &Value) -> Resu
     if c.dangling().is_some() {
         return Err(illegal(event, "an effect is still under way"));
     }
-    let after_end = matches!(effect, Effect::SettleCard { .. } | Effect::Notify { .. } | Effect::ClosePullRequest);
+    let after_end = matches!(
+        effect,
+        Effect::SettleCard { .. } | Effect::Notify { .. } | Effect::ClosePullRequest | Effect::DeleteBranch
+    );
     if c.end.is_some() && !after_end {
         return Err(illegal(event, "an ended change does nothing more"));
+    }
+    if c.end.is_none() && *effect == Effect::DeleteBranch {
+        return Err(illegal(event, "its branch is still needed"));
     }
     let may_land = c.authorized.is_some() && c.rejection().is_none();
     if matches!(effect, Effect::PushTarget | Effect::Merge | Effect::PushBranch | Effect::OpenPullRequest) && !may_land
@@ -442,7 +453,7 @@ fn intent(c: &mut Change, event: &Event, effect: &Effect, facts: &Value) -> Resu
         return Err(illegal(event, "the change is not delivered this way"));
     }
     let before = match effect {
-        Effect::OpenPullRequest => Some(Effect::PushBranch),
+        Effect::OpenPullRequest | Effect::DeleteBranch => Some(Effect::PushBranch),
         Effect::Merge => Some(Effect::OpenPullRequest),
         _ => None,
     };

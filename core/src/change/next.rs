@@ -1,6 +1,6 @@
 //! State to the single next step.
 
-use super::{Change, State};
+use super::{Change, EffectState, State};
 use crate::error::Problem;
 use crate::model::{Delivery, Effect, Ending, Level};
 
@@ -83,6 +83,15 @@ fn backoff_ms(failures: u32) -> i64 {
 /// Tries of words to people after the end; decisions are asked for until they expire.
 const NOTICE_TRIES: u32 = 8;
 
+/// The longest time that another side's wish to be left alone is heeded.
+const MAX_HEEDED_S: u64 = 24 * 3600;
+
+/// When what failed is tried again: after our pause, and not before the other side's own.
+fn again_at(s: &EffectState) -> i64 {
+    let asked = s.problem.as_ref().and_then(Problem::retry_after_s).unwrap_or(0).min(MAX_HEEDED_S);
+    s.failed_at + backoff_ms(s.failures).max(i64::try_from(asked).unwrap_or(0) * 1000)
+}
+
 fn do_or_wait(c: &Change, e: Effect, now: i64, stopped: bool) -> Option<Step> {
     if c.done(&e).is_some() {
         return None;
@@ -91,7 +100,7 @@ fn do_or_wait(c: &Change, e: Effect, now: i64, stopped: bool) -> Option<Step> {
         if s.given_up {
             return None;
         }
-        let again = s.failed_at + backoff_ms(s.failures);
+        let again = again_at(s);
         if s.failures > 0 && now < again {
             return Some(Step::Wait(WaitFor::Retry, again));
         }
@@ -204,13 +213,19 @@ fn deliver(c: &Change, now: i64, stopped: bool, limits: &Limits) -> Step {
             let why = s.problem.as_ref().map_or_else(|| "no reason given".to_owned(), in_words);
             return Step::Close(Ending::Undelivered, format!("Not delivered: {why}"));
         }
-        if now >= since + limits.deliver_ms && !c.is_leaving() {
+        let deadline = since + limits.deliver_ms;
+        if now >= deadline && !c.is_leaving() {
             let why =
                 c.effect(e).and_then(|s| s.problem.as_ref()).map_or_else(|| "it took too long.".to_owned(), in_words);
             return Step::Close(Ending::Undelivered, format!("Not delivered in time: {why}"));
         }
-        if let Some(step) = do_or_wait(c, e.clone(), now, stopped) {
-            return step;
+        match do_or_wait(c, e.clone(), now, stopped) {
+            // Nobody waits longer for a forge than a delivery may take.
+            Some(Step::Wait(WaitFor::Retry, at)) if !c.is_leaving() => {
+                return Step::Wait(WaitFor::Retry, at.min(deadline));
+            }
+            Some(step) => return step,
+            None => {}
         }
     }
     Step::Wait(WaitFor::Retry, now + 1000)
@@ -310,10 +325,21 @@ fn after_end(c: &Change, ending: Ending, now: i64, stopped: bool, limits: &Limit
     {
         return Step::PrepareRevert;
     }
+    if branch_is_spent(c)
+        && let Some(step) = consider(Effect::DeleteBranch, NOTICE_TRIES)
+    {
+        return step;
+    }
     if let Some(at) = wake {
         return Step::Wait(WaitFor::Retry, at);
     }
     late(c, now, limits)
+}
+
+/// Our branch was pushed, and no pull request of ours is left open on it.
+fn branch_is_spent(c: &Change) -> bool {
+    let opened = c.done(&Effect::OpenPullRequest).is_some();
+    c.pushed_branch().is_some() && (!opened || c.landed.is_some() || c.done(&Effect::ClosePullRequest).is_some())
 }
 
 /// A card was being sent to this person, and it is not known whether it went out.
