@@ -252,6 +252,7 @@ impl Pipeline {
             self.tell_stop(true, by, reason);
         }
         self.answer(batch);
+        self.greet(updates, &people);
         Ok(())
     }
 
@@ -439,7 +440,7 @@ fn attach(d: &Document) -> Attachment {
     Attachment { filename: d.name.clone(), bytes: d.text.clone().into_bytes(), caption: format!("sha256 {}", d.sha256) }
 }
 
-fn outgoing(text: &message::Text, buttons: Vec<Vec<Button>>, silent: bool, reply_to: Option<i64>) -> Card {
+pub(super) fn outgoing(text: &message::Text, buttons: Vec<Vec<Button>>, silent: bool, reply_to: Option<i64>) -> Card {
     let entities = text
         .entities
         .iter()

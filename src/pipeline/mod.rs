@@ -10,6 +10,7 @@ mod decide;
 mod deliver;
 mod effect;
 pub mod fault;
+pub mod greet;
 pub mod handle;
 mod inspect;
 mod observe;
@@ -84,6 +85,8 @@ pub struct Pipeline {
     pub on_reload: OnReload,
     /// Changes that have a worker.
     pub workers: Mutex<BTreeSet<countersign_core::model::ChangeId>>,
+    /// Who was told lately who they are.
+    pub greeted: greet::Greeted,
     /// Ends the workers.
     pub halt: tokio_util::sync::CancellationToken,
 }

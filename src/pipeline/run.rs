@@ -45,6 +45,16 @@ impl Pipeline {
         self.halt.cancel();
     }
 
+    /// Waits until every worker is over, and then closes the clusters: whoever goes away next is not asked.
+    pub async fn ended(&self) {
+        while self.workers.lock().is_ok_and(|w| !w.is_empty()) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        for cluster in self.clusters.values() {
+            cluster.close().await;
+        }
+    }
+
     fn spawn_worker(self: &Arc<Self>, id: ChangeId) {
         let fresh = self.workers.lock().is_ok_and(|mut w| w.insert(id));
         if !fresh || self.halt.is_cancelled() {

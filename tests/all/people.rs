@@ -519,6 +519,23 @@ async fn until_stopped(s: &Stage) -> (String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_in_private_is_told_who_they_are_and_a_stranger_nothing_else() {
+    let s = Stage::new(quick()).await;
+    for (who, command) in [(JON, "/start"), (EVE, "/help"), (EVE, "/start")] {
+        s.world.bot.say(who, who, command).unwrap();
+    }
+    let listed = s.world.bot.wait_for(JON, PATIENCE, |m| m.from_bot).await.expect("an answer").text;
+    assert!(["jon", &JON.to_string(), "/stop", "/help"].iter().all(|w| listed.contains(w)), "{listed}");
+    let stranger = s.world.bot.wait_for(EVE, PATIENCE, |m| m.from_bot).await.expect("an answer").text;
+    assert_eq!(stranger, format!("Your numeric Telegram id is {EVE}."));
+    s.world.bot.say(JON, JON, "/stop").unwrap();
+    until_stopped(&s).await;
+    let told = s.world.bot.chat(EVE).into_iter().filter(|m| m.from_bot).count();
+    assert_eq!(told, 1, "asking twice at once is answered once");
+    s.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn anyone_of_the_list_can_stop_and_only_a_signature_resumes() {
     let mut s = Stage::new(quick()).await;
     let tip = s.world.tip();
