@@ -9,6 +9,7 @@
 )]
 
 mod architecture;
+mod deploy;
 mod docs;
 mod engines;
 mod errors;
