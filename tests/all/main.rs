@@ -15,6 +15,7 @@ mod engines;
 mod errors;
 mod people;
 mod replay;
+mod rights;
 mod scenarios;
 mod sources;
 mod trouble;
