@@ -191,6 +191,7 @@ impl Daemon {
             kustomize,
             config_path,
             workers: Mutex::new(BTreeSet::new()),
+            held: Mutex::default(),
             halt: CancellationToken::new(),
             config: ArcSwap::from_pointee(config),
         });

@@ -12,6 +12,7 @@ const L: Limits = Limits {
     deliver_ms: 600_000,
     manual_ms: 86_400_000,
     poll_ms: 15_000,
+    held_ms: 0,
 };
 
 fn step(s: &Story, now: i64) -> Step {
