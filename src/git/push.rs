@@ -239,3 +239,25 @@ fn refused_or_cut(session: &Session<'_>, git_ref: &str, error: &git2::Error) -> 
         _ => problem,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::is_definite;
+
+    #[test]
+    fn a_servers_decision_is_told_from_a_mishap() {
+        for said in [
+            "pre-receive hook declined",
+            "protected branch hook declined",
+            "GH006: Protected branch update failed for refs/heads/main.",
+            "push declined due to repository rule violations",
+            "You are not allowed to push code to protected branches on this project.",
+            "deletion prohibited",
+        ] {
+            assert!(is_definite(said), "{said}");
+        }
+        for said in ["failed to update ref", "cannot lock ref 'refs/heads/main'", "unpacker error", "failed to write"] {
+            assert!(!is_definite(said), "{said}");
+        }
+    }
+}

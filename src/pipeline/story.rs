@@ -424,3 +424,35 @@ fn told(e: &Event) -> Option<String> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(n: u64, body: Body) -> Event {
+        let (prev, hash, id) = (String::new(), String::new(), String::new());
+        let at = i64::try_from(n).unwrap() * 1000;
+        Event { v: 1, seq: n, prev, hash, id, change: None, n, at, actor: String::new(), body }
+    }
+
+    #[test]
+    fn a_card_is_told_before_the_press_that_overtook_telegrams_answer() {
+        let ask = |person: &str| Effect::Ask { person: person.into() };
+        let intent = |n, person| event(n, Body::Intent { effect: ask(person), facts: json!({}) });
+        let done = |n, person| event(n, Body::Done { effect: ask(person), result: json!({"message_id": 1}) });
+        let vote = event(
+            3,
+            Body::Voted {
+                person: "anna".into(),
+                channel: "telegram".into(),
+                approve: true,
+                reason: None,
+                digest: countersign_core::model::digest_of(b"x"),
+                proof: None,
+            },
+        );
+        let events = [intent(1, "anna"), intent(2, "max"), vote, done(4, "max"), done(5, "anna")];
+        let order: Vec<(i64, u64)> = in_order(&events).into_iter().map(|(at, e)| (at, e.n)).collect();
+        assert_eq!(order, [(1000, 1), (1000, 5), (2000, 2), (2000, 4), (3000, 3)]);
+    }
+}

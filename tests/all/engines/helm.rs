@@ -13,14 +13,14 @@ const NEW: &str = "reg.example/web:1.1.0";
 const MISSING: &str = "reg.example/web:missing";
 
 /// A release of the sandbox's chart, next to what the Kustomization payments applies.
-fn release() -> String {
+fn release(timeout: &str) -> String {
     format!(
-        "apiVersion: helm.toolkit.fluxcd.io/v2\nkind: HelmRelease\nmetadata:\n  name: web\n  namespace: flux-system\n  labels:\n    env: prod\nspec:\n  interval: 1m\n  timeout: 20s\n  releaseName: web\n  targetNamespace: shop\n  chart:\n    spec:\n      chart: ./chart\n      sourceRef:\n        kind: GitRepository\n        name: shop\n  values:\n    image: {OLD}  # the shop's front\n    replicas: 2\n"
+        "apiVersion: helm.toolkit.fluxcd.io/v2\nkind: HelmRelease\nmetadata:\n  name: web\n  namespace: flux-system\n  labels:\n    env: prod\nspec:\n  interval: 1m\n  timeout: {timeout}\n  releaseName: web\n  targetNamespace: shop\n  chart:\n    spec:\n      chart: ./chart\n      sourceRef:\n        kind: GitRepository\n        name: shop\n  values:\n    image: {OLD}  # the shop's front\n    replicas: 2\n    progressDeadlineSeconds: 300\n"
     )
 }
 
-fn options() -> WorldOptions {
-    WorldOptions { files: vec![(FILE.into(), release())], ..quick(policy("prompted", "direct", 1)) }
+fn options(timeout: &str) -> WorldOptions {
+    WorldOptions { files: vec![(FILE.into(), release(timeout))], ..quick(policy("prompted", "direct", 1)) }
 }
 
 impl Stage {
@@ -43,8 +43,8 @@ impl Stage {
             && self.helm_release()["status"]["conditions"].as_array().is_some_and(|c| c.iter().any(ready))
     }
 
-    async fn with_a_release() -> Self {
-        let s = Self::new(options()).await;
+    async fn with_a_release(timeout: &str) -> Self {
+        let s = Self::new(options(timeout)).await;
         s.world.cluster.set_image_behaviour(MISSING, Behaviour::Missing);
         super::eventually("the first release", || s.released(OLD)).await;
         s
@@ -57,7 +57,7 @@ fn values_image(image: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_of_a_release_is_refused_with_the_place_to_change() {
-    let mut s = Stage::with_a_release().await;
+    let mut s = Stage::with_a_release("5m").await;
     let tip = s.world.tip();
     let edit = json!({"target": format!("{CLUSTER}/shop/Deployment/web"), "set_image": {"container": "web", "image": NEW}});
     let refused = s.operate(vec![edit]).await;
@@ -73,11 +73,11 @@ async fn an_object_of_a_release_is_refused_with_the_place_to_change() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_value_of_a_release_is_delivered_and_watched_until_the_release_is_healthy() {
-    let mut s = Stage::with_a_release().await;
+    let mut s = Stage::with_a_release("5m").await;
     let change = s.propose(values_image(NEW)).await;
     s.sees(ANNA, "HelmRelease flux-system/web").await;
     // The release cannot get ready yet: the Kustomization alone is not believed.
-    s.world.cluster.set_image_behaviour(NEW, Behaviour::NeverReady);
+    s.world.cluster.set_image_behaviour(NEW, Behaviour::Unready);
     s.press(ANNA, "Approve").await;
     let end = tokio::time::Instant::now() + PATIENCE;
     loop {
@@ -93,7 +93,7 @@ async fn a_value_of_a_release_is_delivered_and_watched_until_the_release_is_heal
     let end = s.until(&change, &["healthy", "failed", "timed_out"]).await;
     assert_eq!(text(&end, "outcome"), "healthy", "{end:#}");
     assert_eq!(text(&end["owner"], "kind"), "Kustomization", "{end:#}");
-    assert_eq!(s.world.file(FILE).unwrap(), release().replace(OLD, NEW), "exactly the one value");
+    assert_eq!(s.world.file(FILE).unwrap(), release("5m").replace(OLD, NEW), "exactly the one value");
     assert_eq!(text(&end, "commit"), s.world.tip());
     assert!(s.released(NEW), "{:#}", s.helm_release());
     s.sees(ANNA, "HEALTHY").await;
@@ -102,7 +102,7 @@ async fn a_value_of_a_release_is_delivered_and_watched_until_the_release_is_heal
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_upgrade_fails_with_the_engines_words_and_its_revert_heals() {
-    let mut s = Stage::with_a_release().await;
+    let mut s = Stage::with_a_release("20s").await;
     let change = s.propose(values_image(MISSING)).await;
     s.press(ANNA, "Approve").await;
     let end = s.until(&change, &["healthy", "failed", "timed_out"]).await;
@@ -115,7 +115,7 @@ async fn a_failing_upgrade_fails_with_the_engines_words_and_its_revert_heals() {
     s.press(ANNA, "Approve").await;
     let end = s.until(&revert, &["healthy", "failed", "timed_out"]).await;
     assert_eq!(text(&end, "outcome"), "healthy", "{end:#}");
-    assert_eq!(s.world.file(FILE).unwrap(), release(), "byte for byte");
+    assert_eq!(s.world.file(FILE).unwrap(), release("20s"), "byte for byte");
     super::eventually("the old release", || s.released(OLD)).await;
     s.end().await;
 }
