@@ -374,7 +374,12 @@ impl Pipeline {
                     ));
                 }
                 may_vote(change, signed_by, approve, now, None).map_err(|why| {
-                    Problem::new("approve.too_late", why, "Nothing is left to decide here; `countersign pending` lists what still waits.").never()
+                    Problem::new(
+                        "approve.too_late",
+                        why,
+                        "Nothing is left to decide here; `countersign pending` lists what still waits.",
+                    )
+                    .never()
                 })?;
                 let body = vote(change, signed_by, "ssh", approve, reason, Some(proof));
                 Ok(((), vec![Entry::of(id, &format!("person:{signed_by}"), body)]))

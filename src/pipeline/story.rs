@@ -284,8 +284,10 @@ impl Pipeline {
 
     async fn story_of(&self, c: &Change) -> Result<Vec<StoryLine>> {
         let events = self.journal.story(c.id).await?;
-        let mut lines: Vec<StoryLine> =
-            in_order(&events).into_iter().filter_map(|(at, e)| Some(StoryLine { at: rfc3339(at), what: told(e)? })).collect();
+        let mut lines: Vec<StoryLine> = in_order(&events)
+            .into_iter()
+            .filter_map(|(at, e)| Some(StoryLine { at: rfc3339(at), what: told(e)? }))
+            .collect();
         if lines.len() > STORY {
             lines.drain(1..lines.len() - STORY + 1);
         }

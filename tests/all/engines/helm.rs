@@ -59,7 +59,8 @@ fn values_image(image: &str) -> Value {
 async fn an_object_of_a_release_is_refused_with_the_place_to_change() {
     let mut s = Stage::with_a_release("5m").await;
     let tip = s.world.tip();
-    let edit = json!({"target": format!("{CLUSTER}/shop/Deployment/web"), "set_image": {"container": "web", "image": NEW}});
+    let edit =
+        json!({"target": format!("{CLUSTER}/shop/Deployment/web"), "set_image": {"container": "web", "image": NEW}});
     let refused = s.operate(vec![edit]).await;
     assert_eq!(text(&refused, "outcome"), "refused", "{refused:#}");
     let said = refusal(&refused);

@@ -332,7 +332,7 @@ fn the_stop_holds_back_everything_that_leaves() {
     let yes = prompted.yes("ann");
     assert_eq!(next(&yes.c, T0, true, &L), Step::Wait(WaitFor::Resume, EXPIRES), "the gate would refuse");
     let cleared = yes.authorized();
-    assert_eq!(next(&cleared.c, T0, true, &L), Step::Wait(WaitFor::Resume, i64::MAX));
+    assert_eq!(next(&cleared.c, T0, true, &L), Step::Wait(WaitFor::Resume, EXPIRES));
     let out = cleared.pushed();
     assert_eq!(next(&out.c, T0, true, &L), Step::Observe(T0 + L.observe_ms), "looking is allowed");
 }
