@@ -9,11 +9,13 @@
 )]
 
 mod architecture;
+mod deploy;
 mod docs;
 mod engines;
 mod errors;
 mod people;
 mod replay;
+mod rights;
 mod scenarios;
 mod sources;
 mod trouble;
