@@ -209,6 +209,7 @@ impl Daemon {
             config_path,
             workers: Mutex::new(BTreeSet::new()),
             greeted: Greeted::default(),
+            held: Mutex::default(),
             halt: CancellationToken::new(),
             config: ArcSwap::from_pointee(config),
         });

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use crate::change::Change;
 use crate::error::{Problem, Result};
 use crate::model::{Decided, Delivery, Digest, Level, Named, OwnerRef, PersonSpec, Sealed, digest_of};
+use crate::policy::level_word;
 
 /// How far an authorization reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +133,8 @@ pub struct Now<'a> {
     pub stopped: bool,
     /// What the policy of this moment says about the same change.
     pub decided: &'a Decided,
+    /// Why it refuses the change now, where it does.
+    pub denied: Option<&'a str>,
     /// People of this moment.
     pub people: &'a [Named<PersonSpec>],
     /// The requester still exists, with this sponsor.
@@ -166,7 +169,7 @@ pub fn authorize(change: &Change, now: &Now<'_>) -> Result<Authorization> {
     if change.rejection().is_some() {
         return Err(stale("A person rejected the change."));
     }
-    policy_still_allows(change, now.decided)?;
+    policy_still_allows(change, now.decided, now.denied)?;
     if now.sponsor != Some(change.sealed.sponsor.as_str()) {
         return Err(stale("The agent, or the person who answers for it, is no longer the same."));
     }
@@ -225,12 +228,17 @@ pub fn sweep(change: &Change) -> Result<Authorization> {
     })
 }
 
-fn policy_still_allows(change: &Change, now: &Decided) -> Result<()> {
+fn policy_still_allows(change: &Change, now: &Decided, denied: Option<&str>) -> Result<()> {
     if now.level > change.decided.level {
-        return Err(stale(format!(
-            "The policy became stricter while the change was pending ({:?} instead of {:?}).",
-            now.level, change.decided.level
-        )));
+        let why = match denied {
+            Some(why) => format!("The policy no longer allows the change: {why}"),
+            None => format!(
+                "The policy became stricter while the change was pending ({} instead of {}).",
+                level_word(now.level),
+                level_word(change.decided.level)
+            ),
+        };
+        return Err(stale(why));
     }
     if change.decided.level == Level::Manual || change.decided.level == Level::Deny {
         return Err(stale("The policy lets nobody but a person commit this change."));

@@ -73,6 +73,8 @@ pub struct View {
     global_n: u64,
     /// Sequence number of the event that began the stop.
     stop_seq: u64,
+    /// Every stop so far: from, and to where it has ended. Milliseconds.
+    stops: Vec<(i64, Option<i64>)>,
 }
 
 impl View {
@@ -81,15 +83,29 @@ impl View {
         self.stop_seq
     }
 
+    /// Milliseconds between the two moments during which the emergency stop was on.
+    pub fn stopped_ms(&self, from: i64, to: i64) -> i64 {
+        let within = |(began, ended): &(i64, Option<i64>)| ended.unwrap_or(to).min(to) - (*began).max(from);
+        self.stops.iter().map(|stop| within(stop).max(0)).sum()
+    }
+
     fn apply(&mut self, event: &Event) -> Result<()> {
         let Some(id) = event.change else {
             self.global_n = event.n;
             match &event.body {
                 Body::Stopped { reason } => {
                     self.stop_seq = event.seq;
+                    if self.stopped.is_none() {
+                        self.stops.push((event.at, None));
+                    }
                     self.stopped = Some((event.actor.clone(), reason.clone()));
                 }
-                Body::Resumed { .. } => self.stopped = None,
+                Body::Resumed { .. } => {
+                    self.stopped = None;
+                    if let Some((_, ended @ None)) = self.stops.last_mut() {
+                        *ended = Some(event.at);
+                    }
+                }
                 Body::Polled { channel, offset } => {
                     self.offsets.insert(channel.clone(), *offset);
                 }
@@ -265,6 +281,12 @@ impl Journal {
     /// Reads the state.
     pub async fn read<T>(&self, f: impl FnOnce(&View) -> T) -> T {
         f(&self.inner.lock().await.view)
+    }
+
+    /// Whether the emergency stop is on, for a thread that may block (never an async task's).
+    pub fn stop_switch(&self) -> impl Fn() -> bool + Send + 'static {
+        let inner = Arc::clone(&self.inner);
+        move || inner.blocking_lock().view.stopped.is_some()
     }
 
     /// One change.

@@ -6,10 +6,13 @@ use countersign_core::model::{Body, Delivery, Effect, Ending, MergeMethod};
 use countersign_core::{Problem, Result, message};
 use serde_json::{Value, json};
 
-use super::commit::commit_and_base;
+use super::commit::{commit_and_base, stopped};
 use super::{ACTOR, Pipeline, fault};
 use crate::cluster::Hinted;
 use crate::forge::{Merge, NewPull, Pull, PullState};
+
+/// What a failed close of a pull request has got done.
+const COMMENTED: &str = "the comment on the pull request is made";
 
 fn interrupted() -> Problem {
     Problem::new(
@@ -205,8 +208,14 @@ impl Pipeline {
         if pull.state == PullState::Open {
             let say = change.end.as_ref().map_or_else(String::new, |e| e.say.clone());
             let auth = gate::withdraw(change)?;
-            forge.comment(&auth, pull.number, &message::escape_visible(&say)).await?;
-            forge.close(&auth, pull.number).await?;
+            let before = change.effect(&Effect::ClosePullRequest).and_then(|s| s.problem.as_ref());
+            if !before.is_some_and(|p| p.evidence.iter().any(|e| e == COMMENTED)) {
+                self.not_stopped().await?;
+                forge.comment(&auth, pull.number, &message::escape_visible(&say)).await?;
+            }
+            // From here on a failure remembers the comment, so that the next try makes no second one.
+            self.not_stopped().await.map_err(|p| p.with(COMMENTED))?;
+            forge.close(&auth, pull.number).await.map_err(|p| p.with(COMMENTED))?;
         }
         Ok(json!({"number": pull.number}))
     }
@@ -237,6 +246,14 @@ impl Pipeline {
             Err(problem) if problem.code == "git.lease_lost" => Ok(json!({"kept": "somebody else pushed to it"})),
             Err(problem) => Err(problem),
         }
+    }
+
+    /// Between the requests of one effect: none goes out after the emergency stop.
+    async fn not_stopped(&self) -> Result<()> {
+        if self.journal.read(|v| v.stopped.is_some()).await {
+            return Err(stopped());
+        }
+        Ok(())
     }
 
     async fn hint(&self, change: &Change) -> Result<Value> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use countersign_core::change::{Change, Step, WaitFor, next};
+use countersign_core::change::{Change, Limits, Step, WaitFor, next};
 use countersign_core::model::{Body, ChangeId, Effect, Ending};
 use countersign_core::{Problem, Result};
 use serde_json::Value;
@@ -69,6 +69,7 @@ impl Pipeline {
             if let Ok(mut w) = me.workers.lock() {
                 w.remove(&id);
             }
+            me.held_back(id, None);
         });
     }
 
@@ -78,9 +79,10 @@ impl Pipeline {
         let mut watching = None;
         loop {
             let Some(change) = self.journal.change(id).await else { return };
-            let stopped = self.journal.read(|v| v.stopped.is_some()).await;
             let now = self.clock.now_ms();
-            let step = next(&change, now, stopped, &self.limits());
+            let since = change.authorized.as_ref().map_or(now, |(_, at)| *at);
+            let (stopped, held_ms) = self.journal.read(|v| (v.stopped.is_some(), v.stopped_ms(since, now))).await;
+            let step = next(&change, now, stopped, &Limits { held_ms, ..self.limits() });
             if step == Step::Finished {
                 return;
             }

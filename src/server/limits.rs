@@ -31,8 +31,8 @@ impl Default for Limits {
         Self {
             per_second: 10.0,
             burst: 20,
-            in_flight: 8,
-            queue: 24,
+            in_flight: 16,
+            queue: 32,
             queue_for: Duration::from_secs(2),
             body: 256 * 1024,
             sessions: 64,

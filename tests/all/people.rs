@@ -497,7 +497,7 @@ async fn who_answers_for_the_agent_does_not_decide_unless_the_policy_says_so() {
     s.end().await;
 }
 
-async fn resume(s: &Stage) {
+pub async fn resume(s: &Stage) {
     let key = s.world.keys.anna_key.to_string_lossy().into_owned();
     let resumed = countersign(&s.world, &["resume", "--key", &key, "it is over"]).await;
     assert!(resumed.ok && resumed.out.contains("Resumed by anna"), "{}", resumed.out);
@@ -588,12 +588,12 @@ async fn anyone_of_the_list_can_stop_and_only_a_signature_resumes() {
     s.end().await;
 }
 
-fn slow(matching: &str, ms: u64) -> Fault {
+pub fn slow(matching: &str, ms: u64) -> Fault {
     Fault { matching: Some(matching.into()), times: Some(1), mishap: Mishap::Delay { ms } }
 }
 
 /// The server has begun to serve a call that a fault delays.
-async fn struck(log: impl Fn() -> Vec<Value>) {
+pub async fn struck(log: impl Fn() -> Vec<Value>) {
     wait("the delayed call came in", || log().iter().any(|l| l["what"] == "fault").then_some(())).await;
 }
 

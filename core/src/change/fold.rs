@@ -124,6 +124,8 @@ pub struct Change {
 pub enum State {
     /// A person must press.
     AwaitingApproval,
+    /// Enough people said yes; the gate has not let it through yet.
+    Approved,
     /// A person must merge the pull request.
     AwaitingMerge,
     /// A person must commit the patch.
@@ -141,6 +143,7 @@ impl State {
     pub fn name(self) -> &'static str {
         match self {
             Self::AwaitingApproval => "awaiting_approval",
+            Self::Approved => "approved",
             Self::AwaitingMerge => "awaiting_merge",
             Self::AwaitingCommit => "awaiting_commit",
             Self::Delivering => "delivering",
@@ -229,7 +232,8 @@ impl Change {
         if self.authorized.is_some() || self.decided.level == Level::Standard {
             return State::Delivering;
         }
-        State::AwaitingApproval
+        let enough = self.approvals().count() >= self.decided.quorum.count.max(1) as usize;
+        if enough && self.rejection().is_none() { State::Approved } else { State::AwaitingApproval }
     }
 
     /// Number of the pull request, once open.

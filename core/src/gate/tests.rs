@@ -12,6 +12,7 @@ struct World {
     now: i64,
     stopped: bool,
     decided: Decided,
+    denied: Option<String>,
     people: Vec<Named<PersonSpec>>,
     sponsor: Option<String>,
     owner: OwnerRef,
@@ -24,6 +25,7 @@ impl World {
             now: T0 + 1,
             stopped: false,
             decided: g.decided(),
+            denied: None,
             people: ["ann", "bob", "sue", "zoe"]
                 .map(|n| Named { name: n.to_owned(), spec: PersonSpec::default() })
                 .into(),
@@ -40,6 +42,7 @@ impl World {
                 now: self.now,
                 stopped: self.stopped,
                 decided: &self.decided,
+                denied: self.denied.as_deref(),
                 people: &self.people,
                 sponsor: self.sponsor.as_deref(),
                 owner: &self.owner,

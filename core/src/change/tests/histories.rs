@@ -13,6 +13,7 @@ const L: Limits = Limits {
     deliver_ms: 600_000,
     manual_ms: 86_400_000,
     poll_ms: 15_000,
+    held_ms: 0,
 };
 
 fn given() -> impl Strategy<Value = Given> {

@@ -13,6 +13,7 @@ const L: Limits = Limits {
     deliver_ms: 600_000,
     manual_ms: 86_400_000,
     poll_ms: 15_000,
+    held_ms: 0,
 };
 
 fn step(s: &Story, now: i64) -> Step {
@@ -362,7 +363,21 @@ fn the_stop_holds_back_everything_that_leaves() {
     let yes = prompted.yes("ann");
     assert_eq!(next(&yes.c, T0, true, &L), Step::Wait(WaitFor::Resume, EXPIRES), "the gate would refuse");
     let cleared = yes.authorized();
-    assert_eq!(next(&cleared.c, T0, true, &L), Step::Wait(WaitFor::Resume, i64::MAX));
+    assert_eq!(next(&cleared.c, T0, true, &L), Step::Wait(WaitFor::Resume, EXPIRES));
     let out = cleared.pushed();
     assert_eq!(next(&out.c, T0, true, &L), Step::Observe(T0 + L.observe_ms), "looking is allowed");
+}
+
+#[test]
+fn the_time_under_a_stop_does_not_count_but_the_approval_expires_all_the_same() {
+    let s = Given::prompted().story().yes("ann").authorized().failed(Effect::PushTarget, false);
+    let held = Limits { held_ms: 1_000_000, ..L };
+    let late = T0 + L.deliver_ms + 1;
+    assert_eq!(close_of(step(&s, late)).0, Ending::Undelivered, "without a stop");
+    assert_eq!(next(&s.c, late, false, &held), Step::Do(Effect::PushTarget));
+    assert_eq!(next(&s.c, late, true, &held), Step::Wait(WaitFor::Resume, EXPIRES));
+    for stopped in [true, false] {
+        let (ending, say) = close_of(next(&s.c, EXPIRES, stopped, &held));
+        assert!(ending == Ending::Expired && say.contains("emergency stop"), "{say}");
+    }
 }
