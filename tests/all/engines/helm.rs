@@ -113,8 +113,8 @@ async fn a_value_of_a_release_is_watched_until_the_release_itself_is_healthy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_upgrade_fails_with_the_engines_words_and_its_revert_heals() {
-    let mut s = Stage::with_a_release("20s").await;
-    let change = committed(&mut s, MISSING, "20s").await;
+    let mut s = Stage::with_a_release("80s").await;
+    let change = committed(&mut s, MISSING, "80s").await;
     let end = s.until(&change, &["healthy", "failed", "timed_out"]).await;
     assert_eq!((text(&end, "state"), text(&end["problem"], "code")), ("failed", "change.failed"), "{end:#}");
     let said = refusal(&end);
@@ -124,7 +124,7 @@ async fn a_failing_upgrade_fails_with_the_engines_words_and_its_revert_heals() {
     let revert = s.offered_revert(&change).await;
     let offered = s.until(&revert, &["awaiting_commit"]).await;
     assert!(text(&offered, "diff").contains(&format!("+    image: {OLD}")), "{offered:#}");
-    s.person_commits(FILE, &release("20s"));
+    s.person_commits(FILE, &release("80s"));
     let end = s.until(&revert, &["healthy", "failed", "timed_out"]).await;
     assert_eq!(text(&end, "outcome"), "healthy", "{end:#}");
     super::eventually("the old release", || s.released(OLD)).await;
