@@ -61,6 +61,7 @@ build() {
             dir=$(module argocd github.com/argoproj/argo-cd/v3)
             share argocd-crds "$dir"/manifests/crds/*-crd.yaml
             share argocd-config "$dir"/manifests/base/config/*.yaml
+            share argocd-path "$dir"/hack/git-verify-wrapper.sh
             share argocd-roles "$dir"/manifests/base/{application-controller-roles,applicationset-controller,repo-server} \
                 "$dir"/manifests/cluster-rbac
             ;;

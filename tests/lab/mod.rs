@@ -13,7 +13,7 @@
 //! gets ready after 8 s (`:slow-N` after the same time), `:flap` is ready for 3 s and exits then. Others are ready
 //! at once. A name may come before or after: `reg.example/web:2.0-crash` and `:crash-2` are both crashing.
 
-#![allow(dead_code, reason = "used by the tests and by the example `lab`, each of which needs a part of it")]
+#![allow(dead_code, unused_imports, reason = "used by the tests and by the example `lab`, each of which needs a part of it")]
 
 mod boot;
 mod cluster;

@@ -59,12 +59,11 @@ pub(super) struct State {
 impl State {
     /// With free ports and new secrets.
     pub fn new(cache: &Path, callers: &[&str]) -> Result<Self> {
-        let token = || (0..20).map(|_| format!("{:02x}", rand::random::<u8>())).collect::<String>();
         Ok(Self {
             cache: std::path::absolute(cache).map_err(|e| off("the folder of programs")(&e))?,
             ports: free_ports()?,
-            tokens: callers.iter().map(|c| ((*c).to_owned(), token())).collect(),
-            forge_password: token(),
+            tokens: callers.iter().map(|c| ((*c).to_owned(), secret())).collect(),
+            forge_password: secret(),
         })
     }
 
@@ -95,6 +94,11 @@ impl State {
     pub fn token(&self, caller: &str) -> &str {
         self.tokens.get(caller).map(String::as_str).unwrap_or_default()
     }
+}
+
+/// 160 random bits.
+pub(super) fn secret() -> String {
+    (0..20).map(|_| format!("{:02x}", rand::random::<u8>())).collect()
 }
 
 fn free_ports() -> Result<BTreeMap<String, u16>> {
