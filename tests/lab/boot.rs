@@ -49,8 +49,10 @@ async fn empty(dir: &Path) -> Result<()> {
     let file = State::file(dir);
     if file.exists() {
         if let Ok(old) = Lab::attach(&file) {
-            for part in old.parts().iter().rev() {
-                process::kill(dir, &part.name, false).await?;
+            let parts = old.parts();
+            let parts_of_it = parts.iter().rev().map(|p| p.name.clone());
+            for name in process::beside(dir, &parts).into_iter().chain(parts_of_it) {
+                process::kill(dir, &name, false).await?;
             }
         }
         std::fs::remove_dir_all(dir).map_err(failed)?;

@@ -84,6 +84,15 @@ pub(super) async fn apply_patiently(client: &kube::Client, object: &Value) -> Re
     }
 }
 
+/// Lays the object's fields over what is there, as `kubectl patch --type merge` does.
+pub(super) async fn merge(client: &kube::Client, object: &Value) -> Result<()> {
+    let failed = |e: kube::Error| refused(&format!("{} was not patched", named(object)), &e);
+    let at = api(client, text(object, "/apiVersion"), text(object, "/kind"), text(object, "/metadata/namespace"));
+    let params = PatchParams { field_manager: Some("lab-person".into()), ..PatchParams::default() };
+    let at = at.await.map_err(failed)?;
+    at.patch(text(object, "/metadata/name"), &params, &Patch::Merge(object)).await.map(drop).map_err(failed)
+}
+
 pub(super) async fn get(
     client: &kube::Client,
     version: &str,

@@ -107,8 +107,9 @@ impl Maker<'_> {
     }
 
     fn kwok(&self) -> Part {
+        // Without the lease the node counts as lost after 50 s, and all its pods as not ready.
         let args = format!(
-            "--kubeconfig {} --manage-all-nodes=true --config {} --server-address {}",
+            "--kubeconfig {} --manage-all-nodes=true --node-lease-duration-seconds 40 --config {} --server-address {}",
             self.path("kwok.kubeconfig"),
             self.path("kwok.yaml"),
             self.at("kwok"),
