@@ -21,7 +21,7 @@ use lab::Lab;
 #[derive(Debug, Parser)]
 struct Args {
     /// Folder of the lab.
-    #[arg(long, default_value = "target/lab/lab", global = true)]
+    #[arg(long, default_value = "target/lab/run", global = true)]
     dir: PathBuf,
     #[command(subcommand)]
     what: What,

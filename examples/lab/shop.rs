@@ -75,7 +75,8 @@ fn files() -> Vec<(String, Option<String>)> {
     let kustomization = |resources: &str| {
         format!("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n  - {resources}\n")
     };
-    let overlay = kustomization("../../base") + "images:\n  - name: reg.example/catalog\n    newTag: \"3.1\" # set by release\nreplicas:\n  - name: catalog\n    count: 2\n";
+    let overlay = kustomization("../../base")
+        + "images:\n  - name: reg.example/catalog\n    newTag: \"3.1\" # set by release\nreplicas:\n  - name: catalog\n    count: 2\n";
     let release = "apiVersion: helm.toolkit.fluxcd.io/v2\nkind: HelmRelease\nmetadata:\n  name: search\n  namespace: flux-system\nspec:\n  interval: 10m\n  timeout: 30s\n  targetNamespace: shop\n  releaseName: search\n  chart:\n    spec:\n      chart: ./charts/web\n      sourceRef:\n        kind: GitRepository\n        name: shop\n  values:\n    image: reg.example/search:1.4\n    replicas: 2\n";
     let template = "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: {{ .Release.Name }}\nspec:\n  replicas: {{ .Values.replicas }}\n  progressDeadlineSeconds: 15\n  selector:\n    matchLabels:\n      app: {{ .Release.Name }}\n  template:\n    metadata:\n      labels:\n        app: {{ .Release.Name }}\n    spec:\n      containers:\n        - name: app\n          image: {{ .Values.image }}\n";
     let child = |name: &str| {
@@ -286,9 +287,19 @@ pub async fn chat(lab: &Lab, person: i64) -> Result<()> {
     let shown: Value = got.json().await.map_err(|e| off("the chat", &e))?;
     let messages = shown.as_array().or_else(|| shown["messages"].as_array()).cloned().unwrap_or_default();
     for m in messages {
-        let buttons: Vec<&str> =
-            m["buttons"].as_array().into_iter().flatten().filter_map(Value::as_array).flatten().filter_map(|b| b["text"].as_str()).collect();
-        println!("{}\n{}\n", m["text"].as_str().unwrap_or_default(), buttons.iter().map(|b| format!("[{b}] ")).collect::<String>());
+        let buttons: Vec<&str> = m["buttons"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_array)
+            .flatten()
+            .filter_map(|b| b["text"].as_str())
+            .collect();
+        println!(
+            "{}\n{}\n",
+            m["text"].as_str().unwrap_or_default(),
+            buttons.iter().map(|b| format!("[{b}] ")).collect::<String>()
+        );
     }
     Ok(())
 }

@@ -9,9 +9,12 @@
 )]
 
 mod architecture;
+mod components;
 mod docs;
 mod engines;
 mod errors;
+#[path = "../lab/mod.rs"]
+mod lab;
 mod people;
 mod replay;
 mod scenarios;

@@ -15,7 +15,7 @@ use super::state::State;
 use super::{Lab, Took, cluster, off, problem, process};
 
 /// Name of the one node.
-const NODE: &str = "lab-1";
+pub(super) const NODE: &str = "lab-1";
 
 /// Writes a file that only its owner may read, with its folder.
 pub(super) fn put(path: &Path, text: &str) -> Result<()> {

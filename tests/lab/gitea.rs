@@ -114,7 +114,8 @@ impl Gitea {
 
     /// The known_hosts line that pins its ssh server.
     pub fn known_hosts(&self) -> Result<String> {
-        let key = std::fs::read_to_string(self.dir.join("host-key.pub")).map_err(|e| off("the forge's host key")(&e))?;
+        let key =
+            std::fs::read_to_string(self.dir.join("host-key.pub")).map_err(|e| off("the forge's host key")(&e))?;
         let words: Vec<&str> = key.split_whitespace().take(2).collect();
         Ok(format!("[127.0.0.1]:{} {}\n", self.state.port("gitea-ssh"), words.join(" ")))
     }

@@ -13,7 +13,11 @@
 //! gets ready after 8 s, `:flap` is ready for 3 s and exits then. Others are ready at once. Words may come before
 //! and after: `reg.example/web:2.0-crash` and `reg.example/web:crash-3` both crash.
 
-#![allow(dead_code, unused_imports, reason = "used by the tests and by the example `lab`, each of which needs a part of it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "used by the tests and by the example `lab`, each of which needs a part of it"
+)]
 
 mod boot;
 mod cluster;
@@ -155,6 +159,10 @@ impl Lab {
     pub async fn start_again(&self, component: &str) -> Result<Duration> {
         let part = self.part(component)?;
         let from = Instant::now();
+        if component == "kwok" {
+            // Held by the one that was killed, and waited for, for 40 s.
+            self.delete("coordination.k8s.io/v1", "Lease", "kube-node-lease", boot::NODE).await?;
+        }
         process::spawn(&self.dir, &part)?;
         self.probe(&part).await?;
         Ok(from.elapsed())

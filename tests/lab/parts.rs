@@ -187,10 +187,8 @@ impl Maker<'_> {
         let mut part = self.part(name, name, &args, Probe::Http(format!("http://{}/readyz", at("health"))));
         // Nobody listens to events here; an empty word.
         part.args.push("--events-addr=".into());
-        let env = [
-            ("KUBECONFIG", self.path(&format!("{name}.kubeconfig"))),
-            ("RUNTIME_NAMESPACE", "flux-system".into()),
-        ];
+        let env =
+            [("KUBECONFIG", self.path(&format!("{name}.kubeconfig"))), ("RUNTIME_NAMESPACE", "flux-system".into())];
         part.env.extend(env.map(|(k, v)| (k.to_owned(), v)));
         part
     }
