@@ -3,6 +3,8 @@
 //!
 //! `lab up` builds nothing: `tests/lab/build.sh FOLDER` does, and `just lab-up` does both.
 
+#![allow(clippy::indexing_slicing, reason = "JSON values: what is not there reads as null")]
+
 #[path = "../../tests/lab/mod.rs"]
 mod lab;
 mod scenes;

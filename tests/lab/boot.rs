@@ -303,6 +303,8 @@ async fn objects(lab: &Lab) -> Result<()> {
         first.extend(flux_roles(&share, controller)?);
     }
     try_join_all(first.iter().map(|o| cluster::apply_patiently(&client, o))).await?;
+    let definitions = first.iter().filter(|o| o["kind"] == "CustomResourceDefinition");
+    try_join_all(definitions.map(|d| cluster::served(&client, d))).await?;
     let project = json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "AppProject",
         "metadata": {"name": "default", "namespace": "argocd"},
         "spec": {"sourceRepos": ["*"], "destinations": [{"namespace": "*", "server": "*"}],

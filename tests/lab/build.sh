@@ -57,7 +57,7 @@ build() {
             program kubernetes k8s.io/kubernetes/cmd/kube-scheduler kube-scheduler "$stamp"
             ;;
         argocd)
-            program argocd github.com/argoproj/argo-cd/v3/cmd argocd
+            program argocd github.com/argoproj/argo-cd/v3/cmd argocd "-X github.com/argoproj/argo-cd/v3/common.version=3.5.7"
             dir=$(module argocd github.com/argoproj/argo-cd/v3)
             share argocd-crds "$dir"/manifests/crds/*-crd.yaml
             share argocd-config "$dir"/manifests/base/config/*.yaml

@@ -18,6 +18,7 @@
     unused_imports,
     reason = "used by the tests and by the example `lab`, each of which needs a part of it"
 )]
+#![allow(clippy::indexing_slicing, reason = "JSON values: what is not there reads as null")]
 
 mod boot;
 mod cluster;
