@@ -1,18 +1,23 @@
 //! commit: the blobs are compared again, the gate is asked again, the commit is built, signed and
 //! pushed under a lease on the very base that it was proved on.
 
+use std::time::Duration;
+
 use countersign_core::change::Change;
 use countersign_core::gate::{self, Authorization};
-use countersign_core::model::{Body, Ending};
+use countersign_core::model::{Body, ChangeId, Ending};
 use countersign_core::{Problem, Result, message};
 use serde_json::{Value, json};
 
-use super::{ACTOR, Pipeline, RepoHandle, fault};
+use super::{ACTOR, Held, Pipeline, RepoHandle, fault};
 use crate::git::{CommitRequest, FileChange, Identity};
 use crate::journal::Entry;
 
 /// How many commits are searched for one of ours after a lost race or a crash.
 const SEARCH: usize = 500;
+/// How old the tip may be that a push is prepared on: the gate's first look a moment ago need not be
+/// repeated, because the push is leased on that very tip and fails where the branch has moved since.
+const PREPARED_ON: Duration = Duration::from_secs(1);
 
 /// What the branch says about a change that is to be pushed.
 pub(super) enum Base {
@@ -33,7 +38,7 @@ impl Pipeline {
             blobs.push((f.path.clone(), blob));
         }
         let config = self.config.load();
-        let decided = self.decide_again(change, &config)?;
+        let decision = self.decide_again(change, &config)?;
         let sponsor = config.principal(&change.sealed.requester).map(|p| p.sponsor);
         let stopped = self.journal.read(|v| v.stopped.is_some()).await;
         gate::authorize(
@@ -41,7 +46,8 @@ impl Pipeline {
             &gate::Now {
                 now: self.clock.now_ms(),
                 stopped,
-                decided: &decided,
+                decided: &decision.decided,
+                denied: decision.problem.as_ref().map(|p| p.message.as_str()),
                 people: &config.people,
                 sponsor: sponsor.as_deref(),
                 owner: &owner,
@@ -52,18 +58,23 @@ impl Pipeline {
 
     /// `Step::Authorize`: the gate's first look; each effect asks it again.
     pub(super) async fn authorize(&self, change: &Change) -> Result<()> {
-        let base = match self.fresh_base(change).await {
+        let base = match self.fresh_base(change, Duration::ZERO).await {
             Ok(Base::Ready(tip)) => tip,
             Ok(Base::Landed(commit)) => return self.found_landed(change, commit).await,
             Err(problem) => return self.stale_or_later(change, problem).await,
         };
+        if needs_new_approval(change, &base) {
+            return self.close(change, Ending::Stale, MOVED.into()).await;
+        }
         match self.gate(change, &base).await {
             Ok(auth) => {
-                let body = Body::Authorized {
+                // What was proved on a moved base need not be proved there again.
+                let mut bodies = if base == change.base { Vec::new() } else { vec![Body::Rebased { base }] };
+                bodies.push(Body::Authorized {
                     digest: auth.digest().clone(),
                     by: auth.by().to_vec(),
                     policy_version: self.config.load().policies.version().to_owned(),
-                };
+                });
                 let n = change.n;
                 let id = change.id;
                 fault::point("before_authorized");
@@ -72,9 +83,10 @@ impl Pipeline {
                         if view.stopped.is_some() || view.changes.get(&id).is_none_or(|c| c.n != n) {
                             return Ok(((), Vec::new()));
                         }
-                        Ok(((), vec![Entry::of(id, ACTOR, body)]))
+                        Ok(((), bodies.into_iter().map(|body| Entry::of(id, ACTOR, body)).collect()))
                     })
                     .await?;
+                self.held_back(id, None);
                 fault::point("after_authorized");
                 Ok(())
             }
@@ -94,16 +106,30 @@ impl Pipeline {
             return self.close(change, Ending::Undelivered, problem.message).await;
         }
         tracing::info!(change = %change.id, code = %problem.code, "{}", problem.message);
+        self.held_back(change.id, Some(problem));
         tokio::time::sleep(std::time::Duration::from_secs(2)).await;
         Ok(())
     }
 
+    /// Keeps what an approved change waits for, for whoever asks; `None` = nothing any more.
+    pub(super) fn held_back(&self, id: ChangeId, problem: Option<Problem>) {
+        let Ok(mut held) = self.held.lock() else { return };
+        match problem {
+            Some(problem) => {
+                let since = held.get(&id).map_or_else(|| self.clock.now_ms(), |h| h.since);
+                held.insert(id, Held { since, problem });
+            }
+            None => drop(held.remove(&id)),
+        }
+    }
+
     /// The tip to build on. A tip that moved is good only if it descends from the base, our files
-    /// are untouched, and proving the edit anew on it gives the same effect.
-    pub(super) async fn fresh_base(&self, change: &Change) -> Result<Base> {
+    /// are untouched, and proving the edit anew on it gives the same effect. What the remote said may
+    /// be `age` old.
+    pub(super) async fn fresh_base(&self, change: &Change, age: Duration) -> Result<Base> {
         let repo = self.repo(&change.sealed.repository)?;
         let branch = &change.sealed.git_ref;
-        let tip = repo.git.fetch(branch).await?;
+        let tip = repo.git.fetch_within(branch, age).await?;
         let id = change.id.to_string();
         if let Some(ours) = repo.git.find_commit_by_trailer(branch, "Countersign-Change", &id, SEARCH).await?
             && self.holds_our_blobs(change, repo, &ours.id).await?
@@ -198,7 +224,7 @@ impl Pipeline {
     /// Prepares a push to `git_ref`: a fresh base, the gate, the commit. `Value::Bool(true)` =
     /// the preparation itself moved the change.
     pub(super) async fn prepare_push(&self, change: &Change) -> Result<Value> {
-        let base = match self.fresh_base(change).await {
+        let base = match self.fresh_base(change, PREPARED_ON).await {
             Ok(Base::Ready(tip)) => tip,
             Ok(Base::Landed(commit)) => {
                 self.found_landed(change, commit).await?;
@@ -210,9 +236,8 @@ impl Pipeline {
             }
             Err(problem) => return Err(problem),
         };
-        if base != change.base && change.decided.reapprove_on_move && change.approvals().next().is_some() {
-            let say = "The branch moved, and the policy asks for a new approval then.";
-            self.close(change, Ending::Stale, say.into()).await?;
+        if needs_new_approval(change, &base) {
+            self.close(change, Ending::Stale, MOVED.into()).await?;
             return Ok(Value::Bool(true));
         }
         if base != change.base {
@@ -237,7 +262,7 @@ impl Pipeline {
         let (commit, base) = commit_and_base(facts)?;
         let repo = self.repo(&change.sealed.repository)?;
         let auth = self.gate(change, base).await?;
-        repo.git.push(&auth, commit, &change.sealed.git_ref, Some(base)).await?;
+        repo.git.push_unless(&auth, commit, &change.sealed.git_ref, Some(base), self.held_by_stop()).await?;
         Ok(json!({"commit": commit}))
     }
 
@@ -247,9 +272,27 @@ impl Pipeline {
         let repo = self.repo(&change.sealed.repository)?;
         let auth = self.gate(change, base).await?;
         let own = format!("refs/heads/{}", change.branch());
-        repo.git.push(&auth, commit, &own, None).await?;
+        repo.git.push_unless(&auth, commit, &own, None, self.held_by_stop()).await?;
         Ok(json!({"commit": commit, "branch": change.branch()}))
     }
+
+    /// The emergency stop between a push's two requests: what stops the second one.
+    fn held_by_stop(&self) -> impl Fn() -> Option<Problem> + Send + 'static {
+        let on = self.journal.stop_switch();
+        move || on().then(stopped)
+    }
+}
+
+/// The problem of whatever the emergency stop holds back.
+pub(super) fn stopped() -> Problem {
+    Problem::new("gate.stopped", "The emergency stop is on.", "Wait until a person resumes.").later()
+}
+
+const MOVED: &str = "The branch moved, and the policy asks for a new approval then.";
+
+/// Whether the policy lets an approval hold on this base.
+fn needs_new_approval(change: &Change, base: &str) -> bool {
+    base != change.base && change.decided.reapprove_on_move && change.approvals().next().is_some()
 }
 
 /// Commit and base of a push's facts.

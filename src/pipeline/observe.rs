@@ -15,6 +15,8 @@ use tokio::sync::broadcast;
 use super::effect::key_of;
 use super::{ACTOR, Pipeline, fault};
 
+/// API group of HelmReleases.
+const HELM: &str = "helm.toolkit.fluxcd.io";
 /// Commits by others that are looked at, at the most.
 const OTHERS: usize = 200;
 
@@ -22,7 +24,7 @@ const OTHERS: usize = 200;
 /// restart the feed begins anew with the objects as they are.
 pub(super) struct Watching {
     judge: Judge,
-    feed: Pin<Box<dyn Stream<Item = Value> + Send>>,
+    feed: Pin<Box<dyn Stream<Item = Result<Value>> + Send>>,
     /// Commits that the judge was told of, and revisions that are no commits of this branch.
     known: BTreeSet<String>,
     looked_at: i64,
@@ -54,7 +56,12 @@ impl Pipeline {
             let wake = w.judge.next_deadline().unwrap_or(until).min(until).min(w.looked_at + poll_ms).max(now + 1);
             let lines: Vec<Line> = tokio::select! {
                 item = w.feed.next() => match item {
-                    Some(v) => self.lines(change, w, v).await,
+                    Some(Ok(v)) => self.lines(change, w, v).await,
+                    Some(Err(problem)) => {
+                        // Begun anew until the right is there: a verdict without what is hidden would be a guess.
+                        *watching = None;
+                        return self.cannot_watch(change, problem).await;
+                    }
                     None => {
                         *watching = None;
                         return Ok(());
@@ -110,7 +117,8 @@ impl Pipeline {
 
     async fn cannot_watch(&self, change: &Change, problem: Problem) -> Result<()> {
         let say = format!("The cluster cannot be watched now: {}", problem.message);
-        if !self.observed(change, Verdict::Waiting, Code::EngineDown, &say).await? {
+        let code = if problem.code == "cluster.forbidden" { Code::NotReadable } else { Code::EngineDown };
+        if !self.observed(change, Verdict::Waiting, code, &say).await? {
             tokio::time::sleep(std::time::Duration::from_secs(2)).await;
         }
         Ok(())
@@ -126,6 +134,7 @@ impl Pipeline {
         let mut judge = Judge::new(JudgeConfig { stable_ms });
         let mut known = BTreeSet::new();
         let now = self.clock.now_ms();
+        let by = deliverer(change);
         let mut act = |commit: &str, parent: Option<&str>, ours: bool| {
             known.insert(commit.to_owned());
             let act = Act {
@@ -133,7 +142,7 @@ impl Pipeline {
                 commit: Some(commit.to_owned()),
                 parent: parent.map(str::to_owned),
                 parents: Vec::new(),
-                owner: ours.then(|| Deliverer::from(&p.owner)),
+                owner: ours.then(|| by.clone()),
                 want: ours.then(|| p.want.clone()),
             };
             judge.feed(now, &Line::Act(act));
@@ -196,7 +205,7 @@ impl Pipeline {
                 commit: Some(c.id),
                 parent: parents.next(),
                 parents: parents.collect(),
-                owner: want.as_ref().map(|_| Deliverer::from(&change.proposal.owner)),
+                owner: want.as_ref().map(|_| deliverer(change)),
                 want,
             }));
         }
@@ -249,6 +258,19 @@ impl Pipeline {
             }
         }
         Ok((!want.is_empty()).then_some(want))
+    }
+}
+
+/// Whose word on a commit counts. A HelmRelease that a Kustomization applies is only the beginning: the
+/// release itself has to succeed, and the judge looks at both then.
+fn deliverer(change: &Change) -> Deliverer {
+    let p = &change.proposal;
+    let release = p.want.iter().find(|w| {
+        p.owner.kind == "Kustomization" && w.kind == "HelmRelease" && w.group == HELM && w.exists != Some(false)
+    });
+    match release {
+        Some(w) => Deliverer { kind: w.kind.clone(), namespace: w.namespace.clone(), name: w.name.clone() },
+        None => Deliverer::from(&p.owner),
     }
 }
 
