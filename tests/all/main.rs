@@ -9,10 +9,13 @@
 )]
 
 mod architecture;
+mod components;
 mod deploy;
 mod docs;
 mod engines;
 mod errors;
+#[path = "../lab/mod.rs"]
+mod lab;
 mod people;
 mod replay;
 mod rights;
