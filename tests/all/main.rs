@@ -9,6 +9,7 @@
 )]
 
 mod architecture;
+mod both;
 mod docs;
 mod engines;
 mod errors;
