@@ -109,13 +109,16 @@ pub fn deployment(namespace: &str, name: &str, image: &str, replicas: Option<u32
 
 /// A ConfigMap of a place.
 pub fn settings(namespace: &str, name: &str) -> String {
-    format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\n  namespace: {namespace}\ndata:\n  colour: blue\n")
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\n  namespace: {namespace}\ndata:\n  colour: blue\n"
+    )
 }
 
 impl Place {
     /// Commits the shape's files, makes its owner, and waits until the first commit is live.
     pub async fn app(&mut self, shape: Shape) -> App {
-        let files: Vec<(&str, Option<&str>)> = shape.files.iter().map(|(p, c)| (p.as_str(), Some(c.as_str()))).collect();
+        let files: Vec<(&str, Option<&str>)> =
+            shape.files.iter().map(|(p, c)| (p.as_str(), Some(c.as_str()))).collect();
         self.people.commit(&files);
         let app = match shape.engine {
             Engine::Argocd => self.application(&shape).await,

@@ -78,10 +78,12 @@ async fn a_helm_release() {
     let refused = p.operate(vec![edit]).await;
     assert_eq!(text(&refused["problem"], "code"), "source.helm", "{refused:#}");
     assert!(refusal(&refused).contains(&format!("{}/HelmRelease/web", p.name)), "{refused:#}");
-    // Its values have: the release is delivered by the Kustomization.
+    // Its values have: the release is delivered by the Kustomization, and people alone write it.
     let field = json!({"pointer": "/spec/values/image", "value": NEW});
-    let change = p.propose(json!({"target": p.target("HelmRelease", "web"), "set_field": field})).await;
-    p.press(ANNA, "Approve").await;
+    let asked = p.operate(vec![json!({"target": p.target("HelmRelease", "web"), "set_field": field})]).await;
+    assert_eq!((text(&asked, "outcome"), text(&asked, "state")), ("manual", "awaiting_commit"), "{asked:#}");
+    p.people.commit(&[(&app.file, Some(&release.replace(OLD, NEW)))]);
+    let change = text(&asked, "change").to_owned();
     let end = p.until(&change, &ENDS).await;
     assert_eq!(text(&end, "state"), "healthy", "{end:#}");
     assert_eq!(p.people.file(&app.file).unwrap(), release.replace(OLD, NEW));

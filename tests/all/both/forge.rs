@@ -8,7 +8,8 @@ impl Place {
     async fn forge(&self, method: reqwest::Method, path: &str, who: &Login, body: Option<Value>) -> Value {
         let r = &self.repository;
         let url = format!("{}/repos/{}/{}/{path}", r.api_url, r.owner, r.name);
-        let mut request = reqwest::Client::new().request(method, &url).header("authorization", format!("token {}", who.token));
+        let mut request =
+            reqwest::Client::new().request(method, &url).header("authorization", format!("token {}", who.token));
         if let Some(body) = body {
             request = request.json(&body);
         }
@@ -32,9 +33,10 @@ impl Place {
     /// Merges as a person (`merge`, `squash`, `rebase`) once the forge says that it can be; gives the commit.
     pub async fn merge(&self, number: u64, who: &Login, style: &str) -> String {
         // Gitea works out in the background whether a pull request can be merged.
-        self.eventually("a pull request that can be merged", || async move {
-            self.pull(number).await["mergeable"] == true
-        })
+        self.eventually(
+            "a pull request that can be merged",
+            || async move { self.pull(number).await["mergeable"] == true },
+        )
         .await;
         let path = format!("pulls/{number}/merge");
         self.forge(reqwest::Method::POST, &path, who, Some(json!({"Do": style}))).await;

@@ -112,7 +112,11 @@ impl Desk {
     /// Commits on main that carry our trailer.
     pub fn ours(&self) -> Vec<String> {
         let log = self.log("%H %(trailers:key=Countersign-Change,valueonly,separator=%x20)");
-        log.lines().filter_map(|l| l.split_once(' ')).filter(|(_, t)| !t.is_empty()).map(|(h, _)| h.to_owned()).collect()
+        log.lines()
+            .filter_map(|l| l.split_once(' '))
+            .filter(|(_, t)| !t.is_empty())
+            .map(|(h, _)| h.to_owned())
+            .collect()
     }
 }
 

@@ -25,11 +25,7 @@ impl Sandbox {
         let turn = crate::world::turn().await;
         let logins = ["countersign-bot", "jon", "anna", "eve"]
             .map(|name| Login { login: name.into(), token: format!("{name}-{:032x}", rand::random::<u128>()) });
-        let users = logins.iter().map(|l| GitUser {
-            login: l.login.clone(),
-            token: l.token.clone(),
-            can_write: true,
-        });
+        let users = logins.iter().map(|l| GitUser { login: l.login.clone(), token: l.token.clone(), can_write: true });
         let options = GitOptions { users: users.collect(), anonymous_read: true, ..GitOptions::default() };
         let git = git::start(options).await.unwrap();
         let users = logins.iter().map(|l| ForgeUser {

@@ -42,8 +42,11 @@ fn table(backend: &str, rows: &[Row]) -> String {
     let mut sorted = rows.to_vec();
     sorted.sort_by(|a, b| (a.engine, &a.scenario).cmp(&(b.engine, &b.scenario)));
     let seconds = |ms: i64| format!("{}.{:02}", ms / 1000, ms.rem_euclid(1000) / 10);
-    let mut out = format!("Truth of the wait on the {backend}; seconds from the landed commit, delays in milliseconds.\n\n");
-    out.push_str("| engine | scenario | said | code | said at | true at | delay | |\n|---|---|---|---|---:|---:|---:|---|\n");
+    let mut out =
+        format!("Truth of the wait on the {backend}; seconds from the landed commit, delays in milliseconds.\n\n");
+    out.push_str(
+        "| engine | scenario | said | code | said at | true at | delay | |\n|---|---|---|---|---:|---:|---:|---|\n",
+    );
     for r in &sorted {
         let said = if r.true_ms.is_some() { seconds(r.said_ms) } else { String::new() };
         let of = |v: Option<String>| v.unwrap_or_default();

