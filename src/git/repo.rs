@@ -163,7 +163,7 @@ impl GitRepo {
 
     /// [`GitRepo::fetch`], unless the remote was asked for this branch within `age`: then what it said.
     ///
-    /// For questions only. What is to be written is built on what the remote says now.
+    /// For questions, and for building what is then pushed under a lease on that very tip.
     pub async fn fetch_within(&self, branch: &str, age: Duration) -> Result<String> {
         self.remembered(&branch_ref(branch)?, age, self.fetch(branch)).await
     }

@@ -1,6 +1,8 @@
 //! commit: the blobs are compared again, the gate is asked again, the commit is built, signed and
 //! pushed under a lease on the very base that it was proved on.
 
+use std::time::Duration;
+
 use countersign_core::change::Change;
 use countersign_core::gate::{self, Authorization};
 use countersign_core::model::{Body, Ending};
@@ -13,6 +15,9 @@ use crate::journal::Entry;
 
 /// How many commits are searched for one of ours after a lost race or a crash.
 const SEARCH: usize = 500;
+/// How old the tip may be that a push is prepared on: the gate's first look a moment ago need not be
+/// repeated, because the push is leased on that very tip and fails where the branch has moved since.
+const PREPARED_ON: Duration = Duration::from_secs(1);
 
 /// What the branch says about a change that is to be pushed.
 pub(super) enum Base {
@@ -52,18 +57,23 @@ impl Pipeline {
 
     /// `Step::Authorize`: the gate's first look; each effect asks it again.
     pub(super) async fn authorize(&self, change: &Change) -> Result<()> {
-        let base = match self.fresh_base(change).await {
+        let base = match self.fresh_base(change, Duration::ZERO).await {
             Ok(Base::Ready(tip)) => tip,
             Ok(Base::Landed(commit)) => return self.found_landed(change, commit).await,
             Err(problem) => return self.stale_or_later(change, problem).await,
         };
+        if needs_new_approval(change, &base) {
+            return self.close(change, Ending::Stale, MOVED.into()).await;
+        }
         match self.gate(change, &base).await {
             Ok(auth) => {
-                let body = Body::Authorized {
+                // What was proved on a moved base need not be proved there again.
+                let mut bodies = if base == change.base { Vec::new() } else { vec![Body::Rebased { base }] };
+                bodies.push(Body::Authorized {
                     digest: auth.digest().clone(),
                     by: auth.by().to_vec(),
                     policy_version: self.config.load().policies.version().to_owned(),
-                };
+                });
                 let n = change.n;
                 let id = change.id;
                 fault::point("before_authorized");
@@ -72,7 +82,7 @@ impl Pipeline {
                         if view.stopped.is_some() || view.changes.get(&id).is_none_or(|c| c.n != n) {
                             return Ok(((), Vec::new()));
                         }
-                        Ok(((), vec![Entry::of(id, ACTOR, body)]))
+                        Ok(((), bodies.into_iter().map(|body| Entry::of(id, ACTOR, body)).collect()))
                     })
                     .await?;
                 fault::point("after_authorized");
@@ -99,11 +109,12 @@ impl Pipeline {
     }
 
     /// The tip to build on. A tip that moved is good only if it descends from the base, our files
-    /// are untouched, and proving the edit anew on it gives the same effect.
-    pub(super) async fn fresh_base(&self, change: &Change) -> Result<Base> {
+    /// are untouched, and proving the edit anew on it gives the same effect. What the remote said may
+    /// be `age` old.
+    pub(super) async fn fresh_base(&self, change: &Change, age: Duration) -> Result<Base> {
         let repo = self.repo(&change.sealed.repository)?;
         let branch = &change.sealed.git_ref;
-        let tip = repo.git.fetch(branch).await?;
+        let tip = repo.git.fetch_within(branch, age).await?;
         let id = change.id.to_string();
         if let Some(ours) = repo.git.find_commit_by_trailer(branch, "Countersign-Change", &id, SEARCH).await?
             && self.holds_our_blobs(change, repo, &ours.id).await?
@@ -198,7 +209,7 @@ impl Pipeline {
     /// Prepares a push to `git_ref`: a fresh base, the gate, the commit. `Value::Bool(true)` =
     /// the preparation itself moved the change.
     pub(super) async fn prepare_push(&self, change: &Change) -> Result<Value> {
-        let base = match self.fresh_base(change).await {
+        let base = match self.fresh_base(change, PREPARED_ON).await {
             Ok(Base::Ready(tip)) => tip,
             Ok(Base::Landed(commit)) => {
                 self.found_landed(change, commit).await?;
@@ -210,9 +221,8 @@ impl Pipeline {
             }
             Err(problem) => return Err(problem),
         };
-        if base != change.base && change.decided.reapprove_on_move && change.approvals().next().is_some() {
-            let say = "The branch moved, and the policy asks for a new approval then.";
-            self.close(change, Ending::Stale, say.into()).await?;
+        if needs_new_approval(change, &base) {
+            self.close(change, Ending::Stale, MOVED.into()).await?;
             return Ok(Value::Bool(true));
         }
         if base != change.base {
@@ -250,6 +260,13 @@ impl Pipeline {
         repo.git.push(&auth, commit, &own, None).await?;
         Ok(json!({"commit": commit, "branch": change.branch()}))
     }
+}
+
+const MOVED: &str = "The branch moved, and the policy asks for a new approval then.";
+
+/// Whether the policy lets an approval hold on this base.
+fn needs_new_approval(change: &Change, base: &str) -> bool {
+    base != change.base && change.decided.reapprove_on_move && change.approvals().next().is_some()
 }
 
 /// Commit and base of a push's facts.

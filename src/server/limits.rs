@@ -30,8 +30,8 @@ impl Default for Limits {
         Self {
             per_second: 10.0,
             burst: 20,
-            in_flight: 4,
-            queue: 16,
+            in_flight: 8,
+            queue: 24,
             queue_for: Duration::from_secs(2),
             body: 256 * 1024,
             sessions: 64,

@@ -1,11 +1,12 @@
 //! Reads Git repositories: a bare mirror of each, the commit of a ref, the files of a commit.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use git2::{Cred, FetchOptions, ObjectType, Oid, RemoteCallbacks, Repository, TreeWalkMode, TreeWalkResult};
 
-use super::render::Files;
+use super::render::{Files, KUSTOMIZATION_FILES, clean};
 
 /// Mirrors by URL; cheap to clone.
 #[derive(Clone)]
@@ -46,10 +47,11 @@ impl GitReader {
         blocking(move || reader.resolve_now(&url, &reference)).await
     }
 
-    /// All files of a commit that was resolved before.
-    pub async fn files(&self, url: &str, commit: &str) -> Result<Files, Unread> {
-        let (reader, url, commit) = (self.clone(), url.to_owned(), commit.to_owned());
-        blocking(move || reader.files_now(&url, &commit)).await
+    /// Files that building a folder of a commit needs, by their paths in the repository: the folder's own,
+    /// and everything where the folder is a kustomization, which may name files anywhere.
+    pub async fn files(&self, url: &str, commit: &str, folder: &str) -> Result<Files, Unread> {
+        let (reader, url, commit, folder) = (self.clone(), url.to_owned(), commit.to_owned(), clean(folder));
+        blocking(move || reader.files_now(&url, &commit, &folder)).await
     }
 
     fn mirror(&self, url: &str) -> Result<Repository, git2::Error> {
@@ -105,24 +107,38 @@ impl GitReader {
         callbacks
     }
 
-    fn files_now(&self, url: &str, commit: &str) -> Result<Files, Unread> {
+    fn files_now(&self, url: &str, commit: &str, folder: &str) -> Result<Files, Unread> {
         let failed = |error: git2::Error| Unread::Failed(error.message().to_owned());
         let repository = self.mirror(url).map_err(failed)?;
         let id = Oid::from_str(commit).map_err(|_| Unread::NoRef)?;
         let tree = repository.find_commit(id).and_then(|commit| commit.tree()).map_err(|_| Unread::NoRef)?;
-        let mut files = Files::new();
-        tree.walk(TreeWalkMode::PreOrder, |folder, entry| {
-            let name = entry.name().unwrap_or_default();
-            if entry.kind() == Some(ObjectType::Blob)
-                && let Ok(blob) = repository.find_blob(entry.id())
-            {
-                files.insert(format!("{folder}{name}"), blob.content().to_vec());
-            }
-            TreeWalkResult::Ok
-        })
-        .map_err(failed)?;
-        Ok(files)
+        if folder.is_empty() {
+            return blobs(&repository, &tree, "").map_err(failed);
+        }
+        let below = tree.get_path(Path::new(folder)).and_then(|entry| repository.find_tree(entry.id()));
+        let Ok(below) = below else {
+            return Ok(Files::new());
+        };
+        if KUSTOMIZATION_FILES.iter().any(|name| below.get_name(name).is_some()) {
+            return blobs(&repository, &tree, "").map_err(failed);
+        }
+        blobs(&repository, &below, &format!("{folder}/")).map_err(failed)
     }
+}
+
+/// The files of a tree, their paths after a prefix.
+fn blobs(repository: &Repository, tree: &git2::Tree<'_>, prefix: &str) -> Result<Files, git2::Error> {
+    let mut files = Files::new();
+    tree.walk(TreeWalkMode::PreOrder, |folder, entry| {
+        let name = entry.name().unwrap_or_default();
+        if entry.kind() == Some(ObjectType::Blob)
+            && let Ok(blob) = repository.find_blob(entry.id())
+        {
+            files.insert(format!("{prefix}{folder}{name}"), blob.content().to_vec());
+        }
+        TreeWalkResult::Ok
+    })?;
+    Ok(files)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Unread> + Send + 'static) -> Result<T, Unread> {

@@ -55,9 +55,12 @@ pub fn clean(folder: &str) -> String {
     folder.split('/').filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>().join("/")
 }
 
+/// Names under which kustomize looks for a folder's kustomization.
+pub const KUSTOMIZATION_FILES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
+
 /// Whether a folder is a kustomization.
 pub fn is_kustomization(files: &Files) -> bool {
-    ["kustomization.yaml", "kustomization.yml", "Kustomization"].iter().any(|name| files.contains_key(*name))
+    KUSTOMIZATION_FILES.iter().any(|name| files.contains_key(*name))
 }
 
 fn is_manifest(path: &str) -> bool {

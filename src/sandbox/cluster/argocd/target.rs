@@ -119,7 +119,7 @@ impl App {
     }
 
     async fn render(&self, source: &Value, commit: &str, path: &str) -> Result<Rendered, String> {
-        let all = self.shared.git.files(text(source, &["repoURL"]), commit).await;
+        let all = self.shared.git.files(text(source, &["repoURL"]), commit, path).await;
         let all = all.map_err(|why| {
             format!("rpc error: code = Internal desc = Failed to checkout revision {commit}: {why:?}")
         })?;

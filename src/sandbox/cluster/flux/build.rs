@@ -17,9 +17,9 @@ pub struct Unbuilt {
     pub message: String,
 }
 
-/// The files of a source's commit.
-pub async fn files(item: &Item, source: &Value, commit: &str) -> Result<render::Files, Unbuilt> {
-    let all = item.shared.git.files(text(source, &["spec", "url"]), commit).await;
+/// The files of a source's commit that building a path needs.
+pub async fn files(item: &Item, source: &Value, commit: &str, path: &str) -> Result<render::Files, Unbuilt> {
+    let all = item.shared.git.files(text(source, &["spec", "url"]), commit, path).await;
     all.map_err(|why| Unbuilt { reason: "ArtifactFailed", message: format!("failed to download artifact: {why:?}") })
 }
 
