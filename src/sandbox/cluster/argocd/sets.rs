@@ -101,7 +101,7 @@ async fn parameters(shared: &Shared, generator: &Value) -> Result<Vec<Parameters
     let url = text(git, &["repoURL"]);
     let failed = |why: super::super::gitread::Unread| format!("error getting directories from repo: {why:?}");
     let commit = shared.git.resolve(url, text(git, &["revision"])).await.map_err(failed)?;
-    let files = shared.git.files(url, &commit).await.map_err(failed)?;
+    let files = shared.git.files(url, &commit, "").await.map_err(failed)?;
     let mut folders: Vec<&str> =
         files.keys().filter_map(|path| path.rsplit_once('/')).map(|(folder, _)| folder).collect();
     folders.dedup();
