@@ -356,6 +356,12 @@ impl Place {
     }
 }
 
+impl Drop for Place {
+    fn drop(&mut self) {
+        super::table::over(self.backend.name());
+    }
+}
+
 /// Sentences of the change's story.
 pub fn story(answer: &Value) -> String {
     let lines = answer["story"].as_array().cloned().unwrap_or_default();

@@ -120,20 +120,33 @@ impl History {
     fn since(&self, from: i64, until: i64, holds: impl Fn(&World) -> bool) -> (Option<i64>, Option<i64>) {
         let mut world = World::default();
         let (mut since, mut first) = (None, None);
+        let mut look = |world: &World, t: i64| {
+            if holds(world) {
+                since.get_or_insert(t);
+                first.get_or_insert(t);
+            } else {
+                since = None;
+            }
+        };
+        let mut begun = false;
         for s in self.all().into_iter().filter(|s| s.at <= until) {
+            if !begun && s.at > from {
+                // How it was at the commit; what was before that is no matter.
+                look(&world, from);
+                begun = true;
+            }
             let k = key(&s.object);
             if s.gone {
                 world.0.remove(&k)
             } else {
                 world.0.insert(k, s.object)
             };
-            if holds(&world) {
-                let t = s.at.max(from);
-                since.get_or_insert(t);
-                first.get_or_insert(t);
-            } else {
-                since = None;
+            if begun {
+                look(&world, s.at);
             }
+        }
+        if !begun {
+            look(&world, from);
         }
         (since, first)
     }
@@ -263,7 +276,7 @@ impl Place {
         let of = |r: sqlx::sqlite::SqliteRow| Noted {
             at: r.get("at"),
             kind: r.get("type"),
-            data: serde_json::from_str(r.get("data")).unwrap_or_default(),
+            data: serde_json::from_str::<Value>(r.get("data")).unwrap_or_default()["data"].take(),
         };
         rows.into_iter().map(of).collect()
     }
@@ -320,7 +333,8 @@ impl Place {
                         .any(|x| x.kind == "Deployment" && w.get(x.kind, &self.name, &x.name).is_some_and(gave_up));
                     sick || engine_failed(&owner(w), &holding)
                 };
-                let (since, first) = self.history.since(landed.at, said.at, failing);
+                // An engine that tries again says for a moment that it is at work: the first word counts.
+                let (_, first) = self.history.since(landed.at, said.at, failing);
                 assert!(
                     first.is_some(),
                     "{}: failed was said {} ms after the commit, and nothing had failed\n{}",
@@ -329,9 +343,10 @@ impl Place {
                     self.history.tail()
                 );
                 row.true_ms = first.map(|t| t - landed.at);
-                row.delay_ms = since.or(first).map(|t| said.at - SETTLE_MS - t);
+                row.delay_ms = first.map(|t| said.at - SETTLE_MS - t);
             }
-            _ => row.note = "neither healthy nor failed",
+            "superseded" => row.note = "another commit is live",
+            other => panic!("{other}: {noted:#?}"),
         }
         table::add(self.backend.name(), row);
     }
@@ -349,5 +364,76 @@ impl Place {
             note: "nothing was delivered",
         };
         table::add(self.backend.name(), row);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn web(at: i64, image: &str, generation: i64, observed: i64, updated: i64) -> Seen {
+        let object = json!({
+            "kind": "Deployment", "metadata": {"name": "web", "namespace": "p", "generation": generation},
+            "spec": {"replicas": 2, "template": {"spec": {"containers": [{"image": image}]}}},
+            "status": {"observedGeneration": observed, "replicas": 2, "updatedReplicas": updated, "availableReplicas": 2},
+        });
+        Seen { at, gone: false, object }
+    }
+
+    fn history(seen: Vec<Seen>) -> History {
+        History { seen: Arc::new(Mutex::new(seen)), tasks: Vec::new() }
+    }
+
+    fn live(w: &World) -> bool {
+        (Want::image("web", "new").test)(w.get("Deployment", "p", "web"))
+    }
+
+    #[test]
+    fn a_rollout_that_has_only_begun_is_not_the_truth() {
+        // The status is still that of the generation before: everything looks finished.
+        let seen = vec![
+            web(100, "old", 1, 1, 2),
+            web(200, "new", 2, 1, 2),
+            web(300, "new", 2, 2, 1),
+            web(400, "new", 2, 2, 2),
+        ];
+        let h = history(seen);
+        assert_eq!(h.since(150, 350, live), (None, None), "healthy at 350 would be early");
+        assert_eq!(h.since(150, 1000, live), (Some(400), Some(400)));
+    }
+
+    #[test]
+    fn a_break_starts_it_anew() {
+        let seen = vec![web(100, "new", 1, 1, 2), web(200, "new", 2, 1, 2), web(300, "new", 2, 2, 2)];
+        let h = history(seen);
+        assert_eq!(h.since(50, 250, live), (None, Some(100)));
+        assert_eq!(h.since(150, 250, live), (None, Some(150)), "it was so when the commit came");
+        assert_eq!(h.since(50, 400, live), (Some(300), Some(100)));
+        assert_eq!(h.since(350, 400, live), (Some(350), Some(350)), "never before the commit");
+    }
+
+    #[test]
+    fn what_is_gone_is_seen_as_gone() {
+        let gone = Seen { gone: true, ..web(200, "new", 1, 1, 2) };
+        let h = history(vec![web(100, "new", 1, 1, 2), gone]);
+        let want = Want::gone("Deployment", "web");
+        let (since, _) = h.since(0, 300, |w| (want.test)(w.get("Deployment", "p", "web")));
+        assert_eq!(since, Some(200));
+    }
+
+    #[test]
+    fn an_engine_is_believed_for_this_revision_alone() {
+        let app = |revision: &str, sync: &str, phase: &str| json!({"kind": "Application", "status": {"sync": {"status": sync, "revision": revision}, "operationState": {"phase": phase}}});
+        let holding = vec!["c".to_owned()];
+        assert!(in_force(&app("c", "Synced", "Succeeded"), &holding));
+        assert!(!in_force(&app("b", "Synced", "Succeeded"), &holding));
+        assert!(!in_force(&app("c", "OutOfSync", "Succeeded"), &holding));
+        assert!(!in_force(&app("c", "Synced", "Running"), &holding));
+        let k = |applied: &str, ready: &str| {
+            json!({"kind": "Kustomization", "metadata": {"generation": 1}, "status": {
+                "observedGeneration": 1, "lastAppliedRevision": format!("main@sha1:{applied}"), "conditions": [{"type": "Ready", "status": ready}]}})
+        };
+        assert!(in_force(&k("c", "True"), &holding));
+        assert!(!in_force(&k("b", "True"), &holding) && !in_force(&k("c", "Unknown"), &holding));
     }
 }
