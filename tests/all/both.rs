@@ -11,6 +11,7 @@ mod flux;
 mod forge;
 mod gate;
 mod kube;
+mod lab;
 mod people;
 mod place;
 mod sandbox;

@@ -13,6 +13,8 @@ mod both;
 mod docs;
 mod engines;
 mod errors;
+#[path = "../lab/mod.rs"]
+mod lab;
 mod people;
 mod replay;
 mod scenarios;

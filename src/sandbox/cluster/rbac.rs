@@ -45,3 +45,31 @@ fn permits(rule: &Value, verb: &str, kind: &Kind, name: &str) -> bool {
         && has("resources", &kind.plural)
         && (named.is_empty() || named.iter().any(|known| known.as_str() == Some(name)))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::kinds::Kinds;
+    use super::*;
+
+    #[test]
+    fn a_rule_permits_what_it_names_and_nothing_else() {
+        let kinds = Kinds::built_in(false, false);
+        let of = |group: &str, kind: &str| kinds.by_kind(group, kind).unwrap();
+        let rule = json!({ "apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["patch"], "resourceNames": ["web"] });
+        assert!(permits(&rule, "patch", &of("apps", "Deployment"), "web"));
+        assert!(!permits(&rule, "patch", &of("apps", "Deployment"), "other"));
+        assert!(!permits(&rule, "delete", &of("apps", "Deployment"), "web"));
+        assert!(!permits(&rule, "patch", &of("", "ConfigMap"), "web"));
+    }
+
+    #[test]
+    fn a_binding_names_accounts_of_its_namespace() {
+        let binding = |subject: Value| json!({ "subjects": [subject] });
+        let account = json!({ "kind": "ServiceAccount", "namespace": "p", "name": "deployer" });
+        assert!(names(&binding(account.clone()), ("p", "deployer")));
+        assert!(!names(&binding(account), ("q", "deployer")));
+        assert!(names(&binding(json!({ "kind": "Group", "name": "system:serviceaccounts:p" })), ("p", "any")));
+    }
+}

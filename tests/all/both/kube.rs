@@ -85,12 +85,6 @@ impl Kube {
         Some(value)
     }
 
-    /// All of a kind in a namespace.
-    pub async fn list(&self, kind: &str, namespace: &str) -> Vec<Value> {
-        let found = self.api(kind, namespace).list(&kube::api::ListParams::default()).await.unwrap();
-        found.items.into_iter().map(|o| serde_json::to_value(o).unwrap()).collect()
-    }
-
     /// Edits an object in place with a merge patch, as somebody with kubectl does.
     pub async fn patch(&self, kind: &str, namespace: &str, name: &str, patch: Value) {
         let params = PatchParams { field_manager: Some("kubectl-edit".into()), ..PatchParams::default() };

@@ -45,7 +45,6 @@ pub struct Repository {
     pub bot: Login,
     pub jon: Login,
     pub anna: Login,
-    pub eve: Login,
 }
 
 /// Seconds that fit the world's speed.
@@ -77,7 +76,7 @@ pub trait Backend: Send + Sync {
     fn admin_kubeconfig(&self) -> String;
     /// With the rights that the product asks for.
     fn daemon_kubeconfig(&self) -> String;
-    /// A new repository that all four accounts may write and the engines may read without credentials.
+    /// A new repository that all accounts may write and the engines may read without credentials.
     async fn repository(&self, name: &str) -> Repository;
     /// No direct pushes to a branch any more.
     async fn protect(&self, repository: &Repository, branch: &str);
@@ -381,8 +380,9 @@ pub fn notes(answer: &Value) -> String {
 }
 
 async fn start_backend(alone: bool) -> Arc<dyn Backend> {
-    match std::env::var("COUNTERSIGN_LAB") {
-        Err(_) => Arc::new(super::sandbox::Sandbox::start().await),
-        Ok(lab) => panic!("no lab to be had at {lab} (alone: {alone})"),
+    if crate::lab::wanted() {
+        Arc::new(super::lab::Real::start(alone).await)
+    } else {
+        Arc::new(super::sandbox::Sandbox::start().await)
     }
 }

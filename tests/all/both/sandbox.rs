@@ -16,14 +16,14 @@ pub struct Sandbox {
     cluster: ClusterSandbox,
     git: GitServer,
     forge: Forge,
-    logins: [Login; 4],
+    logins: [Login; 3],
     _turn: SemaphorePermit<'static>,
 }
 
 impl Sandbox {
     pub async fn start() -> Self {
         let turn = crate::world::turn().await;
-        let logins = ["countersign-bot", "jon", "anna", "eve"]
+        let logins = ["countersign-bot", "jon", "anna"]
             .map(|name| Login { login: name.into(), token: format!("{name}-{:032x}", rand::random::<u128>()) });
         let users = logins.iter().map(|l| GitUser { login: l.login.clone(), token: l.token.clone(), can_write: true });
         let options = GitOptions { users: users.collect(), anonymous_read: true, ..GitOptions::default() };
@@ -62,7 +62,7 @@ impl Backend for Sandbox {
         let full = format!("acme/{name}");
         let first = [FileChange::write("README.md", b"# A place\n")];
         self.git.repos().create(&full, "main", &first, &Author::new("Anna", "anna@example.test")).unwrap();
-        let [bot, jon, anna, eve] = self.logins.clone();
+        let [bot, jon, anna] = self.logins.clone();
         Repository {
             owner: "acme".into(),
             name: name.into(),
@@ -71,7 +71,6 @@ impl Backend for Sandbox {
             bot,
             jon,
             anna,
-            eve,
         }
     }
 

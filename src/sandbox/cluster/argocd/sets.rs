@@ -93,7 +93,7 @@ async fn generate(shared: &Shared, object: &Value) -> Result<Vec<Value>, String>
 
 async fn parameters(shared: &Shared, generator: &Value) -> Result<Vec<Parameters>, String> {
     if let Some(elements) = get(generator, &["list", "elements"]).and_then(Value::as_array) {
-        return Ok(elements.iter().map(|element| flat(element)).collect());
+        return Ok(elements.iter().map(flat).collect());
     }
     let Some(git) = generator.get("git") else {
         return Err("the sandbox knows list and git directory generators only".to_owned());
@@ -251,4 +251,27 @@ fn state(shared: &Shared, namespace: &str, name: &str, error: Option<&str>) {
             set(new, &["status", "conditions"], json!(conditions));
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(element: &Value, template: Value, go: bool) -> Result<Value, String> {
+        rendered(&template, &flat(element), go)
+    }
+
+    #[test]
+    fn parameters_take_the_place_of_their_names() {
+        let element = json!({ "name": "web", "values": { "size": 3 } });
+        let made = of(&element, json!({ "a": ["x-{{name}}-{{ values.size }}"], "n": 1 }), false);
+        assert_eq!(made, Ok(json!({ "a": ["x-web-3"], "n": 1 })));
+        assert_eq!(of(&element, json!("{{.name}}/{{ .values.size }}"), true), Ok(json!("web/3")));
+    }
+
+    #[test]
+    fn an_unknown_parameter_stays_or_is_an_error_with_go_templates() {
+        assert_eq!(of(&json!({}), json!("{{nome}}"), false), Ok(json!("{{nome}}")));
+        assert!(of(&json!({}), json!("{{.nome}}"), true).is_err_and(|e| e.contains("nome")));
+    }
 }
