@@ -1,0 +1,233 @@
+//! The lab: the real components (etcd, the Kubernetes control plane, KWOK for the pods, Argo CD, Flux, Gitea) as
+//! plain processes on loopback, built by `tests/lab/build.sh` from their published modules. No containers.
+//!
+//! Everything of a lab is below one folder: `lab.json` (addresses; the state file), `logs/NAME.log`, `run/NAME.pid`,
+//! `pki/`, `admin.kubeconfig`. The processes outlive whoever started them; [`Lab::down`] ends them.
+//!
+//! `COUNTERSIGN_LAB` names the state file. Unset: no lab, and tests that need one are not to ask for it
+//! ([`wanted`]). Set: [`Lab::attach_or_start`] attaches to the lab of that file, or starts one beside it with the
+//! programs of `COUNTERSIGN_LAB_CACHE`.
+//!
+//! What the image's tag makes of a pod (see `stages.yaml`): `:missing` cannot be pulled, `:crash` exits with 1 over
+//! and over (`:crash-N` with N), `:oom` is killed for its memory, `:notready` runs and never gets ready, `:slow`
+//! gets ready after 8 s (`:slow-N` after the same time), `:flap` is ready for 3 s and exits then. Others are ready
+//! at once. A name may come before or after: `reg.example/web:2.0-crash` and `:crash-2` are both crashing.
+
+#![allow(dead_code, unused_imports, reason = "used by the tests and by the example `lab`, each of which needs a part of it")]
+
+mod boot;
+mod cluster;
+mod gitea;
+mod parts;
+mod process;
+mod record;
+mod state;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use countersign_core::{Problem, Result};
+use serde_json::Value;
+use tokio::sync::{Mutex, OnceCell};
+
+pub use gitea::{Account, Gitea};
+pub use parts::{ARGOCD, FLUX, KUBERNETES};
+pub use process::Seen;
+pub use record::{Recording, Wish};
+use state::State;
+
+/// Name of the variable that holds the path of the state file.
+pub const VARIABLE: &str = "COUNTERSIGN_LAB";
+/// Name of the variable that holds the folder that `build.sh` filled.
+pub const CACHE_VARIABLE: &str = "COUNTERSIGN_LAB_CACHE";
+
+/// The lab of this process.
+static LAB: OnceCell<Lab> = OnceCell::const_new();
+/// One start or stop at a time.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// A lab that runs, or ran. Cheap to clone; holds no process and no connection, so that it may be shared between
+/// tests with runtimes of their own.
+#[derive(Debug, Clone)]
+pub struct Lab {
+    dir: PathBuf,
+    state: State,
+}
+
+/// What a start took.
+#[derive(Debug, Clone)]
+pub struct Took {
+    /// Component.
+    pub name: String,
+    /// From its start to its first good probe.
+    pub time: Duration,
+}
+
+/// Whether tests are to use a lab: the variable is set.
+pub fn wanted() -> bool {
+    std::env::var_os(VARIABLE).is_some_and(|v| !v.is_empty())
+}
+
+pub(crate) fn problem(message: impl Into<String>, next: impl Into<String>) -> Problem {
+    Problem::new("lab.failed", message, next)
+}
+
+/// An error that says what was being done.
+pub(crate) fn off(what: &str) -> impl FnOnce(&dyn std::fmt::Display) -> Problem + use<> {
+    let what = what.to_owned();
+    move |e| problem(format!("{what}: {e}."), "Look at the logs of the lab (`just lab-status` names them).")
+}
+
+impl Lab {
+    /// The lab that `COUNTERSIGN_LAB` names: attached to if it runs, else started. One for each process, however
+    /// many tests ask at the same time. A lab that was started here goes on after the process; `lab down` ends it.
+    ///
+    /// # Errors
+    /// `lab.failed`: the variable is unset, the programs are not built, or a component did not start (with the end
+    /// of its log).
+    pub async fn attach_or_start() -> Result<Self> {
+        let lab = LAB
+            .get_or_try_init(|| async {
+                let file = std::env::var_os(VARIABLE).map(PathBuf::from).ok_or_else(|| {
+                    problem(format!("{VARIABLE} names no state file"), "Run `just lab-test`, or set the variable.")
+                })?;
+                let file = std::path::absolute(&file).map_err(|e| off("the path of the state file")(&e))?;
+                if let Ok(lab) = Self::attach(&file)
+                    && lab.status().iter().all(|s| s.running)
+                {
+                    lab.until_ready().await?;
+                    return Ok(lab);
+                }
+                let dir = file.parent().unwrap_or(Path::new(".")).to_owned();
+                let cache = std::env::var_os(CACHE_VARIABLE).map(PathBuf::from).ok_or_else(|| {
+                    problem(
+                        format!("no lab runs at {} and {CACHE_VARIABLE} names no folder of programs", file.display()),
+                        "Run `just lab-up` first, or `tests/lab/build.sh FOLDER` and set the variable.",
+                    )
+                })?;
+                Ok(Self::start(&dir, &cache).await?.0)
+            })
+            .await?;
+        Ok(lab.clone())
+    }
+
+    /// Attaches to the lab of a state file, whether it runs or not.
+    pub fn attach(file: &Path) -> Result<Self> {
+        let state = State::read(file)?;
+        let dir = file.parent().unwrap_or(Path::new(".")).to_owned();
+        Ok(Self { dir, state })
+    }
+
+    /// Starts everything below `dir`, which is emptied first, with the programs of `cache`. Gives what each took.
+    pub async fn start(dir: &Path, cache: &Path) -> Result<(Self, Vec<Took>)> {
+        let _turn = TURN.lock().await;
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        boot::up(dir, cache).await
+    }
+
+    /// Ends all components, the last started first, and the API server before etcd. The folder stays.
+    pub async fn down(&self) -> Result<()> {
+        let _turn = TURN.lock().await;
+        for part in self.parts().iter().rev() {
+            process::kill(&self.dir, &part.name, part.gentle).await?;
+        }
+        Ok(())
+    }
+
+    /// Each component, in the order of starts.
+    pub fn status(&self) -> Vec<Seen> {
+        self.parts().iter().map(|p| process::see(&self.dir, &p.name)).collect()
+    }
+
+    /// Ends a component as a crash does (SIGKILL). Returns when it is gone. Names: [`KUBERNETES`], [`ARGOCD`],
+    /// [`FLUX`], `kwok`, `redis`, `etcd`, `gitea`.
+    pub async fn stop(&self, component: &str) -> Result<()> {
+        let part = self.part(component)?;
+        process::kill(&self.dir, &part.name, false).await
+    }
+
+    /// Starts a component that was stopped, on its old address and data; returns when it serves.
+    pub async fn start_again(&self, component: &str) -> Result<Duration> {
+        let part = self.part(component)?;
+        let from = Instant::now();
+        process::spawn(&self.dir, &part)?;
+        self.probe(&part).await?;
+        Ok(from.elapsed())
+    }
+
+    /// [`Self::stop`] and [`Self::start_again`].
+    pub async fn restart(&self, component: &str) -> Result<Duration> {
+        self.stop(component).await?;
+        self.start_again(component).await
+    }
+
+    /// Waits until every component serves.
+    pub async fn until_ready(&self) -> Result<()> {
+        for part in self.parts() {
+            self.probe(&part).await?;
+        }
+        Ok(())
+    }
+
+    /// The folder of the lab.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The folder with the programs (`kubectl`, `kustomize`, `helm`, `argocd`, …).
+    pub fn programs(&self) -> PathBuf {
+        self.state.cache.join("bin")
+    }
+
+    /// The log of a component.
+    pub fn log(&self, component: &str) -> PathBuf {
+        process::log_file(&self.dir, component)
+    }
+
+    /// kubeconfig with every right.
+    pub fn admin_kubeconfig(&self) -> PathBuf {
+        self.dir.join("admin.kubeconfig")
+    }
+
+    /// kubeconfig of a new ServiceAccount with these cluster-wide rules (`{"apiGroups": …, "resources": …, "verbs":
+    /// …}`) and no others, as text (JSON, which is YAML). Its namespace is made if it is missing.
+    pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str, rules: &[Value]) -> Result<String> {
+        cluster::service_account(self, namespace, name, rules).await
+    }
+
+    /// kubeconfig of a ServiceAccount that exists, with the rights that it has.
+    pub async fn token_kubeconfig(&self, namespace: &str, name: &str) -> Result<String> {
+        cluster::token_kubeconfig(self, namespace, name).await
+    }
+
+    /// A client with every right, of the calling test's runtime.
+    pub async fn client(&self) -> Result<kube::Client> {
+        cluster::client(&self.admin_kubeconfig()).await
+    }
+
+    /// Applies an object server-side and gives what the API server made of it. Kinds of custom resources are looked
+    /// up each time.
+    pub async fn apply(&self, object: &Value) -> Result<Value> {
+        cluster::apply(&self.client().await?, object).await
+    }
+
+    /// Gets an object by `apiVersion`, kind, namespace (empty: none) and name.
+    pub async fn get(&self, api: &str, kind: &str, namespace: &str, name: &str) -> Result<Option<Value>> {
+        cluster::get(&self.client().await?, api, kind, namespace, name).await
+    }
+
+    /// Deletes an object; what is not there is fine.
+    pub async fn delete(&self, api: &str, kind: &str, namespace: &str, name: &str) -> Result<()> {
+        cluster::delete(&self.client().await?, api, kind, namespace, name).await
+    }
+
+    /// The forge and Git server.
+    pub fn gitea(&self) -> Gitea {
+        Gitea::new(self)
+    }
+
+    /// Starts a recording of what the API server shows, in the format that `countersign replay` reads.
+    pub async fn record(&self, file: &Path, wish: Wish) -> Result<Recording> {
+        Recording::start(self, file, wish).await
+    }
+}
