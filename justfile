@@ -24,6 +24,10 @@ clients:
 kill *ARGS:
     cargo build --quiet && cargo run --quiet --example kill -- {{ARGS}}
 
+# Lint the chart and render deploy/kubernetes from it, with the real helm.
+manifests *ARGS:
+    deploy/render.sh {{ARGS}}
+
 # Ratios against named alternatives.
 bench *ARGS:
     cargo run --release --quiet --example bench -- {{ARGS}}

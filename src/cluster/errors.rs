@@ -28,8 +28,45 @@ pub(super) fn status(error: &kube::Error) -> Option<u16> {
     }
 }
 
+/// A question as RBAC knows it: the verb, and the path that it goes to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    /// `get`, `list`, `watch` or `patch`.
+    pub verb: &'static str,
+    /// Path, without the query.
+    pub path: &'a str,
+}
+
+impl Asked<'_> {
+    /// Resource and namespace as rules name them (`deployments.apps in the namespace shop`); a path
+    /// that is no resource is itself what rules name.
+    fn what(&self) -> String {
+        let mut parts = self.path.trim_matches('/').split('/');
+        let group = match (parts.next(), parts.next(), parts.next()) {
+            (Some("api"), Some(_), None) | (Some("apis"), Some(_), None) => return self.path.to_owned(),
+            (Some("api"), Some(_), Some(first)) => (String::new(), first),
+            (Some("apis"), Some(group), Some(_)) => match parts.next() {
+                Some(first) => (format!(".{group}"), first),
+                None => return self.path.to_owned(),
+            },
+            _ => return self.path.to_owned(),
+        };
+        let (group, first) = group;
+        match (first, parts.next(), parts.next()) {
+            ("namespaces", Some(namespace), Some(plural)) => format!("{plural}{group} in the namespace {namespace}"),
+            (plural, _, _) => format!("{plural}{group}"),
+        }
+    }
+}
+
+/// Whether this is a denial by the cluster's access rules, which no waiting mends.
+pub(super) fn denied(problem: &Problem) -> bool {
+    problem.code == "cluster.forbidden"
+}
+
 /// What a failed request means for whoever called.
-pub(super) fn problem(error: &kube::Error, what: &str) -> Problem {
+pub(super) fn problem(error: &kube::Error, asked: Asked<'_>) -> Problem {
+    let (verb, what) = (asked.verb, asked.what());
     match error {
         kube::Error::Api(status) if status.code == 401 => Problem::new(
             "cluster.unauthorized",
@@ -38,8 +75,8 @@ pub(super) fn problem(error: &kube::Error, what: &str) -> Problem {
         ),
         kube::Error::Api(status) if status.code == 403 => Problem::new(
             "cluster.forbidden",
-            format!("Countersign may not read {what}."),
-            "Give its account get, list and watch there (deploy/ holds the roles).",
+            format!("Countersign may not {verb} {what}."),
+            "Give its account that verb there; docs/rbac.md says which rule of which role it is.",
         )
         .with(cap(&status.message)),
         kube::Error::Api(status) if status.code >= 500 || status.code == 429 => unreachable(cap(&status.message)),
@@ -66,4 +103,23 @@ pub(super) fn unreachable(why: String) -> Problem {
 
 fn cap(text: &str) -> String {
     text.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_denial_is_named_as_rules_name_it() {
+        let what = |path| Asked { verb: "get", path }.what();
+        assert_eq!(what("/apis/apps/v1/namespaces/shop/deployments/web"), "deployments.apps in the namespace shop");
+        assert_eq!(what("/apis/apps/v1/namespaces/shop/deployments"), "deployments.apps in the namespace shop");
+        assert_eq!(what("/api/v1/namespaces/shop/pods"), "pods in the namespace shop");
+        assert_eq!(what("/apis/argoproj.io/v1alpha1/applications"), "applications.argoproj.io");
+        assert_eq!(what("/api/v1/namespaces/shop"), "namespaces");
+        assert_eq!(what("/api/v1/namespaces"), "namespaces");
+        for path in ["/version", "/openapi/v3/apis/apps/v1", "/api", "/apis", "/apis/apps/v1", "/api/v1"] {
+            assert_eq!(what(path), path);
+        }
+    }
 }

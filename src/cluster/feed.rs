@@ -15,18 +15,20 @@ use kube::runtime::watcher::{self, Event, watcher};
 use serde_json::{Value, json};
 
 use super::kinds::Kind;
+use super::watch::watch_problem;
 use super::{Cluster, errors, prune};
 
 impl Cluster {
     /// Follows an owner, what it depends on (source, AppProject, parents and their sources, HelmChart)
     /// and the given live objects. Each item is `{"type":"ADDED|MODIFIED|DELETED","object":{…}}` as in
     /// the recordings. The stream never ends: a lost connection is taken up again, after which every
-    /// object comes as `ADDED` once more and what has gone meanwhile as `DELETED`.
+    /// object comes as `ADDED` once more and what has gone meanwhile as `DELETED`. What may not be watched
+    /// comes as `cluster.forbidden`, again with each attempt: nothing can be judged by what is not seen.
     pub async fn watch_owner(
         &self,
         owner: &OwnerRef,
         objects: Vec<ObjectKey>,
-    ) -> Result<impl Stream<Item = Value> + Send + Unpin + 'static + use<>> {
+    ) -> Result<impl Stream<Item = Result<Value>> + Send + Unpin + 'static + use<>> {
         let mut keys = vec![owner.key()];
         let mut add = |key: ObjectKey| {
             if !keys.contains(&key) {
@@ -44,7 +46,7 @@ impl Cluster {
             }
         }
         objects.into_iter().for_each(add);
-        let mut all: SelectAll<BoxStream<'static, Value>> = SelectAll::new();
+        let mut all: SelectAll<BoxStream<'static, Result<Value>>> = SelectAll::new();
         for key in keys {
             // A kind that is not served now has nothing to show.
             if let Some(kind) = self.0.kinds.find(&key.group, &key.kind).await? {
@@ -91,7 +93,8 @@ fn around(owner: &OwnerRef, object: &Value) -> Vec<ObjectKey> {
 }
 
 /// One object by its name, for ever.
-fn follow(client: kube::Client, kind: &Kind, key: &ObjectKey) -> BoxStream<'static, Value> {
+fn follow(client: kube::Client, kind: &Kind, key: &ObjectKey) -> BoxStream<'static, Result<Value>> {
+    let path = kind.collection(&key.namespace).unwrap_or_default();
     let scope = if kind.namespaced { Scope::Namespaced } else { Scope::Cluster };
     let api: Api<DynamicObject> = match scope {
         Scope::Namespaced => Api::namespaced_with(client, &key.namespace, &kind.resource),
@@ -105,10 +108,11 @@ fn follow(client: kube::Client, kind: &Kind, key: &ObjectKey) -> BoxStream<'stat
     events
         .scan(started, move |progress, event| {
             let lines = match event {
-                Ok(event) => progress.take(&name, event),
+                Ok(event) => progress.take(&name, event).into_iter().map(Ok).collect(),
                 Err(error) => {
                     tracing::debug!(object = %name, error = errors::words(&error), "a watch is interrupted");
-                    Vec::new()
+                    let problem = watch_problem(&error, &path);
+                    Vec::from_iter(errors::denied(&problem).then_some(Err(problem)))
                 }
             };
             futures::future::ready(Some(futures::stream::iter(lines)))

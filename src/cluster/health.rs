@@ -5,7 +5,7 @@ use countersign_core::error::{Problem, Result};
 use countersign_core::model::ObjectKey;
 use serde_json::Value;
 
-use super::{Cluster, nearest};
+use super::{Cluster, errors, nearest};
 
 /// Most events that are told.
 const EVENTS: usize = 10;
@@ -18,7 +18,14 @@ impl Cluster {
         let pods = match selector(object) {
             Some(selector) if counts(key) => {
                 let query = format!("labelSelector:{selector}");
-                self.list("", "Pod", &key.namespace, &query).await?
+                match self.list("", "Pod", &key.namespace, &query).await {
+                    Err(problem) if errors::denied(&problem) => {
+                        // The counts are the workload's own; what keeps its pods from running stays unknown.
+                        let counted = workload_health(key, object, &[]);
+                        return Ok(counted.map(|words| format!("{words}; why is not known: {}", problem.message)));
+                    }
+                    pods => pods?,
+                }
             }
             _ if key.kind == "Pod" => vec![object.clone()],
             _ => Vec::new(),

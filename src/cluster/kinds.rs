@@ -72,9 +72,12 @@ fn plain(segment: &str) -> bool {
 }
 
 type Table = BTreeMap<String, Vec<Kind>>;
+/// Groups that are there and could not be read: what they serve is not known, which is not nothing.
+type Broken = BTreeMap<String, Problem>;
 
 struct Cache {
     table: Arc<Table>,
+    broken: Arc<Broken>,
     read: Option<Instant>,
 }
 
@@ -86,13 +89,16 @@ pub(super) struct Kinds {
 
 impl Kinds {
     pub(super) fn new(client: kube::Client) -> Self {
-        Self { client, cache: Mutex::new(Cache { table: Arc::default(), read: None }) }
+        Self { client, cache: Mutex::new(Cache { table: Arc::default(), broken: Arc::default(), read: None }) }
     }
 
-    /// A kind by group and name; `None` where it is not served.
+    /// A kind by group and name; `None` where it is not served. A group that could not be read is a problem.
     pub(super) async fn find(&self, group: &str, kind: &str) -> Result<Option<Kind>> {
         let pick = |t: &Table| t.get(kind).and_then(|l| l.iter().find(|k| k.resource.group == group)).cloned();
-        self.look(pick).await
+        match self.look(pick).await? {
+            Some(found) => Ok(Some(found)),
+            None => self.cache.lock().await.broken.get(group).map_or(Ok(None), |problem| Err(problem.clone())),
+        }
     }
 
     /// A kind as an agent names it.
@@ -104,8 +110,12 @@ impl Kinds {
             (!list.is_empty()).then_some(list)
         };
         let Some(found) = self.look(matching).await? else {
-            let table = self.cache.lock().await.table.clone();
-            return Err(unknown(kind, group, &table));
+            let cache = self.cache.lock().await;
+            if let Some(problem) = group.and_then(|g| cache.broken.get(g)) {
+                return Err(problem.clone());
+            }
+            let broken = cache.broken.values().map(|p| p.message.clone());
+            return Err(unknown(kind, group, &cache.table).with_all(broken));
         };
         match <[Kind; 1]>::try_from(found) {
             Ok([one]) => Ok(one),
@@ -130,8 +140,9 @@ impl Kinds {
             return Ok(pick(&cache.table));
         }
         match discover(&self.client).await {
-            Ok(table) => {
-                *cache = Cache { table: Arc::new(table), read: Some(Instant::now()) };
+            Ok((table, broken)) => {
+                let (table, broken) = (Arc::new(table), Arc::new(broken));
+                *cache = Cache { table, broken, read: Some(Instant::now()) };
                 Ok(pick(&cache.table))
             }
             // What was read once still helps while the API server is away; the read itself will fail if it must.
@@ -158,8 +169,8 @@ fn unknown(kind: &str, group: Option<&str>, table: &Table) -> Problem {
 }
 
 /// All kinds: two requests where the server can, else one per group. One broken group (an
-/// aggregated API that is down) costs only itself.
-async fn discover(client: &kube::Client) -> Result<Table> {
+/// aggregated API that is down, a path that may not be read) costs only itself, and is remembered.
+async fn discover(client: &kube::Client) -> Result<(Table, Broken)> {
     let limit = Duration::from_secs(20);
     let slow = || errors::unreachable("discovery took longer than 20 s".to_owned());
     let mut table = Table::new();
@@ -168,11 +179,11 @@ async fn discover(client: &kube::Client) -> Result<Table> {
             add(&mut table, group.recommended_resources());
         }
         if !table.is_empty() {
-            return Ok(table);
+            return Ok((table, Broken::new()));
         }
     }
     let groups = tokio::time::timeout(limit, client.list_api_groups()).await.map_err(|_| slow())?;
-    let groups = groups.map_err(|e| errors::problem(&e, "/apis"))?.groups;
+    let groups = groups.map_err(|e| errors::problem(&e, errors::Asked { verb: "get", path: "/apis" }))?.groups;
     // The preferred version first, so that the others only add what it lacks.
     let mut versions = vec![String::from("v1")];
     for group in groups {
@@ -189,14 +200,27 @@ async fn discover(client: &kube::Client) -> Result<Table> {
         };
         tokio::time::timeout(limit, read).await
     });
+    let mut broken = Broken::new();
     for (version, read) in versions.iter().zip(futures::future::join_all(reads).await) {
-        match read {
-            Ok(Ok(list)) => add(&mut table, served(version, list.resources)),
-            Ok(Err(e)) => tracing::warn!(version, error = errors::words(&e), "an API group cannot be discovered"),
-            Err(_) => tracing::warn!(version, "an API group does not answer"),
-        }
+        let problem = match read {
+            Ok(Ok(list)) => {
+                add(&mut table, served(version, list.resources));
+                continue;
+            }
+            Ok(Err(e)) => {
+                let path = if version.contains('/') { format!("/apis/{version}") } else { format!("/api/{version}") };
+                errors::problem(&e, errors::Asked { verb: "get", path: &path })
+            }
+            Err(_) => errors::unreachable(format!("discovery of {version} took longer than 20 s")),
+        };
+        tracing::warn!(version, error = %problem.message, "an API group cannot be discovered");
+        broken.insert(version.split_once('/').map_or("", |(group, _)| group).to_owned(), problem);
     }
-    if table.is_empty() { Err(errors::unreachable("no API group could be discovered".to_owned())) } else { Ok(table) }
+    match (table.is_empty(), broken.values().find(|p| errors::denied(p))) {
+        (false, _) => Ok((table, broken)),
+        (true, Some(denied)) => Err(denied.clone()),
+        (true, None) => Err(errors::unreachable("no API group could be discovered".to_owned())),
+    }
 }
 
 fn served(version: &str, resources: Vec<APIResource>) -> Vec<(ApiResource, ApiCapabilities)> {

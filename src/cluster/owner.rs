@@ -173,7 +173,7 @@ impl Cluster {
         match self.read(&key).await {
             Ok(Some(object)) => Ok(Loaded::Found(Box::new(ObjectFacts::of(key, &object)))),
             Ok(None) => Ok(Loaded::Missing),
-            Err(problem) if problem.code == "cluster.forbidden" => Ok(Loaded::Unreadable(problem.message)),
+            Err(problem) if errors::denied(&problem) => Ok(Loaded::Unreadable(problem.message)),
             Err(problem) => Err(problem),
         }
     }
@@ -201,18 +201,19 @@ impl Cluster {
         let config = self.read(&ObjectKey::new("", "ConfigMap", namespace, "argocd-cm")).await?;
         let says = config.as_ref().and_then(|c| c.pointer("/data/application.resourceTrackingMethod"));
         // Where the key is absent, the default depends on the server's version.
-        let old = says.is_none() && self.before_3(namespace).await;
+        let old = says.is_none() && self.before_3(namespace).await?;
         Ok(ArgoPlane::from_config(namespace, config.as_ref(), old))
     }
 
-    /// Whether the application controller's image is of Argo CD 1 or 2. One that cannot be read counts as new.
-    async fn before_3(&self, namespace: &str) -> bool {
+    /// Whether the application controller's image is of Argo CD 1 or 2. Where there is none of that name it
+    /// counts as new; one that may not be read does not, because every owner might be told wrongly.
+    async fn before_3(&self, namespace: &str) -> Result<bool> {
         let key = ObjectKey::new("apps", "StatefulSet", namespace, "argocd-application-controller");
-        let Ok(Some(controller)) = self.read(&key).await else { return false };
+        let Some(controller) = self.read(&key).await? else { return Ok(false) };
         let image = controller.pointer("/spec/template/spec/containers/0/image").and_then(Value::as_str).unwrap_or("");
         let tag = image.split('@').next().and_then(|i| i.rsplit_once(':')).map_or("", |(_, tag)| tag);
         let major = tag.trim_start_matches('v').split('.').next().unwrap_or("");
-        matches!(major, "1" | "2")
+        Ok(matches!(major, "1" | "2"))
     }
 
     /// The objects above an owner, nearest first: ApplicationSet, parent Application, Kustomizations up

@@ -48,20 +48,24 @@ async fn json(client: &kube::Client, url: &str, accept: Option<&str>) -> Result<
     serde_json::from_str(&answer).map_err(kube::Error::SerdeError)
 }
 
-/// Path of a URL without its query, for words.
-fn what(url: &str) -> &str {
-    url.split('?').next().unwrap_or(url)
+/// The question that a URL asks, for words.
+fn asked<'a>(verb: &'static str, url: &'a str) -> errors::Asked<'a> {
+    errors::Asked { verb, path: url.split('?').next().unwrap_or(url) }
 }
 
 pub(super) async fn get(client: &kube::Client, url: &str) -> Result<Value> {
-    json(client, url, None).await.map_err(|e| errors::problem(&e, what(url)))
+    json(client, url, None).await.map_err(|e| errors::problem(&e, asked("get", url)))
 }
 
 pub(super) async fn get_optional(client: &kube::Client, url: &str) -> Result<Option<Value>> {
+    optional(client, url, "get").await
+}
+
+async fn optional(client: &kube::Client, url: &str, verb: &'static str) -> Result<Option<Value>> {
     match json(client, url, None).await {
         Ok(value) => Ok(Some(value)),
         Err(e) if errors::status(&e) == Some(404) => Ok(None),
-        Err(e) => Err(errors::problem(&e, what(url))),
+        Err(e) => Err(errors::problem(&e, asked(verb, url))),
     }
 }
 
@@ -83,7 +87,7 @@ pub(super) async fn list(client: &kube::Client, collection: &str, selector: &str
     let mut items = Vec::new();
     let mut token = String::new();
     for _ in 0..PAGES {
-        let Some(mut page) = get_optional(client, &page_url(collection, selector, &token)).await? else { break };
+        let Some(mut page) = optional(client, &page_url(collection, selector, &token), "list").await? else { break };
         if let Some(Value::Array(more)) = page.get_mut("items").map(Value::take) {
             items.extend(more);
         }
@@ -107,7 +111,7 @@ pub(super) async fn names(client: &kube::Client, collection: &str) -> Result<Vec
     let url = format!("{collection}?limit={LIMIT}");
     // The plain form last: servers that cannot cut down send everything.
     let accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
-    let answer = json(client, &url, Some(accept)).await.map_err(|e| errors::problem(&e, what(&url)))?;
+    let answer = json(client, &url, Some(accept)).await.map_err(|e| errors::problem(&e, asked("list", &url)))?;
     let items = answer.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     Ok(items.iter().filter_map(|i| i.pointer("/metadata/name")?.as_str().map(str::to_owned)).collect())
 }
@@ -117,14 +121,14 @@ pub(super) async fn annotate(client: &kube::Client, url: &str, annotation: &str,
     let request = Request::patch(format!("{url}?fieldManager=countersign"))
         .header(http::header::CONTENT_TYPE, "application/merge-patch+json")
         .body(patch.into_bytes())
-        .map_err(|e| errors::problem(&kube::Error::HttpError(e), what(url)))?;
+        .map_err(|e| errors::problem(&kube::Error::HttpError(e), asked("patch", url)))?;
     match text(client, request).await {
         Ok(_) => Ok(Hinted::Sent),
         Err(e) => match errors::status(&e) {
             // 422: an admission policy said no.
             Some(401 | 403 | 422) => Ok(Hinted::NotPermitted),
             Some(404) => Ok(Hinted::Gone),
-            _ => Err(errors::problem(&e, what(url))),
+            _ => Err(errors::problem(&e, asked("patch", url))),
         },
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_core::error::{Problem, Result};
 use countersign_core::model::{Engine, ObjectKey, OwnerRef};
 use countersign_core::ownership::{Listing, inventory_id};
 use futures::StreamExt;
@@ -31,6 +32,8 @@ const WATCHED: [(&str, &str, &str); 6] = [
 const RECHECK: Duration = Duration::from_secs(30);
 /// Shortest and longest wait after a failure.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// A watch that may not be had is refused within this time after the list.
+const GRANTED: Duration = Duration::from_secs(2);
 /// Small pages: one page of large Applications is what a list costs in memory at its peak.
 const PAGE: u32 = 100;
 /// Seconds after which the server ends a watch and it is resumed: also how long a connection that died
@@ -196,9 +199,11 @@ struct Follow {
 impl Follow {
     async fn for_ever(self) {
         let mut wait = RETRY.0;
+        let mut denied = None;
         loop {
             match served(&self.client, self.group, self.kind).await {
                 Ok(None) => {
+                    denied = None;
                     self.book.write().retain(self.group, self.kind, &BTreeSet::new());
                     self.book.set(self.name, Progress::Absent);
                     wait = RETRY.0;
@@ -206,13 +211,15 @@ impl Follow {
                     continue;
                 }
                 Ok(Some(resource)) => {
-                    if self.run(&resource).await {
+                    let complete;
+                    (complete, denied) = self.run(&resource, denied.take()).await;
+                    if complete && denied.is_none() {
                         wait = RETRY.0;
                     }
                 }
-                Err(error) => {
-                    tracing::debug!(self.cluster, self.kind, error = errors::words(&error), "discovery failed");
-                    self.hindered(errors::problem(&error, self.kind));
+                Err(problem) => {
+                    tracing::debug!(self.cluster, self.kind, error = %problem.message, "discovery failed");
+                    self.hindered(problem);
                 }
             }
             tokio::time::sleep(wait).await;
@@ -220,21 +227,41 @@ impl Follow {
         }
     }
 
-    fn hindered(&self, problem: countersign_core::Problem) {
-        let ready = matches!(self.book.progress().borrow().get(self.name), Some(Progress::Ready(_)));
+    /// A lost connection leaves what was read; a denial takes it away: what may not be seen now may have
+    /// changed unseen for as long as it lasts.
+    fn hindered(&self, problem: Problem) {
+        let was = matches!(self.book.progress().borrow().get(self.name), Some(Progress::Ready(_)));
+        let ready = was && !errors::denied(&problem);
         let progress = if ready { Progress::Ready(Some(problem)) } else { Progress::Starting(Some(problem)) };
         self.book.set(self.name, progress);
     }
 
     /// Follows the kind until the first error, after which it is listed anew: a watch that resumes by
-    /// itself never says that it is back. Says whether a list was complete.
-    async fn run(&self, resource: &ApiResource) -> bool {
+    /// itself never says that it is back. Says whether a list was complete, and what was denied.
+    ///
+    /// A right to list without one to watch gives a list and then a denial, again and again: after a
+    /// denial (`before`) a list alone proves nothing until the watch has stood for a moment.
+    async fn run(&self, resource: &ApiResource, mut before: Option<Problem>) -> (bool, Option<Problem>) {
         let api: Api<Slim> = Api::all_with(self.client.clone(), resource);
         let config = watcher::Config::default().page_size(PAGE).timeout(TURN);
         let mut events = watcher(api, config).boxed();
         let mut listed: BTreeSet<ObjectKey> = BTreeSet::new();
         let mut complete = false;
-        while let Some(event) = events.next().await {
+        let mut denied = None;
+        loop {
+            let event = if complete && before.is_some() {
+                match tokio::time::timeout(GRANTED, events.next()).await {
+                    Ok(event) => event,
+                    Err(_) => {
+                        before = None;
+                        self.book.set(self.name, Progress::Ready(None));
+                        continue;
+                    }
+                }
+            } else {
+                events.next().await
+            };
+            let Some(event) = event else { break };
             match event {
                 Ok(Event::Init) => listed.clear(),
                 Ok(Event::InitApply(object)) => listed.extend(put(&self.book, &self.here, resource, object)),
@@ -242,7 +269,9 @@ impl Follow {
                     self.book.write().retain(&resource.group, &resource.kind, &listed);
                     listed.clear();
                     complete = true;
-                    self.book.set(self.name, Progress::Ready(None));
+                    if before.is_none() {
+                        self.book.set(self.name, Progress::Ready(None));
+                    }
                 }
                 Ok(Event::Apply(object)) => {
                     put(&self.book, &self.here, resource, object);
@@ -255,24 +284,29 @@ impl Follow {
                 Err(error) => {
                     tracing::debug!(self.cluster, self.kind, error = errors::words(&error), "a watch is interrupted");
                     if !gone(&error) {
-                        self.hindered(watch_problem(&error, self.kind));
+                        let path = format!("/apis/{}/{}", resource.api_version, resource.plural);
+                        let problem = watch_problem(&error, &path);
+                        denied = errors::denied(&problem).then(|| problem.clone());
+                        self.hindered(problem);
                     }
                     break;
                 }
             }
         }
-        complete
+        (complete, denied)
     }
 }
 
 /// The kind in its preferred version; `None` where the engine is not installed.
-async fn served(client: &kube::Client, group: &str, kind: &str) -> Result<Option<ApiResource>, kube::Error> {
-    let groups = client.list_api_groups().await?;
+async fn served(client: &kube::Client, group: &str, kind: &str) -> Result<Option<ApiResource>> {
+    let failed = |e: kube::Error, path: &str| errors::problem(&e, errors::Asked { verb: "get", path });
+    let groups = client.list_api_groups().await.map_err(|e| failed(e, "/apis"))?;
     let Some(found) = groups.groups.into_iter().find(|g| g.name == group) else { return Ok(None) };
     let preferred = found.preferred_version.map(|v| v.group_version);
     let others = found.versions.into_iter().map(|v| v.group_version).filter(|v| Some(v) != preferred.as_ref());
     for version in preferred.iter().cloned().chain(others.collect::<Vec<_>>()) {
-        let list = client.list_api_group_resources(&version).await?;
+        let list = client.list_api_group_resources(&version).await;
+        let list = list.map_err(|e| failed(e, &format!("/apis/{version}")))?;
         if let Some(r) = list.resources.into_iter().find(|r| r.kind == kind && !r.name.contains('/')) {
             return Ok(Some(ApiResource {
                 group: group.to_owned(),
@@ -291,10 +325,12 @@ fn gone(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::InitialListFailed(e) | watcher::Error::WatchStartFailed(e) if errors::status(e) == Some(404))
 }
 
-fn watch_problem(error: &watcher::Error, kind: &str) -> countersign_core::Problem {
+/// What an interrupted watch means; `path` is that of the collection.
+pub(super) fn watch_problem(error: &watcher::Error, path: &str) -> Problem {
     match error {
-        watcher::Error::InitialListFailed(e) | watcher::Error::WatchStartFailed(e) | watcher::Error::WatchFailed(e) => {
-            errors::problem(e, &format!("{kind} objects"))
+        watcher::Error::InitialListFailed(e) => errors::problem(e, errors::Asked { verb: "list", path }),
+        watcher::Error::WatchStartFailed(e) | watcher::Error::WatchFailed(e) => {
+            errors::problem(e, errors::Asked { verb: "watch", path })
         }
         other => errors::unreachable(errors::words(other)),
     }

@@ -55,7 +55,7 @@ impl Pipeline {
         let now = chrono::DateTime::from_timestamp_millis(self.clock.now_ms()).unwrap_or_default();
         let health = async {
             match &live {
-                Some(object) => cluster.health(&root, object).await.unwrap_or(None),
+                Some(object) => cluster.health(&root, object).await.unwrap_or_else(|p| Some(unknown(&p))),
                 None => None,
             }
         };
@@ -70,8 +70,8 @@ impl Pipeline {
             tokio::join!(health, cluster.events(&root, now), self.open_changes_of(target, &root), delivered);
         answer.health = health;
         answer.object = live.as_ref().map(|object| self.redactor.redact_value(&fields_of(object)));
-        answer.events =
-            events.unwrap_or_default().iter().map(|e| self.redactor.redact_text(&message::escape_visible(e))).collect();
+        let events = events.unwrap_or_else(|p| vec![unknown(&p)]);
+        answer.events = events.iter().map(|e| self.redactor.redact_text(&message::escape_visible(e))).collect();
         answer.items = items;
         match owner {
             Ok(owner) => {
@@ -122,7 +122,10 @@ impl Pipeline {
             Ok((sole, place, file))
         };
         let (delivery, place) = tokio::join!(self.delivery_state(cluster, owner, &object, None, &[]), place);
-        found.delivery = delivery.ok();
+        match delivery {
+            Ok(state) => found.delivery = Some(state),
+            Err(problem) => found.problem = Some(problem),
+        }
         match place {
             Ok((_, Ok(place), file)) => (found.source, found.file) = (Some(place.source), file),
             Ok((sole, Err(problem), _)) => (found.source, found.problem) = (sole, Some(problem)),
@@ -212,6 +215,11 @@ impl Pipeline {
         answer.cursor = (from + PAGE < total).then(|| (from + PAGE).to_string());
         Ok(answer)
     }
+}
+
+/// What is said in the place of something that could not be read: an empty answer would say that there is none.
+fn unknown(problem: &Problem) -> String {
+    format!("not known ({}): {}", problem.code, problem.message)
 }
 
 fn named(target: &ResourceRef, root: &ObjectKey) -> String {

@@ -22,7 +22,7 @@ const OTHERS: usize = 200;
 /// restart the feed begins anew with the objects as they are.
 pub(super) struct Watching {
     judge: Judge,
-    feed: Pin<Box<dyn Stream<Item = Value> + Send>>,
+    feed: Pin<Box<dyn Stream<Item = Result<Value>> + Send>>,
     /// Commits that the judge was told of, and revisions that are no commits of this branch.
     known: BTreeSet<String>,
     looked_at: i64,
@@ -54,7 +54,12 @@ impl Pipeline {
             let wake = w.judge.next_deadline().unwrap_or(until).min(until).min(w.looked_at + poll_ms).max(now + 1);
             let lines: Vec<Line> = tokio::select! {
                 item = w.feed.next() => match item {
-                    Some(v) => self.lines(change, w, v).await,
+                    Some(Ok(v)) => self.lines(change, w, v).await,
+                    Some(Err(problem)) => {
+                        // Begun anew until the right is there: a verdict without what is hidden would be a guess.
+                        *watching = None;
+                        return self.cannot_watch(change, problem).await;
+                    }
                     None => {
                         *watching = None;
                         return Ok(());
@@ -110,7 +115,8 @@ impl Pipeline {
 
     async fn cannot_watch(&self, change: &Change, problem: Problem) -> Result<()> {
         let say = format!("The cluster cannot be watched now: {}", problem.message);
-        if !self.observed(change, Verdict::Waiting, Code::EngineDown, &say).await? {
+        let code = if problem.code == "cluster.forbidden" { Code::NotReadable } else { Code::EngineDown };
+        if !self.observed(change, Verdict::Waiting, code, &say).await? {
             tokio::time::sleep(std::time::Duration::from_secs(2)).await;
         }
         Ok(())

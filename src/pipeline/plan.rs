@@ -309,7 +309,10 @@ impl Pipeline {
         plan.want = wants(wanted, &plan.fields);
         if let Some(first) = wanted.first() {
             plan.health = match &first.live {
-                Some(live) => cluster.health(&first.key, live).await.unwrap_or(None),
+                Some(live) => {
+                    let unknown = |p: Problem| Some(format!("not known ({}): {}", p.code, p.message));
+                    cluster.health(&first.key, live).await.unwrap_or_else(unknown)
+                }
                 None => None,
             };
         }

@@ -14,11 +14,11 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBind
 use schemars::JsonSchema;
 use serde_json::Value;
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn text(path: &str) -> String {
+pub(crate) fn text(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
@@ -114,7 +114,7 @@ fn typed<T: serde::de::DeserializeOwned + serde::Serialize>(doc: &Value, file: &
     kept(doc, &serde_json::to_value(&read).unwrap(), file);
 }
 
-fn manifests() -> Vec<(String, Value)> {
+pub(crate) fn manifests() -> Vec<(String, Value)> {
     let mut out = Vec::new();
     let mut files: Vec<_> =
         std::fs::read_dir(root().join("deploy/kubernetes")).unwrap().map(|e| e.unwrap().path()).collect();
@@ -162,8 +162,9 @@ fn the_manifests_give_no_write_but_the_hints_and_no_secrets() {
         let name = doc["metadata"]["name"].as_str().unwrap_or_default();
         for rule in doc["rules"].as_array().into_iter().flatten() {
             let list = |key: &str| -> Vec<&str> {
-                rule[key].as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect()
+                rule[key].as_array().into_iter().flatten().map(|v| v.as_str().unwrap()).collect()
             };
+            assert!(!list("verbs").is_empty() && list("resources").is_empty() != list("nonResourceURLs").is_empty());
             for resource in list("resources") {
                 assert!(resource != "secrets" && resource != "*", "{file} {name}: {resource}");
             }
@@ -186,8 +187,8 @@ fn the_read_role_covers_every_kind_that_is_always_watched() {
         .flat_map(|(_, d)| d["rules"].as_array().unwrap().clone())
         .filter(|r| ["get", "list", "watch"].iter().all(|v| r["verbs"].as_array().unwrap().contains(&Value::from(*v))))
         .flat_map(|r| {
-            let groups = r["apiGroups"].as_array().unwrap().clone();
-            let resources = r["resources"].as_array().unwrap().clone();
+            let groups = r["apiGroups"].as_array().cloned().unwrap_or_default();
+            let resources = r["resources"].as_array().cloned().unwrap_or_default();
             let pairs = groups.iter().flat_map(|g| {
                 resources.iter().map(|k| (g.as_str().unwrap().to_owned(), k.as_str().unwrap().to_owned()))
             });
@@ -236,37 +237,42 @@ fn links_between_pages_lead_somewhere() {
     assert!(links > 10);
 }
 
-/// The ConfigMaps as the Deployment mounts them: every key is listed, and the program reads the result.
+/// The ConfigMaps as the Deployment mounts them: the program reads the result.
 #[test]
 fn the_configuration_in_the_manifests_loads_as_it_is_mounted() {
     let all = manifests();
-    let deployment = all.iter().find(|(_, d)| d["kind"] == "Deployment").unwrap();
-    let volumes = deployment.1["spec"]["template"]["spec"]["volumes"].as_array().unwrap();
-    let projected = volumes.iter().find_map(|v| v["projected"]["sources"].as_array()).unwrap();
+    let pod = &all.iter().find(|(_, d)| d["kind"] == "Deployment").unwrap().1["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    let mount = |volume: &Value| -> &str {
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        mounts.iter().find(|m| m["name"] == volume["name"]).unwrap()["mountPath"].as_str().unwrap()
+    };
     let dir = tempfile::tempdir().unwrap();
-    for (_, map) in all.iter().filter(|(_, d)| d["kind"] == "ConfigMap") {
-        let source = projected
-            .iter()
-            .find(|s| s["configMap"]["name"] == map["metadata"]["name"])
-            .expect("a ConfigMap is mounted");
-        for (key, content) in map["data"].as_object().unwrap() {
-            let items = source["configMap"]["items"].as_array();
-            let path = items.map_or(key.as_str(), |items| {
-                items.iter().find(|i| i["key"] == key.as_str()).unwrap_or_else(|| panic!("{key} is not mounted"))["path"].as_str().unwrap()
-            });
-            let file = dir.path().join(path);
-            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-            std::fs::write(file, content.as_str().unwrap()).unwrap();
+    let mut mounted = 0;
+    for volume in pod["volumes"].as_array().unwrap() {
+        let own = volume["configMap"]["name"].as_str();
+        let projected = volume["projected"]["sources"].as_array().into_iter().flatten();
+        for name in own.into_iter().chain(projected.map(|s| s["configMap"]["name"].as_str().unwrap())) {
+            let map = all.iter().find(|(_, d)| d["kind"] == "ConfigMap" && d["metadata"]["name"] == name).unwrap();
+            for (key, content) in map.1["data"].as_object().unwrap() {
+                let file = dir.path().join(mount(volume).trim_start_matches('/')).join(key);
+                std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+                std::fs::write(file, content.as_str().unwrap()).unwrap();
+            }
+            mounted += 1;
         }
     }
-    let config = Config::load(&dir.path().join("countersign.yaml")).unwrap();
+    assert_eq!(mounted, all.iter().filter(|(_, d)| d["kind"] == "ConfigMap").count(), "every ConfigMap is mounted");
+    let environment = container["env"].as_array().unwrap();
+    let bootstrap = environment.iter().find(|e| e["name"] == "COUNTERSIGN_CONFIG").unwrap()["value"].as_str().unwrap();
+    let config = Config::load(&dir.path().join(bootstrap.trim_start_matches('/'))).unwrap();
     assert_eq!((config.agents.len(), config.people.len(), config.clusters.len()), (1, 1, 1));
-    let mount =
-        deployment.1["spec"]["template"]["spec"]["containers"][0]["volumeMounts"][0]["mountPath"].as_str().unwrap();
-    assert!(config.bootstrap.state_dir.starts_with(mount), "the state is on the volume");
+    let volumes = pod["volumes"].as_array().unwrap();
+    let state = volumes.iter().find(|v| v["persistentVolumeClaim"].is_object()).unwrap();
+    assert!(config.bootstrap.state_dir.starts_with(mount(state)), "the state is on the volume");
     assert_ne!(
         config.bootstrap.state_dir,
-        Path::new(mount),
+        Path::new(mount(state)),
         "the daemon sets the mode of its own folder, not of the volume"
     );
 }

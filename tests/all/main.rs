@@ -10,6 +10,7 @@
 
 mod architecture;
 mod both;
+mod deploy;
 mod docs;
 mod engines;
 mod errors;
@@ -17,6 +18,7 @@ mod errors;
 mod lab;
 mod people;
 mod replay;
+mod rights;
 mod scenarios;
 mod sources;
 mod trouble;

@@ -56,6 +56,8 @@ codes! {
     Dependency = "dependency",
     /// The engine does not answer.
     EngineDown = "engine_down",
+    /// Countersign itself may not watch what decides: the account lacks a right.
+    NotReadable = "not_readable",
     /// The engine says it is applied, and the live object says otherwise.
     NotLive = "not_live",
     /// The engine's sync failed for good.

@@ -40,6 +40,8 @@ pub struct World {
     compacted: u64,
     /// Path prefixes that answer 403.
     pub forbidden: BTreeSet<String>,
+    /// Path parts of collections that may be listed and not watched.
+    pub unwatchable: BTreeSet<String>,
     /// Groups that are not installed.
     pub absent: BTreeSet<String>,
     pub openapi: HashMap<String, Value>,
@@ -169,6 +171,10 @@ async fn answer(State(fake): State<Arc<Fake>>, method: Method, uri: Uri, body: B
     if fake.world.lock().unwrap().forbidden.iter().any(|f| path.contains(f.as_str())) {
         return failure(403, "Forbidden");
     }
+    let watched = query.contains_key("watch");
+    if watched && fake.world.lock().unwrap().unwatchable.iter().any(|f| path.contains(f.as_str())) {
+        return failure(403, "Forbidden");
+    }
     if let Some(found) = discovery(&fake, &path) {
         return found;
     }
@@ -179,7 +185,7 @@ async fn answer(State(fake): State<Arc<Fake>>, method: Method, uri: Uri, body: B
     }
     let is_collection = KINDS.iter().any(|k| within(&collection(k, ""), &path) || path.ends_with(&format!("/{}", k.3)));
     if is_collection {
-        return if query.contains_key("watch") { watch(&fake, path, &query) } else { list(&fake, &path, &query) };
+        return if watched { watch(&fake, path, &query) } else { list(&fake, &path, &query) };
     }
     fake.gets.fetch_add(1, Ordering::SeqCst);
     let (parent, name) = path.rsplit_once('/').unwrap();

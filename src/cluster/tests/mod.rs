@@ -142,6 +142,112 @@ async fn owners_that_may_not_be_listed_are_a_problem_and_not_an_answer() {
     let cluster = connect(&fake, false).await;
     let problem = cluster.owner_of(&target("prod/shop/Deployment/checkout")).await.unwrap_err();
     assert_eq!(problem.code, "cluster.forbidden");
+    assert_eq!(problem.message, "Countersign may not list applications.argoproj.io.");
+}
+
+#[tokio::test]
+async fn a_list_that_may_not_be_watched_is_no_answer_until_the_right_is_there() {
+    let fake = Fake::start(|w| {
+        shop(w);
+        w.unwatchable.insert("/applications".into());
+    })
+    .await;
+    let cluster = connect(&fake, false).await;
+    let at = target("prod/shop/Deployment/checkout");
+    let problem = eventually(|| async { cluster.owner_of(&at).await.err() }).await;
+    assert_eq!(problem.code, "cluster.forbidden");
+    assert_eq!(problem.message, "Countersign may not watch applications.argoproj.io.");
+    // The list is read again and again; that it succeeds is no answer either.
+    for _ in 0..40 {
+        assert_eq!(cluster.owner_of(&at).await.unwrap_err().code, "cluster.forbidden");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    fake.world.lock().unwrap().unwatchable.clear();
+    let found = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            match cluster.owner_of(&at).await {
+                Ok(found) => break found,
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    });
+    assert!(matches!(found.await.unwrap(), Ownership::Owned { .. }));
+}
+
+#[tokio::test]
+async fn a_right_that_is_taken_away_ends_the_answers() {
+    let fake = Fake::start(shop).await;
+    let cluster = connect(&fake, false).await;
+    let at = target("prod/shop/Deployment/checkout");
+    cluster.owner_of(&at).await.unwrap();
+    fake.world.lock().unwrap().forbidden.insert("/applications".into());
+    fake.drop_watches();
+    let problem = eventually(|| async { cluster.owner_of(&at).await.err() }).await;
+    assert_eq!(problem.message, "Countersign may not list applications.argoproj.io.");
+}
+
+#[tokio::test]
+async fn a_control_plane_whose_version_may_not_be_read_is_a_problem() {
+    let fake = Fake::start(|w| {
+        shop(w);
+        w.forbidden.insert("/statefulsets/argocd-application-controller".into());
+    })
+    .await;
+    let cluster = connect(&fake, false).await;
+    let problem = cluster.owner_of(&target("prod/shop/Deployment/checkout")).await.unwrap_err();
+    assert_eq!(problem.message, "Countersign may not get statefulsets.apps in the namespace argocd.");
+}
+
+#[tokio::test]
+async fn an_api_group_that_may_not_be_read_is_not_one_that_serves_nothing() {
+    let fake = Fake::start(|w| {
+        shop(w);
+        w.forbidden.insert("/apis/autoscaling/v2".into());
+    })
+    .await;
+    let cluster = connect(&fake, false).await;
+    let key = ObjectKey::new("apps", "Deployment", "shop", "checkout");
+    let problem = cluster.hpa_for(&key).await.unwrap_err();
+    assert_eq!(
+        (problem.code.as_ref(), problem.message.as_str()),
+        ("cluster.forbidden", "Countersign may not get /apis/autoscaling/v2.")
+    );
+    let unknown = cluster.kind("HorizontalPodAutoscaler", None).await.unwrap_err();
+    assert_eq!(unknown.evidence, vec!["Countersign may not get /apis/autoscaling/v2.".to_owned()]);
+}
+
+#[tokio::test]
+async fn health_without_a_right_to_the_pods_says_so() {
+    let fake = Fake::start(|w| {
+        shop(w);
+        w.forbidden.insert("/pods".into());
+    })
+    .await;
+    let cluster = connect(&fake, false).await;
+    let (key, object) = cluster.require(&target("prod/shop/Deployment/checkout")).await.unwrap();
+    let words = cluster.health(&key, &object).await.unwrap().unwrap();
+    assert_eq!(words, "1/2 ready; why is not known: Countersign may not list pods in the namespace shop.");
+}
+
+#[tokio::test]
+async fn what_may_not_be_watched_comes_as_a_problem_in_the_feed() {
+    let fake = Fake::start(|w| {
+        shop(w);
+        w.unwatchable.insert("/deployments".into());
+    })
+    .await;
+    let cluster = connect(&fake, false).await;
+    let key = ObjectKey::new("apps", "Deployment", "shop", "checkout");
+    let mut feed = cluster.watch_owner(&owner("shop"), vec![key]).await.unwrap();
+    let told = async {
+        loop {
+            if let Err(problem) = feed.next().await.unwrap() {
+                break problem;
+            }
+        }
+    };
+    let problem = tokio::time::timeout(Duration::from_secs(5), told).await.unwrap();
+    assert_eq!(problem.message, "Countersign may not watch deployments.apps in the namespace shop.");
 }
 
 #[tokio::test]
@@ -293,8 +399,9 @@ async fn hints_are_sent_only_where_configured_and_a_refusal_is_no_error() {
     assert_eq!(cluster.annotate(&key, "argocd.argoproj.io/refresh", "normal").await.unwrap(), Hinted::NotPermitted);
 }
 
-async fn next(feed: &mut (impl futures::Stream<Item = Value> + Unpin)) -> (String, String, String) {
+async fn next(feed: &mut (impl futures::Stream<Item = Result<Value>> + Unpin)) -> (String, String, String) {
     let line = tokio::time::timeout(Duration::from_secs(5), feed.next()).await.expect("a line within 5 s").unwrap();
+    let line = line.unwrap();
     assert!(line["object"]["metadata"].get("managedFields").is_none());
     let text = |p: &str| line.pointer(p).and_then(Value::as_str).unwrap_or("").to_owned();
     (text("/type"), text("/object/kind"), text("/object/metadata/name"))
@@ -359,7 +466,7 @@ async fn the_values_of_a_secret_never_reach_the_feed() {
     .await;
     let cluster = connect(&fake, false).await;
     let feed = cluster.watch_owner(&owner("shop"), vec![ObjectKey::new("", "Secret", "shop", "s")]).await.unwrap();
-    let lines: Vec<Value> = feed.take(2).collect().await;
+    let lines: Vec<Value> = feed.take(2).map(|l| l.unwrap()).collect().await;
     assert!(!format!("{lines:?}").contains("aHVudGVyMg"), "{lines:?}");
     assert!(format!("{lines:?}").contains("(not read)"));
 }
