@@ -162,11 +162,14 @@ impl World {
     }
 }
 
+/// Whether an object (none: it is not there) is as it should be.
+type Test = Box<dyn Fn(Option<&Value>) -> bool + Send + Sync>;
+
 /// What a change is meant to bring about in the cluster.
 pub struct Want {
     kind: &'static str,
     name: String,
-    test: Box<dyn Fn(Option<&Value>) -> bool + Send + Sync>,
+    test: Test,
 }
 
 impl Want {
@@ -308,7 +311,7 @@ impl Place {
         };
         match at(&said.data, "/verdict") {
             "healthy" => {
-                let (since, first) = self.history.since(landed.at, said.at, &live);
+                let (since, first) = self.history.since(landed.at, said.at, live);
                 let early = since.is_none();
                 assert!(
                     !early,
