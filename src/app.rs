@@ -23,14 +23,15 @@ use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::config::{Config, read_secret};
 use crate::forge;
-use crate::git::{Credentials, GitRepo, NAMESPACE_CHECKPOINT, SshSigner};
-use crate::journal::{Journal, SignHead};
+use crate::git::{Credentials, GitRepo, NAMESPACE_CHECKPOINT, SshSigner, verify};
+use crate::journal::{Head, Journal, Seal};
+use crate::pipeline::greet::Greeted;
 use crate::pipeline::handle::HandleKey;
 use crate::pipeline::{Pipeline, RepoHandle};
 use crate::render::Kustomize;
 use crate::server::control::{serve_control, socket_path as control_path};
 use crate::server::{
-    Agents, HttpOptions, HttpServer, Mcp, Prompts, SOCKET, Service, SharedAgents, bind_socket, serve_socket,
+    Agents, HttpOptions, HttpServer, Mcp, Meter, Prompts, SOCKET, Service, SharedAgents, bind_socket, serve_socket,
 };
 
 /// Where the journal of a configuration lies.
@@ -128,6 +129,24 @@ async fn repository(config: &Config, name: &str, spec: &RepositorySpec) -> Resul
     Ok(RepoHandle { git, forge })
 }
 
+/// Seals the journal's head with the signing key.
+pub(crate) fn seal(signer: &SshSigner) -> Seal {
+    let (public, signer) = (signer.public_key(), signer.clone());
+    Seal {
+        sign: Arc::new(move |head| signer.sign(NAMESPACE_CHECKPOINT, head.as_bytes())),
+        check: Arc::new(move |head, signature| {
+            verify(NAMESPACE_CHECKPOINT, head.as_bytes(), signature, &[&public]).map(|_| ())
+        }),
+    }
+}
+
+/// `audit reseal`: the journal as it is counts from now on. Not while a daemon runs.
+pub(crate) async fn reseal(config: &Config) -> Result<Head> {
+    let _lock = lock(&config.bootstrap.state_dir)?;
+    let signer = SshSigner::from_openssh(&config.secret("the signing key", &config.bootstrap.signing_key)?, None)?;
+    Journal::reseal(&journal_path(config), seal(&signer)).await
+}
+
 impl Daemon {
     /// Starts everything. A bad configuration never starts: the reason says what to put right.
     pub async fn start(
@@ -140,9 +159,7 @@ impl Daemon {
         let lock = lock(&dir)?;
         let key = installation_key(&dir)?;
         let signer = SshSigner::from_openssh(&config.secret("the signing key", &config.bootstrap.signing_key)?, None)?;
-        let head_signer = signer.clone();
-        let sign: SignHead = Arc::new(move |head: &str| head_signer.sign(NAMESPACE_CHECKPOINT, head.as_bytes()));
-        let journal = Journal::open(&journal_path(&config), Some(sign)).await?;
+        let journal = Journal::open(&journal_path(&config), Some(seal(&signer))).await?;
         let mut repos = BTreeMap::new();
         for r in &config.repositories {
             repos.insert(r.name.clone(), repository(&config, &r.name, &r.spec).await?);
@@ -191,6 +208,8 @@ impl Daemon {
             kustomize,
             config_path,
             workers: Mutex::new(BTreeSet::new()),
+            greeted: Greeted::default(),
+            held: Mutex::default(),
             halt: CancellationToken::new(),
             config: ArcSwap::from_pointee(config),
         });
@@ -210,6 +229,8 @@ impl Daemon {
     ) -> Result<()> {
         let service: Arc<dyn Service> = Arc::new(Product(Arc::clone(&self.pipeline)));
         let mcp = Mcp::new(Arc::clone(&service), prompts)?;
+        // One for both faces: an agent has its limits, not each of its connections.
+        let meter = Arc::new(Meter::new(options.limits.clone()));
         if let Some(addr) = http {
             let addr: SocketAddr = addr.parse().map_err(|_| {
                 Problem::new(
@@ -218,6 +239,7 @@ impl Daemon {
                     "Write ADDRESS:PORT, for example 127.0.0.1:8080.",
                 )
             })?;
+            let options = HttpOptions { meter: Some(Arc::clone(&meter)), ..options };
             let server = HttpServer::bind(addr, mcp.clone(), service, options).await?;
             self.http = Some(server.local_addr());
             let stop = self.shutdown.clone();
@@ -230,7 +252,7 @@ impl Daemon {
         let socket = dir.join(SOCKET);
         let listener = bind_socket(&socket)?;
         let stop = self.shutdown.clone();
-        self.tasks.spawn(async move { serve_socket(listener, &socket, mcp, agents, stop).await });
+        self.tasks.spawn(async move { serve_socket(listener, &socket, mcp, agents, meter, stop).await });
         let control = bind_socket(&control_path(dir))?;
         self.tasks.spawn(serve_control(control, Arc::clone(&self.pipeline), self.shutdown.clone()));
         self.tasks.spawn(Arc::clone(&self.pipeline).poll_channel(self.shutdown.clone()));
@@ -273,7 +295,11 @@ impl Daemon {
         self.shutdown.cancel();
         self.pipeline.halt();
         self.tasks.close();
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), self.tasks.wait()).await;
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), async {
+            self.tasks.wait().await;
+            self.pipeline.ended().await;
+        })
+        .await;
     }
 }
 

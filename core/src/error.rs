@@ -36,6 +36,8 @@ pub struct Problem {
     pub evidence: Vec<String>,
 }
 
+const RETRY_AFTER: &str = "retry_after_s: ";
+
 impl Problem {
     /// A problem that goes away once `next` is done.
     pub fn new(code: &'static str, message: impl Into<String>, next: impl Into<String>) -> Self {
@@ -67,6 +69,17 @@ impl Problem {
     pub fn with(mut self, evidence: impl Into<String>) -> Self {
         self.evidence.push(evidence.into());
         self
+    }
+
+    /// Adds how many seconds the other side asks to be left alone.
+    #[must_use]
+    pub fn retry_after(self, seconds: u64) -> Self {
+        self.with(format!("{RETRY_AFTER}{seconds}"))
+    }
+
+    /// Seconds that the other side asked to be left alone, as [`Problem::retry_after`] put them.
+    pub fn retry_after_s(&self) -> Option<u64> {
+        self.evidence.iter().find_map(|e| e.strip_prefix(RETRY_AFTER)?.parse().ok())
     }
 
     /// Adds several facts.

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use crate::change::Change;
 use crate::error::{Problem, Result};
 use crate::model::{Decided, Delivery, Digest, Level, Named, OwnerRef, PersonSpec, Sealed, digest_of};
+use crate::policy::level_word;
 
 /// How far an authorization reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub enum Scope {
     Land,
     /// Closing what an ended change has left open.
     Withdraw,
+    /// Deleting the branch of an ended change.
+    Sweep,
 }
 
 /// Proof that a change may leave. Neither `Clone` nor `Deserialize`; made only by [`authorize`].
@@ -42,6 +45,7 @@ pub struct Authorization {
     branch: String,
     digest: Digest,
     by: Vec<String>,
+    pushed: Option<String>,
 }
 
 impl Authorization {
@@ -58,7 +62,9 @@ impl Authorization {
     /// Refuses whatever this authorization does not cover.
     pub fn permits_ref(&self, git_ref: &str) -> Result<()> {
         let own = format!("refs/heads/{}", self.branch);
-        if (git_ref == own && self.scope != Scope::Withdraw) || (self.scope == Scope::Land && git_ref == self.git_ref) {
+        if (git_ref == own && matches!(self.scope, Scope::Propose | Scope::Land))
+            || (self.scope == Scope::Land && git_ref == self.git_ref)
+        {
             return Ok(());
         }
         Err(Problem::new(
@@ -71,12 +77,37 @@ impl Authorization {
 
     /// Refuses a new pull request where only closing is left to do.
     pub fn permits_proposal(&self) -> Result<()> {
-        if self.scope == Scope::Withdraw {
-            return Err(
-                Problem::new("gate.out_of_scope", "An ended change opens nothing.", "Propose it again.").never()
-            );
+        if matches!(self.scope, Scope::Propose | Scope::Land) {
+            return Ok(());
         }
-        Ok(())
+        Err(Problem::new("gate.out_of_scope", "An ended change opens nothing.", "Propose it again.").never())
+    }
+
+    /// Refuses to close a pull request that is not an ended change's own, and words on it.
+    pub fn permits_withdrawal(&self) -> Result<()> {
+        if self.scope == Scope::Withdraw {
+            return Ok(());
+        }
+        Err(Problem::new(
+            "gate.out_of_scope",
+            "Only what an ended change has left open is closed.",
+            "Wait for its end.",
+        )
+        .never())
+    }
+
+    /// Refuses to delete anything but an ended change's own branch at the commit that it pushed.
+    pub fn permits_deletion(&self, git_ref: &str, commit: &str) -> Result<()> {
+        let own = git_ref.strip_prefix("refs/heads/") == Some(self.branch.as_str());
+        if self.scope == Scope::Sweep && own && self.pushed.as_deref() == Some(commit) {
+            return Ok(());
+        }
+        Err(Problem::new(
+            "gate.out_of_scope",
+            format!("This change may not delete {git_ref}."),
+            "Report this as a bug; nothing was deleted.",
+        )
+        .never())
     }
 
     /// Refuses a merge where only a proposal was let through.
@@ -102,6 +133,8 @@ pub struct Now<'a> {
     pub stopped: bool,
     /// What the policy of this moment says about the same change.
     pub decided: &'a Decided,
+    /// Why it refuses the change now, where it does.
+    pub denied: Option<&'a str>,
     /// People of this moment.
     pub people: &'a [Named<PersonSpec>],
     /// The requester still exists, with this sponsor.
@@ -136,7 +169,7 @@ pub fn authorize(change: &Change, now: &Now<'_>) -> Result<Authorization> {
     if change.rejection().is_some() {
         return Err(stale("A person rejected the change."));
     }
-    policy_still_allows(change, now.decided)?;
+    policy_still_allows(change, now.decided, now.denied)?;
     if now.sponsor != Some(change.sealed.sponsor.as_str()) {
         return Err(stale("The agent, or the person who answers for it, is no longer the same."));
     }
@@ -154,6 +187,7 @@ pub fn authorize(change: &Change, now: &Now<'_>) -> Result<Authorization> {
         branch: change.branch(),
         digest: change.digest.clone(),
         by,
+        pushed: None,
     })
 }
 
@@ -174,15 +208,37 @@ pub fn withdraw(change: &Change) -> Result<Authorization> {
         branch: change.branch(),
         digest: change.digest.clone(),
         by: Vec::new(),
+        pushed: None,
     })
 }
 
-fn policy_still_allows(change: &Change, now: &Decided) -> Result<()> {
+/// Lets an ended change take away its own branch, at the commit that it pushed, and nothing else.
+pub fn sweep(change: &Change) -> Result<Authorization> {
+    let pushed = change.pushed_branch().filter(|_| change.end.is_some()).ok_or_else(|| {
+        Problem::new("gate.out_of_scope", "Only an ended change's own branch is deleted.", "Wait for its end.").never()
+    })?;
+    Ok(Authorization {
+        scope: Scope::Sweep,
+        repository: change.sealed.repository.clone(),
+        git_ref: change.sealed.git_ref.clone(),
+        branch: change.branch(),
+        digest: change.digest.clone(),
+        by: Vec::new(),
+        pushed: Some(pushed.to_owned()),
+    })
+}
+
+fn policy_still_allows(change: &Change, now: &Decided, denied: Option<&str>) -> Result<()> {
     if now.level > change.decided.level {
-        return Err(stale(format!(
-            "The policy became stricter while the change was pending ({:?} instead of {:?}).",
-            now.level, change.decided.level
-        )));
+        let why = match denied {
+            Some(why) => format!("The policy no longer allows the change: {why}"),
+            None => format!(
+                "The policy became stricter while the change was pending ({} instead of {}).",
+                level_word(now.level),
+                level_word(change.decided.level)
+            ),
+        };
+        return Err(stale(why));
     }
     if change.decided.level == Level::Manual || change.decided.level == Level::Deny {
         return Err(stale("The policy lets nobody but a person commit this change."));

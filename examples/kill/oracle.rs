@@ -149,7 +149,7 @@ fn forge(marks: &Marks, expect: &Expect, out: &mut Outcome) -> Result<()> {
 }
 
 /// What is still to be done for people after the end of a change, if anything.
-pub fn unsettled(marks: &Marks, expect: &Expect) -> Result<Option<String>> {
+pub async fn unsettled(marks: &Marks, expect: &Expect) -> Result<Option<String>> {
     if expect.change.is_empty() {
         return Ok(None);
     }
@@ -160,6 +160,11 @@ pub fn unsettled(marks: &Marks, expect: &Expect) -> Result<Option<String>> {
         if !log.iter().any(|l| over.contains(&text(l, "/what")) && l.get("number") == Some(number)) {
             return Ok(Some(format!("pull request {number} of {} stays open", expect.change)));
         }
+    }
+    let own = format!("refs/heads/countersign/{}-*", expect.change);
+    let left = git(&marks.repository, &["for-each-ref", "--format=%(refname)", &own]).await?;
+    if let Some(branch) = left.lines().next() {
+        return Ok(Some(format!("{branch} is still there")));
     }
     let Some(words) = expect.last_words else { return Ok(None) };
     let log = lines(&marks.dir, "bot", marks.bot)?;

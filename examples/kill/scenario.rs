@@ -65,6 +65,9 @@ impl Case {
         match effect {
             "push_branch" | "open_pull_request" | "merge" => ("merge", Act::Approve),
             "close_pull_request" => ("pull", Act::Cancel),
+            "delete_branch" if self.nth % 3 == 0 => ("merge", Act::Approve),
+            "delete_branch" if self.nth % 3 == 1 => ("pull", Act::Merge),
+            "delete_branch" => ("pull", Act::Cancel),
             "notify" if self.nth.is_multiple_of(2) => ("standard", Act::Nothing),
             "notify" => ("pull", Act::Merge),
             "before_revert_noted" => ("direct", Act::Fail),
@@ -160,7 +163,7 @@ pub async fn play(world: &mut World, case: &Case) -> Result<Outcome> {
     };
     // Cards and pull requests are closed after the end.
     while out.stuck.is_empty()
-        && let Some(what) = oracle::unsettled(&marks, &expect)?
+        && let Some(what) = oracle::unsettled(&marks, &expect).await?
     {
         if world.product.since.elapsed() > PATIENCE {
             out.stuck.push(what);

@@ -5,10 +5,9 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use countersign_core::Result;
-use secrecy::ExposeSecret as _;
 
 use crate::config::Config;
-use crate::git::{NAMESPACE_CHECKPOINT, SshSigner, verify};
+use crate::git::SshSigner;
 use crate::journal::{Anchor, Report, verify_file};
 
 /// `audit` commands.
@@ -16,11 +15,18 @@ use crate::journal::{Anchor, Report, verify_file};
 pub enum Audit {
     /// Verify the chain, the signed head, every change's history, and the trailers of landed commits.
     Verify,
+    /// Accept the journal as it is and sign its head anew: after a change of the signing key, or where you know
+    /// why journal and head differ. Verify first; the daemon must not be running.
+    Reseal,
 }
 
 /// Runs an `audit` command.
 pub async fn run(config: &Path, args: Audit) -> Result<ExitCode> {
-    let Audit::Verify = args;
+    if let Audit::Reseal = args {
+        let head = crate::app::reseal(&Config::load(config)?).await?;
+        println!("sealed at event {} ({}).", head.seq, head.hash);
+        return Ok(ExitCode::SUCCESS);
+    }
     let report = verify_config(&Config::load(config)?).await?;
     print!("{}", words(&report));
     Ok(if report.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
@@ -29,8 +35,8 @@ pub async fn run(config: &Path, args: Audit) -> Result<ExitCode> {
 /// Verifies the journal of a configuration; reads mirrors and files only.
 pub async fn verify_config(config: &Config) -> Result<Report> {
     let key = config.secret("the signing key", &config.bootstrap.signing_key)?;
-    let public = SshSigner::from_openssh(&key, None).map(|s| s.public_key())?;
-    debug_assert!(!key.expose_secret().is_empty());
+    let signer = SshSigner::from_openssh(&key, None)?;
+    let public = signer.public_key();
     let mut anchors: Vec<Anchor> = Vec::new();
     for repo in &config.repositories {
         let dir = crate::app::mirror_dir(config, &repo.name);
@@ -39,9 +45,8 @@ pub async fn verify_config(config: &Config) -> Result<Report> {
             anchors.extend(Anchor::parse(&format!("commit {short} in {}", repo.name), &text));
         }
     }
-    let check =
-        |head: &str, signature: &str| verify(NAMESPACE_CHECKPOINT, head.as_bytes(), signature, &[&public]).map(|_| ());
-    verify_file(&crate::app::journal_path(config), check, anchors).await
+    let check = crate::app::seal(&signer).check;
+    verify_file(&crate::app::journal_path(config), |head, signature| check(head, signature), anchors).await
 }
 
 /// The report, for people.

@@ -17,6 +17,7 @@ use crate::app::Daemon;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::sandbox::bot::Press;
+use crate::sandbox::forge::PullState;
 use crate::sandbox::world::{ANNA, CLUSTER, World, WorldOptions, policy};
 use agent::Agent;
 
@@ -206,7 +207,12 @@ fn show_commit(t: &Teller, world: &World) {
         }
     }
     for p in world.forge.pulls(crate::sandbox::world::REPO) {
-        t.say("forge", &format!("pull request #{}: {} ({:?})", p.number, p.title, p.state));
+        let state = match (&p.merged, p.state) {
+            (Some(_), _) => "merged",
+            (None, PullState::Open) => "open",
+            (None, PullState::Closed) => "closed",
+        };
+        t.say("forge", &format!("pull request #{}: {} ({state})", p.number, p.title));
     }
 }
 

@@ -28,7 +28,7 @@ pub struct Serve {
 pub async fn run(config: &Path, args: Serve) -> Result<ExitCode> {
     let loaded = Config::load(config)?;
     if args.http.is_some() || args.daemon {
-        super::log_to_stderr("info");
+        super::log_to_stderr("info,rmcp=warn");
         let daemon = Daemon::start(loaded, Some(config.to_owned()), args.http, Clock::real()).await?;
         if let Some(addr) = daemon.http_addr() {
             eprintln!("countersign: MCP at http://{addr}/mcp");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use countersign_core::error::Result;
-use countersign_core::model::{ObjectKey, OwnerRef};
+use countersign_core::model::{Engine, ObjectKey, OwnerRef};
 use countersign_core::ownership::source_object;
 use futures::stream::{BoxStream, SelectAll, Stream};
 use futures::{StreamExt, TryStreamExt};
@@ -45,7 +45,16 @@ impl Cluster {
                 }
             }
         }
-        objects.into_iter().for_each(add);
+        for key in objects {
+            // A release that is waited for brings its chart and what that is made from.
+            if (key.group.as_str(), key.kind.as_str()) == ("helm.toolkit.fluxcd.io", "HelmRelease")
+                && let Some(object) = self.read(&key).await?
+            {
+                let release = OwnerRef::new(Engine::Flux, &key.kind, &key.namespace, &key.name);
+                around(&release, &object).into_iter().for_each(&mut add);
+            }
+            add(key);
+        }
         let mut all: SelectAll<BoxStream<'static, Result<Value>>> = SelectAll::new();
         for key in keys {
             // A kind that is not served now has nothing to show.

@@ -18,7 +18,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use countersign_core::error::{Problem, Result};
 use countersign_core::model::{ClusterSpec, ObjectKey, ResourceRef};
@@ -49,7 +49,7 @@ struct Inner {
     book: Arc<book::Shared>,
     schemas: schema::Schemas,
     planes: owner::PlaneCache,
-    _watches: Vec<AbortOnDropHandle<()>>,
+    watches: Mutex<Vec<AbortOnDropHandle<()>>>,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -59,7 +59,7 @@ impl std::fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// A cluster by its configuration; its watches begin at once and never end.
+    /// A cluster by its configuration; its watches begin at once and last until [`Cluster::close`].
     ///
     /// Fails only where the kubeconfig cannot be used (`cluster.config`): an API server that does
     /// not answer is `cluster.unreachable` of each call, and is tried again.
@@ -71,7 +71,17 @@ impl Cluster {
         let schemas = schema::Schemas::new(client.clone());
         let planes = owner::PlaneCache::default();
         let name = name.to_owned();
-        Ok(Self(Arc::new(Inner { name, spec, client, here, kinds, book, schemas, planes, _watches: watches })))
+        let watches = Mutex::new(watches);
+        Ok(Self(Arc::new(Inner { name, spec, client, here, kinds, book, schemas, planes, watches })))
+    }
+
+    /// Ends the watches and waits until they are over: then nobody is asked any more by itself.
+    pub async fn close(&self) {
+        let watches = std::mem::take(&mut *self.0.watches.lock().unwrap_or_else(PoisonError::into_inner));
+        watches.iter().for_each(|w| w.abort());
+        for watch in watches {
+            let _ = watch.await;
+        }
     }
 
     /// Its name in the configuration.

@@ -157,8 +157,8 @@ pub(super) fn good(raw: &Raw, call: Call, token: &SecretString) -> Result<()> {
     }
     let said = words(raw, token);
     let fact = format!("HTTP {}: {said}", status.as_u16());
-    if limited(raw, &said) {
-        return Err(rate_limited(raw).with(fact));
+    if limited(raw) {
+        return Err(rate_limited(pause_s(raw)).with(fact));
     }
     let problem = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Problem::new(
@@ -190,31 +190,41 @@ pub(super) fn good(raw: &Raw, call: Call, token: &SecretString) -> Result<()> {
     Err(problem.with(fact))
 }
 
-/// GitHub says 403 or 429, with `retry-after`, or with nothing remaining until `x-ratelimit-reset`.
-fn limited(raw: &Raw, said: &str) -> bool {
-    let header = |n: &str| raw.headers.get(n).and_then(|v| v.to_str().ok());
-    let lower = said.to_lowercase();
-    raw.status == StatusCode::TOO_MANY_REQUESTS
-        || (raw.status == StatusCode::FORBIDDEN
-            && (header("retry-after").is_some()
-                || header("x-ratelimit-remaining") == Some("0")
-                || lower.contains("rate limit")
-                || lower.contains("abuse")))
+fn header<'r>(raw: &'r Raw, name: &str) -> Option<&'r str> {
+    raw.headers.get(name).and_then(|v| v.to_str().ok()).map(str::trim)
 }
 
-fn rate_limited(raw: &Raw) -> Problem {
-    let header = |n: &str| raw.headers.get(n).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
-    let problem = Problem::new(
+/// GitHub says 403 or 429, with `retry-after`, or with nothing remaining until `x-ratelimit-reset`.
+pub(super) fn limited(raw: &Raw) -> bool {
+    let lower = || String::from_utf8_lossy(&raw.body).to_lowercase();
+    raw.status == StatusCode::TOO_MANY_REQUESTS
+        || (raw.status == StatusCode::FORBIDDEN
+            && (header(raw, "retry-after").is_some()
+                || header(raw, "x-ratelimit-remaining") == Some("0")
+                || ["rate limit", "abuse"].iter().any(|w| lower().contains(w))))
+}
+
+/// Seconds that the forge asks to be left alone, at least one and at most a day. GitHub's rules for
+/// integrators: `retry-after`; with nothing remaining, until `x-ratelimit-reset`; else a minute.
+pub(super) fn pause_s(raw: &Raw) -> u64 {
+    let date = |text: &str| chrono::DateTime::parse_from_rfc2822(text).ok().map(|d| d.timestamp());
+    // The forge's own clock where it tells it: ours may differ.
+    let now = || header(raw, "date").and_then(date).unwrap_or_else(|| chrono::Utc::now().timestamp());
+    let until = |at: i64| u64::try_from(at - now()).unwrap_or(0).saturating_add(1);
+    let after = header(raw, "retry-after").and_then(|v| v.parse().ok().or_else(|| date(v).map(until)));
+    let reset = || header(raw, "x-ratelimit-reset").and_then(|v| v.parse().ok()).map(until);
+    let spent = header(raw, "x-ratelimit-remaining") == Some("0");
+    after.or_else(|| if spent { reset() } else { None }).unwrap_or(60).clamp(1, 86_400)
+}
+
+pub(super) fn rate_limited(seconds: u64) -> Problem {
+    Problem::new(
         "forge.rate_limited",
         "The forge asks to wait.",
         "Nothing; it is tried again after the time that the forge names.",
     )
-    .later();
-    match (header("retry-after"), header("x-ratelimit-reset")) {
-        (Some(seconds), _) => problem.with(format!("retry_after_s: {}", seconds.min(86_400))),
-        (None, Some(at)) => problem.with(format!("retry_at: {at}")),
-        (None, None) => problem.with("retry_after_s: 60"),
-    }
+    .later()
+    .retry_after(seconds)
 }
 
 /// The forge's own words: one line, capped, without the token.

@@ -27,6 +27,7 @@ impl Gitea {
     }
 
     async fn call(&self, method: Method, parts: &[&str], query: &[(&str, &str)], body: Option<&Value>) -> Result<Raw> {
+        self.place.may_ask()?;
         let address = format!("{}{}", self.place.origin(), self.place.path(parts, query)?);
         let mut request = self
             .client
@@ -37,7 +38,9 @@ impl Gitea {
             request = request.json(body);
         }
         let request = request.build().map_err(|_| answer::unexpected("the request cannot be made"))?;
-        wire::send(&self.client, request).await
+        let raw = wire::send(&self.client, request).await?;
+        self.place.heed(&raw);
+        Ok(raw)
     }
 
     async fn closed_by(&self, number: u64) -> Option<String> {

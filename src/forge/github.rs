@@ -43,6 +43,7 @@ impl GitHub {
     }
 
     async fn call(&self, method: Method, parts: &[&str], query: &[(&str, &str)], body: Option<&Value>) -> Result<Raw> {
+        self.place.may_ask()?;
         let write = method != Method::GET;
         let path = self.place.path(parts, query)?;
         let lost = |e: &octocrab::Error| {
@@ -55,7 +56,9 @@ impl GitHub {
         let response = self.crab.execute(request).await.map_err(|e| lost(&e))?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = self.crab.body_to_string(response).await.map_err(|e| lost(&e))?.into_bytes();
-        Ok(Raw { status, headers, body })
+        let raw = Raw { status, headers, body };
+        self.place.heed(&raw);
+        Ok(raw)
     }
 
     async fn closed_by(&self, number: u64) -> Result<Option<String>> {

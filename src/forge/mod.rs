@@ -94,7 +94,7 @@ pub trait Forge: Send + Sync {
     async fn pull(&self, number: u64) -> Result<Pull>;
     /// Opens a pull request, or adopts the open one from the same branch.
     async fn open_pull(&self, authorization: &Authorization, new: &NewPull) -> Result<Pull>;
-    /// Writes a comment.
+    /// Writes a comment on what is about to be closed.
     async fn comment(&self, authorization: &Authorization, number: u64, text: &str) -> Result<()>;
     /// Merges, and gives the merge's commit. One that is merged already with that head is a success.
     ///
@@ -138,14 +138,16 @@ impl<T: Operations> Forge for T {
         authorization.permits_proposal()?;
         self.open(new).await
     }
-    async fn comment(&self, _: &Authorization, number: u64, text: &str) -> Result<()> {
+    async fn comment(&self, authorization: &Authorization, number: u64, text: &str) -> Result<()> {
+        authorization.permits_withdrawal()?;
         self.say(number, text).await
     }
     async fn merge(&self, authorization: &Authorization, merge: &Merge) -> Result<String> {
         authorization.permits_merge()?;
         self.land(merge).await
     }
-    async fn close(&self, _: &Authorization, number: u64) -> Result<()> {
+    async fn close(&self, authorization: &Authorization, number: u64) -> Result<()> {
+        authorization.permits_withdrawal()?;
         self.shut(number).await
     }
 }

@@ -345,14 +345,48 @@ async fn every_bad_answer_has_its_code_and_none_holds_the_token() {
         ];
         for (status, headers, body, code, retry) in cases {
             fake.fault("GET", status, headers, body);
-            let e = read_code(&*forge).await;
+            // A client of its own for each: one that was told to wait asks nobody meanwhile.
+            let e = read_code(&*client(fake.kind, &url, TOKEN).unwrap()).await;
             assert_eq!((e.code.as_ref(), e.retry), (code, retry), "{status} {e}");
         }
-        fake.fault("GET", 403, &[("retry-after", "7")], "{}");
-        assert!(read_code(&*forge).await.evidence.contains(&"retry_after_s: 7".to_owned()));
         fake.fault("GET", 401, &[], &format!("{{\"message\":\"bad token {TOKEN}\\u001b[31m\"}}"));
         let e = read_code(&*forge).await.to_string();
         assert!(!e.contains(TOKEN) && !e.contains('\u{1b}') && e.contains("[redacted]"), "{e}");
+    }
+}
+
+#[tokio::test]
+async fn a_forge_that_asks_to_wait_is_not_asked_again_before_its_time() {
+    type Header = (&'static str, &'static str);
+    const EARLY: Header = ("date", "Wed, 21 Oct 2026 07:28:00 GMT");
+    const LATE: Header = ("x-ratelimit-reset", "1792567710");
+    for (fake, _, url) in worlds().await {
+        let cases: [(u16, &'static [Header], u64); 6] = [
+            (429, &[("retry-after", "7")], 7),
+            (429, &[("retry-after", "Wed, 21 Oct 2026 07:28:30 GMT"), EARLY], 31),
+            (403, &[("x-ratelimit-remaining", "0"), LATE, EARLY], 31),
+            (403, &[("x-ratelimit-remaining", "0"), ("retry-after", "9"), LATE, EARLY], 9),
+            // A secondary limit that names no time: the reset is the primary limit's.
+            (429, &[("x-ratelimit-remaining", "17"), LATE, EARLY], 60),
+            (429, &[("retry-after", "999999999")], 86_400),
+        ];
+        for (status, headers, seconds) in cases {
+            let forge = client(fake.kind, &url, TOKEN).unwrap();
+            fake.fault("GET", status, headers, "{}");
+            assert_eq!(read_code(&*forge).await.retry_after_s(), Some(seconds), "{headers:?}");
+            *fake.fault.lock().unwrap() = None;
+            fake.writes.store(0, Ordering::SeqCst);
+            let e = forge.open(&new(BRANCH)).await.unwrap_err();
+            assert_eq!((e.code.as_ref(), e.retry), ("forge.rate_limited", Retry::Later));
+            assert!(e.retry_after_s().is_some_and(|left| left <= seconds && left + 2 >= seconds), "{e}");
+            assert_eq!(fake.writes.load(Ordering::SeqCst), 0, "nothing was sent");
+        }
+        let forge = client(fake.kind, &url, TOKEN).unwrap();
+        fake.fault("GET", 429, &[("retry-after", "1")], "{}");
+        assert_eq!(read_code(&*forge).await.code, "forge.rate_limited");
+        *fake.fault.lock().unwrap() = None;
+        tokio::time::sleep(std::time::Duration::from_millis(1050)).await;
+        assert_eq!(read_code(&*forge).await.code, "forge.not_found", "it is asked again");
     }
 }
 

@@ -1,6 +1,7 @@
 //! HTTP to a forge: one host, bounded time and size, no redirects, no second try of a write.
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use countersign_core::model::ForgeSpec;
 use countersign_core::{Problem, Result};
@@ -21,6 +22,7 @@ pub(super) struct Place {
     pub owner: String,
     pub repo: String,
     pub token: SecretString,
+    quiet_until: Mutex<Option<Instant>>,
 }
 
 impl Place {
@@ -59,7 +61,25 @@ impl Place {
             return Err(bad("`token`"));
         }
         let token = token.expose_secret().trim().to_owned().into();
-        Ok(Self { base, owner: spec.owner.clone(), repo: spec.repo.clone(), token })
+        Ok(Self { base, owner: spec.owner.clone(), repo: spec.repo.clone(), token, quiet_until: Mutex::new(None) })
+    }
+
+    /// Refuses, without a request, while the forge has asked to be left alone: one change's limit
+    /// holds for all of them, and asking meanwhile makes GitHub's longer.
+    pub fn may_ask(&self) -> Result<()> {
+        let until = *self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
+        match until.map(|u| u.saturating_duration_since(Instant::now())) {
+            Some(left) if !left.is_zero() => Err(answer::rate_limited(left.as_secs().saturating_add(1))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes note of an answer that asks to wait.
+    pub fn heed(&self, raw: &Raw) {
+        if answer::limited(raw) {
+            let until = Instant::now().checked_add(Duration::from_secs(answer::pause_s(raw)));
+            *self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+        }
     }
 
     /// Path (with query) below the API's base for this repository; `parts` are escaped.

@@ -43,13 +43,15 @@ enum Seen {
     Other(Oid),
 }
 
-/// Moves `git_ref` from `expected` (`None` = absent) to `target` (`None` = delete).
+/// Moves `git_ref` from `expected` (`None` = absent) to `target` (`None` = delete), unless `held` says
+/// at the last moment why not.
 pub(crate) fn push(
     repo: &Repository,
     session: &Session<'_>,
     target: Option<&str>,
     git_ref: &str,
     expected: Option<&str>,
+    held: &dyn Fn() -> Option<Problem>,
 ) -> Result<Pushed> {
     check_ref(git_ref)?;
     let wanted = target.map(|t| must_have(repo, t)).transpose()?.unwrap_or(Oid::ZERO_SHA1);
@@ -77,8 +79,11 @@ pub(crate) fn push(
                 c => Seen::Other(c),
             };
             let go = matches!(found, Seen::Agreed);
+            if go && let Some(problem) = held() {
+                return Err(session.refuse(problem));
+            }
             seen.replace(Some(found));
-            go
+            if go { Ok(()) } else { Err(git2::Error::from_str("the lease is lost")) }
         },
         |status| {
             reported.set(true);
@@ -97,7 +102,7 @@ pub(crate) fn push(
         Some(Seen::Already) => return Ok(done(PushOutcome::AlreadyDone, wanted)),
         Some(Seen::Other(current)) => return Err(lease_lost(git_ref, expected, current)),
         // Broken off before anything was sent: nothing has happened.
-        None => return Err(result.err().map_or_else(|| unknown(git_ref), |e| session.problem(&e))),
+        None => return Err(result.err().map_or_else(|| unknown(git_ref), |e| no_entry(session.problem(&e)))),
         Some(Seen::Agreed) => {}
     }
     if let Err(error) = &result
@@ -112,7 +117,7 @@ pub(crate) fn push(
     }
     match (rejected, result) {
         (Some(_), _) if now != expected => Err(lease_lost(git_ref, expected, now)),
-        (Some(said), _) => Err(push_rejected(session, git_ref).with(said)),
+        (Some(said), _) => Err(push_rejected(session, git_ref, vec![said])),
         (None, Ok(())) if reported.get() => Ok(done(PushOutcome::Landed, now)),
         (None, Ok(())) => Err(unknown(git_ref)),
         (None, Err(error)) if now == expected => Err(refused_or_cut(session, git_ref, &error)),
@@ -126,7 +131,7 @@ fn talk(
     session: &Session<'_>,
     git_ref: &str,
     wanted: Oid,
-    agree: impl Fn(Oid) -> bool,
+    agree: impl Fn(Oid) -> Result<(), git2::Error>,
     status: impl Fn(Option<&str>),
 ) -> Result<(), git2::Error> {
     let mut remote = session.remote(repo).map_err(|p| session.refuse(p))?;
@@ -139,7 +144,7 @@ fn talk(
         if session.late() {
             return Err(session.refuse(super::lane::timed_out()));
         }
-        if agree(update.src()) { Ok(()) } else { Err(git2::Error::from_str("the lease is lost")) }
+        agree(update.src())
     });
     callbacks.push_update_reference(|name, said| {
         if name == git_ref {
@@ -189,20 +194,70 @@ pub(crate) fn unknown(git_ref: &str) -> Problem {
     .later()
 }
 
-fn push_rejected(session: &Session<'_>, git_ref: &str) -> Problem {
-    Problem::new(
+fn push_rejected(session: &Session<'_>, git_ref: &str, said: Vec<String>) -> Problem {
+    let problem = Problem::new(
         "git.push_rejected",
         format!("{} refuses the push to `{git_ref}`.", session.url.shown()),
         "Read the server's words: a protected branch needs a pull request (delivery), a hook names its own reason.",
-    )
+    );
+    let definite = said.iter().any(|s| is_definite(s));
+    let problem = if definite { problem.never() } else { problem };
+    problem.with_all(said)
+}
+
+/// Whether a server's words are a decision, which the same push meets again, and not a mishap of its own
+/// (a lock, a full disk). Words of git (builtin/receive-pack.c), GitHub, GitLab and Gitea.
+fn is_definite(said: &str) -> bool {
+    const DECISIONS: [&str; 10] = [
+        "hook declined",
+        "protected",
+        "gh006",
+        "gh013",
+        "rule violations",
+        "permission",
+        "denied",
+        "not allowed",
+        "not permitted",
+        "prohibited",
+    ];
+    let said = said.to_lowercase();
+    DECISIONS.iter().any(|d| said.contains(d))
+}
+
+/// A credential that may read but not push is refused the next time as well.
+fn no_entry(problem: Problem) -> Problem {
+    if problem.code == "git.auth" { problem.never() } else { problem }
 }
 
 /// The ref stands where it stood: the server said no for the whole push, or the line was cut.
 fn refused_or_cut(session: &Session<'_>, git_ref: &str, error: &git2::Error) -> Problem {
     let problem = session.problem(error);
     match problem.code.as_ref() {
-        "git.failed" => push_rejected(session, git_ref).with_all(problem.evidence),
+        "git.failed" => push_rejected(session, git_ref, problem.evidence),
+        "git.auth" => no_entry(problem),
         "git.timeout" | "git.unreachable" => unknown(git_ref).with_all(problem.evidence),
         _ => problem,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_definite;
+
+    #[test]
+    fn a_servers_decision_is_told_from_a_mishap() {
+        for said in [
+            "pre-receive hook declined",
+            "protected branch hook declined",
+            "GH006: Protected branch update failed for refs/heads/main.",
+            "push declined due to repository rule violations",
+            "You are not allowed to push code to protected branches on this project.",
+            "deletion prohibited",
+        ] {
+            assert!(is_definite(said), "{said}");
+        }
+        for said in ["failed to update ref", "cannot lock ref 'refs/heads/main'", "unpacker error", "failed to write"] {
+            assert!(!is_definite(said), "{said}");
+        }
     }
 }

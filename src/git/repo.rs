@@ -344,8 +344,8 @@ impl GitRepo {
             .await
     }
 
-    /// An authorization is for one repository and its own refs.
-    fn permitted(&self, authorization: &Authorization, git_ref: &str) -> Result<()> {
+    /// An authorization is for one repository.
+    fn permitted(&self, authorization: &Authorization) -> Result<()> {
         if authorization.repository() != self.name() {
             return Err(Problem::new(
                 "gate.out_of_scope",
@@ -354,7 +354,7 @@ impl GitRepo {
             )
             .never());
         }
-        authorization.permits_ref(git_ref)
+        Ok(())
     }
 
     /// Moves `git_ref` at the remote from `expected_old` (`None` = it must not exist) to `commit`.
@@ -369,15 +369,31 @@ impl GitRepo {
         git_ref: &str,
         expected_old: Option<&str>,
     ) -> Result<Pushed> {
-        self.permitted(authorization, git_ref)?;
-        self.push_unchecked(Some(commit), git_ref, expected_old).await
+        self.push_unless(authorization, commit, git_ref, expected_old, || None).await
+    }
+
+    /// As [`GitRepo::push`], and asks `held` once more right before anything is sent, after the remote
+    /// has said where it stands: what it gives ends the push with nothing sent. It runs on a thread that
+    /// may block.
+    pub async fn push_unless(
+        &self,
+        authorization: &Authorization,
+        commit: &str,
+        git_ref: &str,
+        expected_old: Option<&str>,
+        held: impl Fn() -> Option<Problem> + Send + 'static,
+    ) -> Result<Pushed> {
+        self.permitted(authorization)?;
+        authorization.permits_ref(git_ref)?;
+        self.send(Some(commit), git_ref, expected_old, held).await
     }
 
     /// Deletes a branch that stands at `expected`. One that is gone already is a success.
     ///
     /// Errors: as [`GitRepo::push`].
     pub async fn delete_branch(&self, authorization: &Authorization, git_ref: &str, expected: &str) -> Result<Pushed> {
-        self.permitted(authorization, git_ref)?;
+        self.permitted(authorization)?;
+        authorization.permits_deletion(git_ref, expected)?;
         self.push_unchecked(None, git_ref, Some(expected)).await
     }
 
@@ -388,11 +404,21 @@ impl GitRepo {
         git_ref: &str,
         expected: Option<&str>,
     ) -> Result<Pushed> {
+        self.send(target, git_ref, expected, || None).await
+    }
+
+    async fn send(
+        &self,
+        target: Option<&str>,
+        git_ref: &str,
+        expected: Option<&str>,
+        held: impl Fn() -> Option<Problem> + Send + 'static,
+    ) -> Result<Pushed> {
         let (target, expected) = (target.map(str::to_owned), expected.map(str::to_owned));
         let name = git_ref.to_owned();
         let out = self
             .talk(self.inner.limits.push, move |repo, session| {
-                push::push(repo, session, target.as_deref(), &name, expected.as_deref())
+                push::push(repo, session, target.as_deref(), &name, expected.as_deref(), &held)
             })
             .await;
         self.forget();

@@ -9,7 +9,7 @@ mod store;
 mod verify;
 
 pub use chain::{GENESIS, Row, hash_row};
-pub use store::{Entry, Head, Journal, SignHead, View};
+pub use store::{CheckHead, Entry, Head, Journal, Seal, SignHead, View};
 pub use verify::{Anchor, Finding, Report, verify_chain, verify_file};
 
 #[cfg(test)]

@@ -16,6 +16,18 @@ use super::chain::{GENESIS, Row, VERSION, hash_row, kind_of};
 /// Signs the head of the journal; gets `seq/hash`, one or two of them, answers an armoured signature.
 pub type SignHead = Arc<dyn Fn(&str) -> Result<String> + Send + Sync>;
 
+/// Checks a signature of [`SignHead`]: the signed text, then the armoured signature.
+pub type CheckHead = Arc<dyn Fn(&str, &str) -> Result<()> + Send + Sync>;
+
+/// How the head is sealed: both sides of one key.
+#[derive(Clone)]
+pub struct Seal {
+    /// Signs.
+    pub sign: SignHead,
+    /// Checks what was signed before.
+    pub check: CheckHead,
+}
+
 /// The last event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
@@ -61,6 +73,8 @@ pub struct View {
     global_n: u64,
     /// Sequence number of the event that began the stop.
     stop_seq: u64,
+    /// Every stop so far: from, and to where it has ended. Milliseconds.
+    stops: Vec<(i64, Option<i64>)>,
 }
 
 impl View {
@@ -69,15 +83,29 @@ impl View {
         self.stop_seq
     }
 
+    /// Milliseconds between the two moments during which the emergency stop was on.
+    pub fn stopped_ms(&self, from: i64, to: i64) -> i64 {
+        let within = |(began, ended): &(i64, Option<i64>)| ended.unwrap_or(to).min(to) - (*began).max(from);
+        self.stops.iter().map(|stop| within(stop).max(0)).sum()
+    }
+
     fn apply(&mut self, event: &Event) -> Result<()> {
         let Some(id) = event.change else {
             self.global_n = event.n;
             match &event.body {
                 Body::Stopped { reason } => {
                     self.stop_seq = event.seq;
+                    if self.stopped.is_none() {
+                        self.stops.push((event.at, None));
+                    }
                     self.stopped = Some((event.actor.clone(), reason.clone()));
                 }
-                Body::Resumed { .. } => self.stopped = None,
+                Body::Resumed { .. } => {
+                    self.stopped = None;
+                    if let Some((_, ended @ None)) = self.stops.last_mut() {
+                        *ended = Some(event.at);
+                    }
+                }
                 Body::Polled { channel, offset } => {
                     self.offsets.insert(channel.clone(), *offset);
                 }
@@ -178,8 +206,13 @@ pub(super) fn options(path: &Path) -> SqliteConnectOptions {
 }
 
 impl Journal {
-    /// Opens (or makes) the journal at `path`, verifies the chain and folds every change.
-    pub async fn open(path: &Path, sign: Option<SignHead>) -> Result<Self> {
+    /// Opens (or makes) the journal at `path`, verifies the chain and the signed head, and folds every
+    /// change. `journal.tampered`, `journal.head_mismatch`.
+    ///
+    /// One lag is legitimate: the head is signed before a commit, over the last event without and with
+    /// it, so a process that died in between leaves a journal that lacks exactly that one commit (all
+    /// of its events: SQLite commits them together). Anything else is a cut tail or another chain.
+    pub async fn open(path: &Path, seal: Option<Seal>) -> Result<Self> {
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .connect_with(options(path).create_if_missing(true))
@@ -189,12 +222,26 @@ impl Journal {
         let readers = SqlitePoolOptions::new().max_connections(2).connect_lazy_with(options(path).read_only(true));
         let rows = read_rows(&writer).await?;
         if let Some(bad) = super::verify_chain(&rows).into_iter().next() {
+            writer.close().await;
             return Err(Problem::new(
                 "journal.tampered",
                 format!("The journal's chain is broken: {}.", bad.what),
                 "Run `countersign audit verify`, then restore the journal from a copy; the daemon does not start on a changed journal.",
             )
             .never());
+        }
+        let head_file = path.with_extension("head");
+        if let Some(seal) = &seal {
+            let text = std::fs::read_to_string(&head_file).ok();
+            if let Some(bad) = super::verify::head_findings(&rows, text.as_deref(), |h, s| (seal.check)(h, s)).first() {
+                writer.close().await;
+                return Err(Problem::new(
+                    "journal.head_mismatch",
+                    format!("The journal does not agree with its signed head: {}.", bad.what),
+                    "Restore journal.db (with its -wal) and journal.head from one copy. Only if you know why they differ (the signing key was changed), accept the journal as it is with `countersign audit reseal`.",
+                )
+                .never());
+            }
         }
         let mut view = View::default();
         for row in &rows {
@@ -204,9 +251,21 @@ impl Journal {
             .last()
             .map_or_else(|| Head { seq: 0, hash: GENESIS.to_owned() }, |r| Head { seq: r.seq, hash: r.hash.clone() });
         let (news, _) = broadcast::channel(1024);
-        let head_file = path.with_extension("head");
-        let writer = Arc::new(Writer { pool: writer, news, head_file, sign });
+        let writer = Arc::new(Writer { pool: writer, news, head_file, sign: seal.map(|s| s.sign) });
         Ok(Self { writer, readers, inner: Arc::new(Mutex::new(Inner { head, view })) })
+    }
+
+    /// Signs the head of the journal as it is, whatever was signed before; its chain is verified. A
+    /// person says so (`audit reseal`), never the daemon.
+    pub async fn reseal(path: &Path, seal: Seal) -> Result<Head> {
+        let journal = Self::open(path, None).await?;
+        let head = journal.head().await;
+        let Writer { pool, news, head_file, .. } = &*journal.writer;
+        let writer =
+            Writer { pool: pool.clone(), news: news.clone(), head_file: head_file.clone(), sign: Some(seal.sign) };
+        writer.write_head(&[&head])?;
+        pool.close().await;
+        Ok(head)
     }
 
     /// Told after every commit which change moved (`None`: something of the installation).
@@ -222,6 +281,12 @@ impl Journal {
     /// Reads the state.
     pub async fn read<T>(&self, f: impl FnOnce(&View) -> T) -> T {
         f(&self.inner.lock().await.view)
+    }
+
+    /// Whether the emergency stop is on, for a thread that may block (never an async task's).
+    pub fn stop_switch(&self) -> impl Fn() -> bool + Send + 'static {
+        let inner = Arc::clone(&self.inner);
+        move || inner.blocking_lock().view.stopped.is_some()
     }
 
     /// One change.
@@ -333,7 +398,13 @@ impl Writer {
         let tmp = self.head_file.with_extension("head.new");
         let mut file = std::fs::File::create(&tmp).map_err(broken)?;
         file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(broken)?;
-        std::fs::rename(&tmp, &self.head_file).map_err(broken)
+        std::fs::rename(&tmp, &self.head_file).map_err(broken)?;
+        // The new name must be on disk before the commit is: a head that came back older after a
+        // loss of power would look like an added tail.
+        match (heads, self.head_file.parent()) {
+            ([_, _], Some(dir)) => std::fs::File::open(dir).and_then(|d| d.sync_all()).map_err(broken),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -37,6 +37,19 @@ impl Anchor {
         let (seq, hash) = text.trim().split_once('/')?;
         Some(Self { place: place.to_owned(), seq: seq.parse().ok()?, hash: hash.to_owned() })
     }
+
+    /// What is wrong where the journal does not hold this event.
+    fn finding(&self, rows: &[Row]) -> Option<Finding> {
+        let held = usize::try_from(self.seq).ok().and_then(|s| s.checked_sub(1)).and_then(|i| rows.get(i));
+        let what = match held {
+            Some(row) if row.hash == self.hash => return None,
+            Some(_) => format!("{} names another event {}: the chain was rewritten", self.place, self.seq),
+            None => {
+                format!("{} names event {}, which the journal no longer has: its tail was cut", self.place, self.seq)
+            }
+        };
+        Some(Finding { seq: self.seq, what })
+    }
 }
 
 /// What was found.
@@ -78,20 +91,7 @@ pub fn verify_chain(rows: &[Row]) -> Vec<Finding> {
 pub fn verify_rows(rows: &[Row], anchors: &[Anchor]) -> Report {
     let mut report =
         Report { events: rows.len() as u64, anchors: anchors.len(), findings: verify_chain(rows), ..Report::default() };
-    for a in anchors {
-        let held = usize::try_from(a.seq).ok().and_then(|s| s.checked_sub(1)).and_then(|i| rows.get(i));
-        match held {
-            None => report.findings.push(Finding {
-                seq: a.seq,
-                what: format!("{} names event {}, which the journal no longer has: its tail was cut", a.place, a.seq),
-            }),
-            Some(row) if row.hash != a.hash => report.findings.push(Finding {
-                seq: a.seq,
-                what: format!("{} names another event {}: the chain was rewritten", a.place, a.seq),
-            }),
-            Some(_) => {}
-        }
-    }
+    report.findings.extend(anchors.iter().filter_map(|a| a.finding(rows)));
     let mut changes: BTreeMap<ChangeId, Change> = BTreeMap::new();
     for row in rows {
         match row.event() {
@@ -138,32 +138,37 @@ pub(super) async fn verify_pool(
     pool: &SqlitePool,
     head_file: &Path,
     check_head: impl Fn(&str, &str) -> Result<()>,
-    mut anchors: Vec<Anchor>,
+    anchors: Vec<Anchor>,
 ) -> Result<Report> {
     let (rows, head) = read_together(pool, head_file).await?;
-    let mut findings = Vec::new();
-    let mut say = |what: &str| findings.push(Finding { seq: 0, what: what.to_owned() });
-    match head.as_deref().map(|text| signed_head(text, check_head)) {
-        Some(Some((without, with))) => {
-            let end = rows.last().map_or(0, |r| r.seq);
-            if end > with.seq {
-                say("events follow that the signed head does not cover: somebody else wrote them");
-            }
-            // A process that died between head and commit leaves the journal as it was without it.
-            if end != without.seq {
-                anchors.push(with);
-            } else if end > 0 {
-                anchors.push(without);
-            }
-        }
-        Some(None) => say("the signed head does not verify"),
-        None if rows.is_empty() => {}
-        None => say("the signed head is missing"),
-    }
     let mut report = verify_rows(&rows, &anchors);
-    report.findings.extend(findings);
+    report.anchors += usize::from(head.is_some());
+    report.findings.extend(head_findings(&rows, head.as_deref(), check_head));
     report.findings.extend(check_blobs(pool, &rows).await?);
     Ok(report)
+}
+
+/// What the signed head (the head file's text) says against the journal. The one lag that it allows:
+/// a process that died between head and commit leaves the journal as it was without that commit.
+pub(super) fn head_findings(
+    rows: &[Row],
+    head: Option<&str>,
+    check_head: impl Fn(&str, &str) -> Result<()>,
+) -> Vec<Finding> {
+    let end = rows.last().map_or(0, |r| r.seq);
+    let say = |what: &str| vec![Finding { seq: end, what: what.to_owned() }];
+    match head.map(|text| signed_head(text, check_head)) {
+        Some(Some((_, with))) if end > with.seq => {
+            say("events follow that the signed head does not cover: somebody else wrote them")
+        }
+        Some(Some((without, with))) => {
+            let due = if end == without.seq { without } else { with };
+            if due.seq == 0 { Vec::new() } else { due.finding(rows).into_iter().collect() }
+        }
+        Some(None) => say("the signed head does not verify"),
+        None if rows.is_empty() => Vec::new(),
+        None => say("the signed head is missing"),
+    }
 }
 
 /// Rows and head of one moment, also while the daemon writes: the head stood still meanwhile.

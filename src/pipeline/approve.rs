@@ -146,6 +146,7 @@ impl Pipeline {
         let text = message::notice(&self.card_facts(change), &notice);
         let reply_to = change
             .done(&Effect::Ask { person: person.to_owned() })
+            .or_else(|| change.done(&Effect::Notify { person: person.to_owned(), about: "proposed".into() }))
             .and_then(|r| r.get("message_id"))
             .and_then(Value::as_i64);
         let sent = telegram.send(chat, &outgoing(&text, Vec::new(), silent, reply_to)).await?;
@@ -252,6 +253,7 @@ impl Pipeline {
             self.tell_stop(true, by, reason);
         }
         self.answer(batch);
+        self.greet(updates, &people);
         Ok(())
     }
 
@@ -373,7 +375,12 @@ impl Pipeline {
                     ));
                 }
                 may_vote(change, signed_by, approve, now, None).map_err(|why| {
-                    Problem::new("approve.too_late", why, "Look at the change with `countersign pending`.").never()
+                    Problem::new(
+                        "approve.too_late",
+                        why,
+                        "Nothing is left to decide here; `countersign pending` lists what still waits.",
+                    )
+                    .never()
                 })?;
                 let body = vote(change, signed_by, "ssh", approve, reason, Some(proof));
                 Ok(((), vec![Entry::of(id, &format!("person:{signed_by}"), body)]))
@@ -418,7 +425,7 @@ fn may_vote(c: &Change, person: &str, approve: bool, now: i64, in_batch: Option<
     if let Some(end) = &c.end {
         return Err(format!("{} has ended: {}", c.name(), end.say));
     }
-    if c.is_leaving() || c.state() != State::AwaitingApproval && approve {
+    if c.is_leaving() || !matches!(c.state(), State::AwaitingApproval | State::Approved) && approve {
         return Err(format!("{} is decided and on its way.", c.name()));
     }
     if now >= c.sealed.expires_at * 1000 {
@@ -439,7 +446,7 @@ fn attach(d: &Document) -> Attachment {
     Attachment { filename: d.name.clone(), bytes: d.text.clone().into_bytes(), caption: format!("sha256 {}", d.sha256) }
 }
 
-fn outgoing(text: &message::Text, buttons: Vec<Vec<Button>>, silent: bool, reply_to: Option<i64>) -> Card {
+pub(super) fn outgoing(text: &message::Text, buttons: Vec<Vec<Button>>, silent: bool, reply_to: Option<i64>) -> Card {
     let entities = text
         .entities
         .iter()
@@ -506,6 +513,7 @@ fn notice_of(c: &Change, about: &str) -> Notice {
             let from = c.authorized.as_ref().map_or(c.proposed_at, |(_, at)| *at);
             Notice::Healthy { commit, seconds: u64::try_from((end.at - from) / 1000).unwrap_or(0) }
         }
+        Some(end) if end.ending == Ending::Superseded => Notice::Superseded { commit },
         Some(end) => Notice::Other { say: end.say.clone() },
         None => Notice::Standard { commit },
     }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use countersign_core::change::Change;
 use countersign_core::gate::{self, Authorization};
-use countersign_core::model::{Body, Ending};
+use countersign_core::model::{Body, ChangeId, Ending};
 use countersign_core::{Problem, Result, message};
 use serde_json::{Value, json};
 
-use super::{ACTOR, Pipeline, RepoHandle, fault};
+use super::{ACTOR, Held, Pipeline, RepoHandle, fault};
 use crate::git::{CommitRequest, FileChange, Identity};
 use crate::journal::Entry;
 
@@ -38,7 +38,7 @@ impl Pipeline {
             blobs.push((f.path.clone(), blob));
         }
         let config = self.config.load();
-        let decided = self.decide_again(change, &config)?;
+        let decision = self.decide_again(change, &config)?;
         let sponsor = config.principal(&change.sealed.requester).map(|p| p.sponsor);
         let stopped = self.journal.read(|v| v.stopped.is_some()).await;
         gate::authorize(
@@ -46,7 +46,8 @@ impl Pipeline {
             &gate::Now {
                 now: self.clock.now_ms(),
                 stopped,
-                decided: &decided,
+                decided: &decision.decided,
+                denied: decision.problem.as_ref().map(|p| p.message.as_str()),
                 people: &config.people,
                 sponsor: sponsor.as_deref(),
                 owner: &owner,
@@ -85,6 +86,7 @@ impl Pipeline {
                         Ok(((), bodies.into_iter().map(|body| Entry::of(id, ACTOR, body)).collect()))
                     })
                     .await?;
+                self.held_back(id, None);
                 fault::point("after_authorized");
                 Ok(())
             }
@@ -104,8 +106,21 @@ impl Pipeline {
             return self.close(change, Ending::Undelivered, problem.message).await;
         }
         tracing::info!(change = %change.id, code = %problem.code, "{}", problem.message);
+        self.held_back(change.id, Some(problem));
         tokio::time::sleep(std::time::Duration::from_secs(2)).await;
         Ok(())
+    }
+
+    /// Keeps what an approved change waits for, for whoever asks; `None` = nothing any more.
+    pub(super) fn held_back(&self, id: ChangeId, problem: Option<Problem>) {
+        let Ok(mut held) = self.held.lock() else { return };
+        match problem {
+            Some(problem) => {
+                let since = held.get(&id).map_or_else(|| self.clock.now_ms(), |h| h.since);
+                held.insert(id, Held { since, problem });
+            }
+            None => drop(held.remove(&id)),
+        }
     }
 
     /// The tip to build on. A tip that moved is good only if it descends from the base, our files
@@ -247,7 +262,7 @@ impl Pipeline {
         let (commit, base) = commit_and_base(facts)?;
         let repo = self.repo(&change.sealed.repository)?;
         let auth = self.gate(change, base).await?;
-        repo.git.push(&auth, commit, &change.sealed.git_ref, Some(base)).await?;
+        repo.git.push_unless(&auth, commit, &change.sealed.git_ref, Some(base), self.held_by_stop()).await?;
         Ok(json!({"commit": commit}))
     }
 
@@ -257,9 +272,20 @@ impl Pipeline {
         let repo = self.repo(&change.sealed.repository)?;
         let auth = self.gate(change, base).await?;
         let own = format!("refs/heads/{}", change.branch());
-        repo.git.push(&auth, commit, &own, None).await?;
+        repo.git.push_unless(&auth, commit, &own, None, self.held_by_stop()).await?;
         Ok(json!({"commit": commit, "branch": change.branch()}))
     }
+
+    /// The emergency stop between a push's two requests: what stops the second one.
+    fn held_by_stop(&self) -> impl Fn() -> Option<Problem> + Send + 'static {
+        let on = self.journal.stop_switch();
+        move || on().then(stopped)
+    }
+}
+
+/// The problem of whatever the emergency stop holds back.
+pub(super) fn stopped() -> Problem {
+    Problem::new("gate.stopped", "The emergency stop is on.", "Wait until a person resumes.").later()
 }
 
 const MOVED: &str = "The branch moved, and the policy asks for a new approval then.";

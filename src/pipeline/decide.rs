@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use countersign_core::Result;
 use countersign_core::change::Change;
-use countersign_core::model::{Decided, Principal};
+use countersign_core::model::Principal;
 use countersign_core::policy::{Decision, Facts, Target, decide, privileged};
 
 use super::Pipeline;
@@ -55,7 +55,7 @@ impl Pipeline {
 
     /// The policy of this moment on a change that was decided before. Facts come from the sealed
     /// change, so that nothing but the policy can differ.
-    pub(super) fn decide_again(&self, change: &Change, config: &Config) -> Result<Decided> {
+    pub(super) fn decide_again(&self, change: &Change, config: &Config) -> Result<Decision> {
         let p = &change.proposal;
         let targets: Vec<Target> = serde_json::from_value(p.targets.clone()).map_err(|e| {
             countersign_core::Problem::new(
@@ -79,6 +79,6 @@ impl Pipeline {
             objects: p.objects,
             privileged: p.privileged.clone(),
         };
-        Ok(decide(&config.policies, &config.people, &facts).decided)
+        Ok(decide(&config.policies, &config.people, &facts))
     }
 }

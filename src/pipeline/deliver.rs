@@ -6,10 +6,13 @@ use countersign_core::model::{Body, Delivery, Effect, Ending, MergeMethod};
 use countersign_core::{Problem, Result, message};
 use serde_json::{Value, json};
 
-use super::commit::commit_and_base;
+use super::commit::{commit_and_base, stopped};
 use super::{ACTOR, Pipeline, fault};
 use crate::cluster::Hinted;
 use crate::forge::{Merge, NewPull, Pull, PullState};
+
+/// What a failed close of a pull request has got done.
+const COMMENTED: &str = "the comment on the pull request is made";
 
 fn interrupted() -> Problem {
     Problem::new(
@@ -44,6 +47,7 @@ impl Pipeline {
             Effect::OpenPullRequest => self.open_pull(change).await,
             Effect::Merge => self.merge(change).await,
             Effect::ClosePullRequest => self.close_pull(change).await,
+            Effect::DeleteBranch => self.delete_branch(change).await,
             Effect::Hint => self.hint(change).await,
             Effect::SettleCard { person, .. } => self.settle_card(change, person).await,
             Effect::Notify { person, about } => self.notify(change, person, about).await,
@@ -66,6 +70,11 @@ impl Pipeline {
             Effect::Merge => match self.pull(change).await {
                 Ok(pull) if pull.state == PullState::Merged => merged_value(&pull),
                 Ok(_) => Err(interrupted()),
+                Err(problem) => Err(problem),
+            },
+            Effect::DeleteBranch => match self.branch_left(change).await {
+                Ok(Some(_)) => Err(interrupted()),
+                Ok(None) => Ok(json!({"deleted": change.branch()})),
                 Err(problem) => Err(problem),
             },
             _ => Err(perhaps()),
@@ -162,8 +171,7 @@ impl Pipeline {
                 Ok(Value::Bool(true))
             }
             PullState::Open => {
-                let pushed = change.done(&Effect::PushBranch).and_then(|r| r.get("commit")).and_then(Value::as_str);
-                if pushed != Some(pull.head_sha.as_str()) {
+                if change.pushed_branch() != Some(pull.head_sha.as_str()) {
                     let say = "Somebody else pushed to the change's branch, so what was approved is not what would be merged.";
                     self.close(change, Ending::Stale, say.into()).await?;
                     return Ok(Value::Bool(true));
@@ -179,8 +187,7 @@ impl Pipeline {
         let auth = self.gate(change, &tip).await?;
         let (forge, method) = self.forge(change)?;
         let number = change.pull_number().unwrap_or_default();
-        let head =
-            change.done(&Effect::PushBranch).and_then(|r| r.get("commit")).and_then(Value::as_str).unwrap_or_default();
+        let head = change.pushed_branch().unwrap_or_default();
         // A squash or a merge commit is the forge's own, so the trailers go into its message as well.
         let whole = self.full_message(change, &auth).await;
         let (subject, body) = whole.split_once('\n').unwrap_or((&whole, ""));
@@ -201,10 +208,52 @@ impl Pipeline {
         if pull.state == PullState::Open {
             let say = change.end.as_ref().map_or_else(String::new, |e| e.say.clone());
             let auth = gate::withdraw(change)?;
-            forge.comment(&auth, pull.number, &message::escape_visible(&say)).await?;
-            forge.close(&auth, pull.number).await?;
+            let before = change.effect(&Effect::ClosePullRequest).and_then(|s| s.problem.as_ref());
+            if !before.is_some_and(|p| p.evidence.iter().any(|e| e == COMMENTED)) {
+                self.not_stopped().await?;
+                forge.comment(&auth, pull.number, &message::escape_visible(&say)).await?;
+            }
+            // From here on a failure remembers the comment, so that the next try makes no second one.
+            self.not_stopped().await.map_err(|p| p.with(COMMENTED))?;
+            forge.close(&auth, pull.number).await.map_err(|p| p.with(COMMENTED))?;
         }
         Ok(json!({"number": pull.number}))
+    }
+
+    /// Where the change's own branch stands at the remote; `None` = it is gone.
+    async fn branch_left(&self, change: &Change) -> Result<Option<String>> {
+        let repo = self.repo(&change.sealed.repository)?;
+        repo.git.remote_ref(&format!("refs/heads/{}", change.branch())).await
+    }
+
+    /// Deletes the change's own branch if it still stands at what we pushed and nothing is open on it.
+    async fn delete_branch(&self, change: &Change) -> Result<Value> {
+        let auth = gate::sweep(change)?;
+        let pushed = change.pushed_branch().unwrap_or_default();
+        match self.branch_left(change).await? {
+            None => return Ok(json!({"gone": change.branch()})),
+            Some(tip) if tip != pushed => return Ok(json!({"kept": "somebody else pushed to it", "head": tip})),
+            Some(_) => {}
+        }
+        // Also one that the journal never heard of: its answer may have been lost for good.
+        if let Some(pull) = self.find_pull(change).await?.filter(|p| p.state == PullState::Open) {
+            return Ok(json!({"kept": "a pull request is open on it", "number": pull.number}));
+        }
+        let own = format!("refs/heads/{}", change.branch());
+        let repo = self.repo(&change.sealed.repository)?;
+        match repo.git.delete_branch(&auth, &own, pushed).await {
+            Ok(_) => Ok(json!({"deleted": change.branch()})),
+            Err(problem) if problem.code == "git.lease_lost" => Ok(json!({"kept": "somebody else pushed to it"})),
+            Err(problem) => Err(problem),
+        }
+    }
+
+    /// Between the requests of one effect: none goes out after the emergency stop.
+    async fn not_stopped(&self) -> Result<()> {
+        if self.journal.read(|v| v.stopped.is_some()).await {
+            return Err(stopped());
+        }
+        Ok(())
     }
 
     async fn hint(&self, change: &Change) -> Result<Value> {

@@ -10,6 +10,7 @@ mod decide;
 mod deliver;
 mod effect;
 pub mod fault;
+pub mod greet;
 pub mod handle;
 mod inspect;
 mod observe;
@@ -56,6 +57,15 @@ pub struct RepoHandle {
     pub forge: Option<(Box<dyn Forge>, MergeMethod)>,
 }
 
+/// What an approved change waits for, and since when.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// When it began, milliseconds.
+    pub since: i64,
+    /// What is in the way, as last seen.
+    pub problem: Problem,
+}
+
 /// Everything that the verbs work with.
 pub struct Pipeline {
     /// Configuration; replaced whole on reload.
@@ -84,6 +94,10 @@ pub struct Pipeline {
     pub on_reload: OnReload,
     /// Changes that have a worker.
     pub workers: Mutex<BTreeSet<countersign_core::model::ChangeId>>,
+    /// Who was told lately who they are.
+    pub greeted: greet::Greeted,
+    /// What keeps approved changes from the gate now. Only for telling: each try finds out anew.
+    pub held: Mutex<BTreeMap<countersign_core::model::ChangeId, Held>>,
     /// Ends the workers.
     pub halt: tokio_util::sync::CancellationToken,
 }

@@ -15,6 +15,8 @@ use tokio::sync::broadcast;
 use super::effect::key_of;
 use super::{ACTOR, Pipeline, fault};
 
+/// API group of HelmReleases.
+const HELM: &str = "helm.toolkit.fluxcd.io";
 /// Commits by others that are looked at, at the most.
 const OTHERS: usize = 200;
 
@@ -132,6 +134,7 @@ impl Pipeline {
         let mut judge = Judge::new(JudgeConfig { stable_ms });
         let mut known = BTreeSet::new();
         let now = self.clock.now_ms();
+        let by = deliverer(change);
         let mut act = |commit: &str, parent: Option<&str>, ours: bool| {
             known.insert(commit.to_owned());
             let act = Act {
@@ -139,7 +142,7 @@ impl Pipeline {
                 commit: Some(commit.to_owned()),
                 parent: parent.map(str::to_owned),
                 parents: Vec::new(),
-                owner: ours.then(|| Deliverer::from(&p.owner)),
+                owner: ours.then(|| by.clone()),
                 want: ours.then(|| p.want.clone()),
             };
             judge.feed(now, &Line::Act(act));
@@ -202,7 +205,7 @@ impl Pipeline {
                 commit: Some(c.id),
                 parent: parents.next(),
                 parents: parents.collect(),
-                owner: want.as_ref().map(|_| Deliverer::from(&change.proposal.owner)),
+                owner: want.as_ref().map(|_| deliverer(change)),
                 want,
             }));
         }
@@ -255,6 +258,19 @@ impl Pipeline {
             }
         }
         Ok((!want.is_empty()).then_some(want))
+    }
+}
+
+/// Whose word on a commit counts. A HelmRelease that a Kustomization applies is only the beginning: the
+/// release itself has to succeed, and the judge looks at both then.
+fn deliverer(change: &Change) -> Deliverer {
+    let p = &change.proposal;
+    let release = p.want.iter().find(|w| {
+        p.owner.kind == "Kustomization" && w.kind == "HelmRelease" && w.group == HELM && w.exists != Some(false)
+    });
+    match release {
+        Some(w) => Deliverer { kind: w.kind.clone(), namespace: w.namespace.clone(), name: w.name.clone() },
+        None => Deliverer::from(&p.owner),
     }
 }
 

@@ -533,6 +533,8 @@ fn planned(plan: &Plan, decision: &Decision) -> ChangeAnswer {
     answer.decision =
         Some(DecisionView { level: d.level, delivery: d.delivery, rules: d.rules.clone(), asks: asks(d) });
     answer.notes = plan.notes.iter().chain(&decision.why).cloned().collect();
+    // A plan that would be refused says so with the very code of the refusal.
+    answer.problem.clone_from(&decision.problem);
     answer
 }
 

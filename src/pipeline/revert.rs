@@ -49,7 +49,15 @@ impl Pipeline {
         plan.targets = inverse_targets(change)?;
         plan.want = inverse_wants(change, &plan);
         plan.risk = self.assess(&plan, &plan.targets.clone());
-        plan.notes.push(format!("Undoes {}.", change.name()));
+        if plan_only {
+            // Otherwise the card has a line of its own for it.
+            plan.notes.push(format!("Undoes {}.", change.name()));
+        }
+        if let Some(first) = plan.fields.first()
+            && let Some(live) = cluster.read(&first.object).await?
+        {
+            plan.health = cluster.health(&first.object, &live).await.unwrap_or(None);
+        }
         let draft = Draft {
             who: who.clone(),
             reason: self.reason(reason)?,

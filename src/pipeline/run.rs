@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use countersign_core::change::{Change, Step, WaitFor, next};
+use countersign_core::change::{Change, Limits, Step, WaitFor, next};
 use countersign_core::model::{Body, ChangeId, Effect, Ending};
 use countersign_core::{Problem, Result};
 use serde_json::Value;
@@ -45,6 +45,16 @@ impl Pipeline {
         self.halt.cancel();
     }
 
+    /// Waits until every worker is over, and then closes the clusters: whoever goes away next is not asked.
+    pub async fn ended(&self) {
+        while self.workers.lock().is_ok_and(|w| !w.is_empty()) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        for cluster in self.clusters.values() {
+            cluster.close().await;
+        }
+    }
+
     fn spawn_worker(self: &Arc<Self>, id: ChangeId) {
         let fresh = self.workers.lock().is_ok_and(|mut w| w.insert(id));
         if !fresh || self.halt.is_cancelled() {
@@ -59,6 +69,7 @@ impl Pipeline {
             if let Ok(mut w) = me.workers.lock() {
                 w.remove(&id);
             }
+            me.held_back(id, None);
         });
     }
 
@@ -68,9 +79,10 @@ impl Pipeline {
         let mut watching = None;
         loop {
             let Some(change) = self.journal.change(id).await else { return };
-            let stopped = self.journal.read(|v| v.stopped.is_some()).await;
             let now = self.clock.now_ms();
-            let step = next(&change, now, stopped, &self.limits());
+            let since = change.authorized.as_ref().map_or(now, |(_, at)| *at);
+            let (stopped, held_ms) = self.journal.read(|v| (v.stopped.is_some(), v.stopped_ms(since, now))).await;
+            let step = next(&change, now, stopped, &Limits { held_ms, ..self.limits() });
             if step == Step::Finished {
                 return;
             }

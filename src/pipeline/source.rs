@@ -90,12 +90,21 @@ pub(super) fn repository_of<'c>(config: &'c Config, url: &str) -> Result<&'c str
         })
 }
 
+/// An owner that renders its objects can be changed itself: the target to call with.
+fn owner_as_target(problem: Problem, cluster: &Cluster, owner: &OwnerRef) -> Problem {
+    if !matches!(problem.code.as_ref(), "source.helm" | "source.opaque") {
+        return problem;
+    }
+    problem.with(format!("target: {}/{}/{}/{}", cluster.name(), owner.namespace, owner.kind, owner.name))
+}
+
 impl Pipeline {
     /// Everything between an owner and the tip of the branch that it follows, as it is now.
     pub(super) async fn place(&self, cluster: &Cluster, owner: &OwnerRef) -> Result<Place> {
         let object = cluster.owner_object(owner).await?;
         let flux_source = cluster.source_of(owner, &object).await?;
-        let all = sources(SourceBasis { owner, object: &object, source: flux_source.as_ref() })?;
+        let all = sources(SourceBasis { owner, object: &object, source: flux_source.as_ref() })
+            .map_err(|p| owner_as_target(p, cluster, owner))?;
         self.place_of(owner, object, all, Duration::ZERO).await
     }
 

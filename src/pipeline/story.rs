@@ -7,7 +7,7 @@ use countersign_core::change::{Change, State, in_words};
 use countersign_core::message;
 use countersign_core::model::{
     Body, CancelArgs, ChangeAnswer, ChangeArgs, ChangeFilter, ChangeId, ChangeLine, ChangesAnswer, ChangesArgs,
-    DecisionView, Ending, Event, FieldChange, FileNote, LeafChange, Level, Next, Outcome, Principal, StoryLine,
+    DecisionView, Effect, Ending, Event, FieldChange, FileNote, LeafChange, Level, Next, Outcome, Principal, StoryLine,
 };
 use countersign_core::policy::asks;
 use countersign_core::{Problem, Result};
@@ -21,6 +21,8 @@ use crate::journal::Entry;
 
 /// Longest wait of `change`.
 const MAX_WAIT_S: u32 = 45;
+/// How long `cancel` waits for a step that is under way.
+const BUSY: Duration = Duration::from_secs(10);
 /// Lines of a listing.
 const PAGE: usize = 20;
 /// Lines of a story.
@@ -160,15 +162,30 @@ impl Pipeline {
             None => who.agent.clone(),
         };
         let (id, actor) = (change.id, format!("agent:{}", who.agent));
+        // A step that is under way (a card that is being sent) ends first, so that its result is known.
+        let until = tokio::time::Instant::now() + BUSY;
+        let mut news = self.journal.subscribe();
+        loop {
+            match self.withdraw(id, &actor, &say).await {
+                Err(busy) if busy.code == "cancel.busy" && tokio::time::Instant::now() < until => {
+                    let soon = tokio::time::Instant::now() + Duration::from_millis(200);
+                    drop(tokio::time::timeout_at(soon.min(until), news.recv()).await);
+                }
+                other => break other?,
+            }
+        }
+        let change = self.journal.change(id).await.ok_or_else(unknown_change)?;
+        self.answer_for(who, &change).await
+    }
+
+    async fn withdraw(&self, id: ChangeId, actor: &str, say: &str) -> Result<()> {
         self.journal
             .transact(self.clock.now_ms(), &[], |view| {
                 let Some(c) = view.changes.get(&id) else { return Err(unknown_change()) };
                 if c.end.is_some() {
                     return Ok(((), Vec::new()));
                 }
-                if !withdrawable(c)
-                    || c.dangling().is_some_and(|(e, _)| !matches!(e, countersign_core::model::Effect::Ask { .. }))
-                {
+                if !withdrawable(c) {
                     return Err(Problem::new(
                         "cancel.too_late",
                         format!("{} is already on its way to the branch.", c.name()),
@@ -179,16 +196,14 @@ impl Pipeline {
                 if c.dangling().is_some() {
                     return Err(Problem::new(
                         "cancel.busy",
-                        "A card is just being sent.",
-                        "Call cancel again in a second.",
+                        "A step of the change is under way and takes long.",
+                        "Call cancel again in a few seconds.",
                     )
                     .later());
                 }
-                Ok(((), vec![Entry::of(id, &actor, Body::Closed { ending: Ending::Cancelled, say: say.clone() })]))
+                Ok(((), vec![Entry::of(id, actor, Body::Closed { ending: Ending::Cancelled, say: say.to_owned() })]))
             })
-            .await?;
-        let change = self.journal.change(id).await.ok_or_else(unknown_change)?;
-        self.answer_for(who, &change).await
+            .await
     }
 
     /// What a change waits for, in words.
@@ -204,14 +219,28 @@ impl Pipeline {
                     rfc3339(c.sealed.expires_at * 1000)
                 )
             }
+            State::Approved => {
+                let by: Vec<&str> = c.approvals().map(|v| v.person.as_str()).collect();
+                format!("approved by {}; {}", by.join(", "), self.held_words(c))
+            }
             State::AwaitingMerge => format!("the merge of {}", c.pull_url().unwrap_or("the pull request")),
             State::AwaitingCommit => "a person's commit of the patch".into(),
-            State::Delivering => "the push".into(),
+            State::Delivering if c.authorized.is_none() => self.held_words(c),
+            State::Delivering => delivery_words(c),
             State::Observing => {
                 c.seen.as_ref().map_or_else(|| format!("{} to notice the commit", c.proposal.owner), |s| s.say.clone())
             }
             State::Ended(_) => String::new(),
         }
+    }
+
+    /// What the look right before the delivery waits for, and since when.
+    fn held_words(&self, c: &Change) -> String {
+        let held = self.held.lock().ok().and_then(|h| h.get(&c.id).cloned());
+        held.map_or_else(
+            || "the look at Git and the cluster right before the delivery".to_owned(),
+            |h| format!("since {} it waits, and tries again: {}", rfc3339(h.since), in_words(&h.problem)),
+        )
     }
 
     /// The answer about a change as it stands.
@@ -255,13 +284,61 @@ impl Pipeline {
 
     async fn story_of(&self, c: &Change) -> Result<Vec<StoryLine>> {
         let events = self.journal.story(c.id).await?;
-        let mut lines: Vec<StoryLine> =
-            events.iter().filter_map(|e| Some(StoryLine { at: rfc3339(e.at), what: told(e)? })).collect();
+        let mut lines: Vec<StoryLine> = in_order(&events)
+            .into_iter()
+            .filter_map(|(at, e)| Some(StoryLine { at: rfc3339(at), what: told(e)? }))
+            .collect();
         if lines.len() > STORY {
             lines.drain(1..lines.len() - STORY + 1);
         }
         Ok(lines)
     }
+}
+
+/// The events with their times as people saw them: a card is in the chat before Telegram's answer to
+/// it is in the journal, and a press can come in between. So it counts from when its sending began.
+fn in_order(events: &[Event]) -> Vec<(i64, &Event)> {
+    let mut out: Vec<(i64, &Event)> = Vec::with_capacity(events.len());
+    for e in events {
+        let begun = match &e.body {
+            Body::Done { effect: effect @ Effect::Ask { .. }, .. } => {
+                out.iter().rposition(|(_, b)| matches!(&b.body, Body::Intent { effect: i, .. } if i == effect))
+            }
+            _ => None,
+        };
+        match begun.and_then(|i| out.get(i).map(|(at, _)| (i, *at))) {
+            Some((i, at)) => out.insert(i + 1, (at, e)),
+            None => out.push((e.at, e)),
+        }
+    }
+    out
+}
+
+/// What the delivery is at, and why it is not through.
+fn delivery_words(c: &Change) -> String {
+    let steps = [
+        (Effect::Merge, "the merge"),
+        (Effect::OpenPullRequest, "the pull request"),
+        (Effect::PushBranch, "the push of its branch"),
+        (Effect::PushTarget, "the push"),
+    ];
+    let at = steps.iter().find_map(|(e, what)| Some((*what, c.effect(e).filter(|s| s.done.is_none())?)));
+    match at {
+        Some((what, s)) => match &s.problem {
+            Some(p) => format!("{what}, which failed at {} and is tried again: {}", rfc3339(s.failed_at), in_words(p)),
+            None => what.to_owned(),
+        },
+        None => "the push".to_owned(),
+    }
+}
+
+/// Why a change did not reach the branch: the effect that failed last.
+fn undelivered_because(c: &Change) -> Option<&Problem> {
+    let last = c.effects.values().filter(|(e, s)| {
+        s.done.is_none()
+            && matches!(e, Effect::PushTarget | Effect::PushBranch | Effect::OpenPullRequest | Effect::Merge)
+    });
+    last.max_by_key(|(_, s)| s.failed_at).and_then(|(_, s)| s.problem.as_ref())
 }
 
 fn ended_problem(c: &Change, end: &countersign_core::change::End) -> Problem {
@@ -280,6 +357,10 @@ fn ended_problem(c: &Change, end: &countersign_core::change::End) -> Problem {
         Ending::Healthy => ("change.healthy", ""),
     };
     let mut p = Problem::new(code, end.say.clone(), next).never();
+    if let Some(why) = undelivered_because(c).filter(|_| end.ending == Ending::Undelivered) {
+        p.next.clone_from(&why.next);
+        p = p.with(format!("{}: {}", why.code, in_words(why)));
+    }
     if let Some(seen) = &c.seen {
         p = p.with(format!("{}: {}", seen.code, seen.say));
     }
@@ -308,7 +389,6 @@ fn next_call(c: &Change, shown: &str) -> Option<Next> {
 
 /// One event as a sentence; bookkeeping is left out.
 fn told(e: &Event) -> Option<String> {
-    use countersign_core::model::Effect;
     Some(match &e.body {
         Body::Proposed { proposal, decided, .. } => format!(
             "proposed by {} for {}; policy {} says {:?}",
@@ -326,6 +406,10 @@ fn told(e: &Event) -> Option<String> {
         Body::Done { effect: Effect::OpenPullRequest, result } => {
             format!("pull request opened: {}", result.get("url").and_then(|u| u.as_str()).unwrap_or_default())
         }
+        Body::Done { effect: Effect::DeleteBranch, result } => match result.get("kept").and_then(|k| k.as_str()) {
+            Some(why) => format!("branch kept: {why}"),
+            None => "branch deleted".into(),
+        },
         Body::Failed { effect, problem, last } => {
             format!("{} failed{}: {}", effect.name(), if *last { "" } else { ", is tried again" }, in_words(problem))
         }
@@ -345,4 +429,36 @@ fn told(e: &Event) -> Option<String> {
         }
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(n: u64, body: Body) -> Event {
+        let (prev, hash, id) = (String::new(), String::new(), String::new());
+        let at = i64::try_from(n).unwrap() * 1000;
+        Event { v: 1, seq: n, prev, hash, id, change: None, n, at, actor: String::new(), body }
+    }
+
+    #[test]
+    fn a_card_is_told_before_the_press_that_overtook_telegrams_answer() {
+        let ask = |person: &str| Effect::Ask { person: person.into() };
+        let intent = |n, person| event(n, Body::Intent { effect: ask(person), facts: json!({}) });
+        let done = |n, person| event(n, Body::Done { effect: ask(person), result: json!({"message_id": 1}) });
+        let vote = event(
+            3,
+            Body::Voted {
+                person: "anna".into(),
+                channel: "telegram".into(),
+                approve: true,
+                reason: None,
+                digest: countersign_core::model::digest_of(b"x"),
+                proof: None,
+            },
+        );
+        let events = [intent(1, "anna"), intent(2, "max"), vote, done(4, "max"), done(5, "anna")];
+        let order: Vec<(i64, u64)> = in_order(&events).into_iter().map(|(at, e)| (at, e.n)).collect();
+        assert_eq!(order, [(1000, 1), (1000, 5), (2000, 2), (2000, 4), (3000, 3)]);
+    }
 }

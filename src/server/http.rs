@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::{Bearer, SharedAgents};
-use super::limits::{Limits, Meter, Slot};
+use super::limits::{Limits, Meter, Slot, TooMany};
 use super::service::Service;
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -45,12 +45,21 @@ pub struct HttpOptions {
     pub origins: Vec<String>,
     /// Limits.
     pub limits: Limits,
+    /// Where calls are counted together with those of another face; `None`: by itself.
+    pub meter: Option<Arc<Meter>>,
 }
 
 impl HttpOptions {
     /// Tokens only, loopback hosts and origins, default limits.
     pub fn new(agents: SharedAgents) -> Self {
-        Self { agents, loopback_agent: None, hosts: Vec::new(), origins: Vec::new(), limits: Limits::default() }
+        Self {
+            agents,
+            loopback_agent: None,
+            hosts: Vec::new(),
+            origins: Vec::new(),
+            limits: Limits::default(),
+            meter: None,
+        }
     }
 }
 
@@ -142,7 +151,7 @@ where
         agents: options.agents,
         loopback_agent: options.loopback_agent,
         sessions: options.limits.sessions,
-        meter: Meter::new(options.limits),
+        meter: options.meter.unwrap_or_else(|| Arc::new(Meter::new(options.limits))),
         manager,
         owners: Mutex::default(),
     });
@@ -165,7 +174,7 @@ struct Guard {
     agents: SharedAgents,
     loopback_agent: Option<Principal>,
     sessions: usize,
-    meter: Meter,
+    meter: Arc<Meter>,
     manager: Arc<LocalSessionManager>,
     /// Who opened which legacy session: nobody else may use it.
     owners: Mutex<HashMap<String, String>>,
@@ -178,7 +187,7 @@ async fn guard_request(State(guard): State<Arc<Guard>>, mut request: Request, ne
     };
     let slot = match guard.meter.enter(&who.agent, Instant::now()).await {
         Ok(slot) => slot,
-        Err(refused) => return too_many(refused.retry_after.as_secs().max(1)),
+        Err(refused) => return too_many(&refused),
     };
     if let Some(response) = guard.check_session(request.headers(), &who).await {
         return response;
@@ -301,15 +310,9 @@ fn unauthorized(given: bool) -> Response {
     response
 }
 
-fn too_many(seconds: u64) -> Response {
-    let problem = Problem::new(
-        "server.rate",
-        "Too many requests at a time.",
-        format!("Wait {seconds} s; use `change` with wait_s instead of polling."),
-    )
-    .later();
-    let mut response = refuse(StatusCode::TOO_MANY_REQUESTS, &problem);
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+fn too_many(refused: &TooMany) -> Response {
+    let mut response = refuse(StatusCode::TOO_MANY_REQUESTS, &refused.problem());
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(refused.seconds()));
     response
 }
 

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use countersign_core::Problem;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Limits of the HTTP face, per principal except for the body.
+/// Limits of one principal over all faces; body and sessions are those of the HTTP face.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Requests per second in the long run.
@@ -30,8 +31,8 @@ impl Default for Limits {
         Self {
             per_second: 10.0,
             burst: 20,
-            in_flight: 8,
-            queue: 24,
+            in_flight: 16,
+            queue: 32,
             queue_for: Duration::from_secs(2),
             body: 256 * 1024,
             sessions: 64,
@@ -44,6 +45,23 @@ impl Default for Limits {
 pub struct TooMany {
     /// When a call may succeed again.
     pub retry_after: Duration,
+}
+
+impl TooMany {
+    /// Whole seconds to wait, at least one.
+    pub fn seconds(&self) -> u64 {
+        self.retry_after.as_secs().max(1)
+    }
+
+    /// As an answer.
+    pub fn problem(&self) -> Problem {
+        Problem::new(
+            "server.rate",
+            "Too many requests at a time.",
+            format!("Wait {} s; use `change` with wait_s instead of polling.", self.seconds()),
+        )
+        .later()
+    }
 }
 
 /// Counts per principal. Principals are those of the configuration, so the map stays small.

@@ -1,6 +1,7 @@
 //! The MCP server: what every face (HTTP, socket) serves.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use countersign_core::model::{CancelArgs, ChangeArgs, ChangeFilter, ChangesArgs, Principal};
 use countersign_core::{Problem, Result};
@@ -12,10 +13,11 @@ use rmcp::model::{
 };
 use rmcp::service::RequestContext;
 use rmcp::{RoleServer, ServerHandler};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use super::auth::SharedAgents;
 use super::choice::{Choices, Picked, nothing_picked};
+use super::limits::{Meter, Slot};
 use super::prompts::Prompts;
 use super::service::Service;
 use super::tasks;
@@ -23,9 +25,6 @@ use super::tools::{self, Answer, Call, answer};
 
 /// How long clients may keep lists, in milliseconds: they change with the program only.
 const LIST_TTL_MS: u64 = 300_000;
-
-/// Calls at once on one connection; over HTTP the limits of the principal hold instead.
-const MAX_AT_ONCE: usize = 32;
 
 const INSTRUCTIONS: &str = "Countersign changes running systems by way of Git, as far as people allow. Inspect the target, \
 operate with plan_only, then operate for real and follow `next` until the outcome is healthy or ended. You cannot approve: \
@@ -43,8 +42,7 @@ pub struct Mcp {
 struct Connected {
     name: String,
     agents: SharedAgents,
-    /// Calls being worked on; further ones wait their turn.
-    slots: Semaphore,
+    meter: Arc<Meter>,
 }
 
 struct Shared {
@@ -63,8 +61,8 @@ impl Mcp {
     /// The same server for a transport that belongs to one agent. The agent is looked up for each call, so one
     /// that leaves the configuration is refused from then on.
     #[must_use]
-    pub fn for_agent(&self, name: String, agents: SharedAgents) -> Self {
-        let connected = Connected { name, agents, slots: Semaphore::new(MAX_AT_ONCE) };
+    pub fn for_agent(&self, name: String, agents: SharedAgents, meter: Arc<Meter>) -> Self {
+        let connected = Connected { name, agents, meter };
         Self { shared: self.shared.clone(), agent: Some(Arc::new(connected)) }
     }
 
@@ -88,6 +86,12 @@ impl Mcp {
                 "Authenticate with a bearer token.",
             ))
         })
+    }
+
+    /// Counts a request of an agent's own connection; over HTTP it was counted before it came here.
+    async fn enter(&self) -> Result<Option<Slot>> {
+        let Some(Connected { name, meter, .. }) = self.agent.as_deref() else { return Ok(None) };
+        meter.enter(name, Instant::now()).await.map(Some).map_err(|refused| refused.problem())
     }
 
     /// Runs a call and sends what it says meanwhile as progress, if the client asked for it.
@@ -123,10 +127,9 @@ impl Mcp {
             return Err(tasks::error(&tools::args::unknown_tool(tool)));
         }
         let who = self.who(ctx)?;
-        let _slot = match self.agent.as_deref() {
-            // Never closed, so there is always a slot in the end.
-            Some(connected) => connected.slots.acquire().await.ok(),
-            None => None,
+        let _slot = match self.enter().await {
+            Ok(slot) => slot,
+            Err(problem) => return Ok(answer::refusal(tool, &problem).into()),
         };
         let arguments = request.arguments.unwrap_or_default();
         let (name, chosen) = match request.request_state.as_deref() {
@@ -207,6 +210,7 @@ impl ServerHandler for Mcp {
         _request: Option<PaginatedRequestParams>,
         _ctx: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
+        let _slot = self.enter().await.map_err(|p| tasks::error(&p))?;
         let result = ListToolsResult { tools: tools::list().to_vec(), ..Default::default() };
         Ok(result.with_ttl_ms(LIST_TTL_MS).with_cache_scope(CacheScope::Private))
     }
@@ -228,6 +232,7 @@ impl ServerHandler for Mcp {
         _request: Option<PaginatedRequestParams>,
         _ctx: RequestContext<RoleServer>,
     ) -> Result<ListPromptsResult, ErrorData> {
+        let _slot = self.enter().await.map_err(|p| tasks::error(&p))?;
         let result = ListPromptsResult { prompts: self.shared.prompts.list(), ..Default::default() };
         Ok(result.with_ttl_ms(LIST_TTL_MS).with_cache_scope(CacheScope::Private))
     }
@@ -237,6 +242,7 @@ impl ServerHandler for Mcp {
         request: GetPromptRequestParams,
         _ctx: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
+        let _slot = self.enter().await.map_err(|p| tasks::error(&p))?;
         self.shared.prompts.get(&request.name, request.arguments.as_ref()).map(Into::into)
     }
 
@@ -245,6 +251,7 @@ impl ServerHandler for Mcp {
         request: CompleteRequestParams,
         ctx: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
+        let _slot = self.enter().await.map_err(|p| tasks::error(&p))?;
         let prefix = request.argument.value.as_str();
         let values = match (&request.r#ref, request.argument.name.as_str()) {
             (Reference::Prompt(_), "change") => {
@@ -264,6 +271,7 @@ impl ServerHandler for Mcp {
         request: GetTaskParams,
         ctx: RequestContext<RoleServer>,
     ) -> Result<GetTaskResult, ErrorData> {
+        let _slot = self.enter().await.map_err(|p| tasks::error(&p))?;
         let who = self.who(&ctx)?;
         let (sender, _) = mpsc::channel(1);
         let args = ChangeArgs { change: request.task_id.clone(), wait_s: Some(0) };
@@ -280,6 +288,7 @@ impl ServerHandler for Mcp {
     }
 
     async fn cancel_task(&self, request: CancelTaskParams, ctx: RequestContext<RoleServer>) -> Result<(), ErrorData> {
+        let _slot = self.enter().await.map_err(|p| tasks::error(&p))?;
         let who = self.who(&ctx)?;
         let args = CancelArgs { change: request.task_id, reason: Some("tasks/cancel".to_owned()) };
         let (sender, _) = mpsc::channel(1);

@@ -17,7 +17,7 @@ pub mod tools;
 pub use auth::{Agents, SharedAgents};
 pub use bridge::bridge;
 pub use http::{HttpOptions, HttpServer};
-pub use limits::Limits;
+pub use limits::{Limits, Meter};
 pub use mcp::Mcp;
 pub use prompts::Prompts;
 pub use service::Service;

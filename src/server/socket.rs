@@ -7,6 +7,7 @@
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::{Problem, Result};
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::auth::SharedAgents;
+use super::limits::Meter;
 use super::mcp::Mcp;
 
 /// Name of the socket in the state directory.
@@ -82,12 +84,13 @@ pub fn bind_socket(path: &Path) -> Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves connections until `stop`, then ends the open ones. `path` is the listener's.
+/// Serves connections until `stop`, then ends the open ones. All connections of an agent count together in `meter`. `path` is the listener's.
 pub async fn serve_socket(
     listener: UnixListener,
     path: &Path,
     mcp: Mcp,
     agents: SharedAgents,
+    meter: Arc<Meter>,
     stop: CancellationToken,
 ) {
     let owner = std::fs::metadata(path).map(|m| m.uid()).ok();
@@ -99,9 +102,9 @@ pub async fn serve_socket(
         };
         match accepted {
             Ok((stream, _)) => {
-                let (mcp, agents, stop) = (mcp.clone(), agents.clone(), stop.child_token());
+                let (mcp, agents, meter, stop) = (mcp.clone(), agents.clone(), meter.clone(), stop.child_token());
                 connections.spawn(async move {
-                    if let Err(problem) = serve_connection(stream, owner, mcp, agents, stop).await {
+                    if let Err(problem) = serve_connection(stream, owner, mcp, agents, meter, stop).await {
                         tracing::warn!(code = %problem.code, "a connection was refused: {}", problem.message);
                     }
                 });
@@ -122,6 +125,7 @@ async fn serve_connection(
     owner: Option<u32>,
     mcp: Mcp,
     agents: SharedAgents,
+    meter: Arc<Meter>,
     stop: CancellationToken,
 ) -> Result<()> {
     let peer = stream.peer_cred().ok().map(|c| c.uid());
@@ -141,7 +145,7 @@ async fn serve_connection(
         return Ok(());
     }
     let transport = AsyncRwTransport::new_server(read, write).with_max_line_length(MAX_LINE);
-    match mcp.for_agent(agent, agents).serve_with_ct(transport, stop).await {
+    match mcp.for_agent(agent, agents, meter).serve_with_ct(transport, stop).await {
         Ok(running) => {
             let ended = running.waiting().await;
             tracing::debug!(?ended, "a connection ended");

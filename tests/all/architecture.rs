@@ -189,7 +189,7 @@ fn an_authorization_is_made_in_the_gate_and_nowhere_else() {
             }
         }
     }
-    assert_eq!(makers.len(), 2, "authorize and withdraw: {makers:#?}");
+    assert_eq!(makers.len(), 3, "authorize, withdraw and sweep: {makers:#?}");
     assert!(makers.iter().all(|m| m.starts_with("core/src/gate.rs:")), "{makers:#?}");
     let gate = sources(&["core/src"]).into_iter().find(|s| s.path == "core/src/gate.rs").unwrap().code;
     let (head, body) = gate.split_once("pub struct Authorization {").unwrap();
@@ -197,7 +197,7 @@ fn an_authorization_is_made_in_the_gate_and_nowhere_else() {
     assert!(!fields.contains("pub"), "every field is private: {fields}");
     let derive = head.trim_end().lines().next_back().unwrap();
     assert_eq!(derive, "#[derive(Debug)]");
-    for public in ["pub fn authorize(", "pub fn withdraw("] {
+    for public in ["pub fn authorize(", "pub fn withdraw(", "pub fn sweep("] {
         assert_eq!(gate.matches(public).count(), 1);
     }
 }

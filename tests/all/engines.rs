@@ -2,10 +2,13 @@
 //! what stood in the chats, in Git, on the forge and in the cluster.
 
 mod delivery;
+mod helm;
+mod holds;
 mod kustomized;
 mod operations;
 mod outcomes;
 mod refusals;
+mod routes;
 mod standing;
 
 use countersign::sandbox::bot::ShownMessage;

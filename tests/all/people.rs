@@ -497,7 +497,7 @@ async fn who_answers_for_the_agent_does_not_decide_unless_the_policy_says_so() {
     s.end().await;
 }
 
-async fn resume(s: &Stage) {
+pub async fn resume(s: &Stage) {
     let key = s.world.keys.anna_key.to_string_lossy().into_owned();
     let resumed = countersign(&s.world, &["resume", "--key", &key, "it is over"]).await;
     assert!(resumed.ok && resumed.out.contains("Resumed by anna"), "{}", resumed.out);
@@ -516,6 +516,23 @@ async fn until_stopped(s: &Stage) -> (String, String) {
         assert!(tokio::time::Instant::now() < end, "not stopped");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_in_private_is_told_who_they_are_and_a_stranger_nothing_else() {
+    let s = Stage::new(quick()).await;
+    for (who, command) in [(JON, "/start"), (EVE, "/help"), (EVE, "/start")] {
+        s.world.bot.say(who, who, command).unwrap();
+    }
+    let listed = s.world.bot.wait_for(JON, PATIENCE, |m| m.from_bot).await.expect("an answer").text;
+    assert!(["jon", &JON.to_string(), "/stop", "/help"].iter().all(|w| listed.contains(w)), "{listed}");
+    let stranger = s.world.bot.wait_for(EVE, PATIENCE, |m| m.from_bot).await.expect("an answer").text;
+    assert_eq!(stranger, format!("Your numeric Telegram id is {EVE}."));
+    s.world.bot.say(JON, JON, "/stop").unwrap();
+    until_stopped(&s).await;
+    let told = s.world.bot.chat(EVE).into_iter().filter(|m| m.from_bot).count();
+    assert_eq!(told, 1, "asking twice at once is answered once");
+    s.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -571,12 +588,12 @@ async fn anyone_of_the_list_can_stop_and_only_a_signature_resumes() {
     s.end().await;
 }
 
-fn slow(matching: &str, ms: u64) -> Fault {
+pub fn slow(matching: &str, ms: u64) -> Fault {
     Fault { matching: Some(matching.into()), times: Some(1), mishap: Mishap::Delay { ms } }
 }
 
 /// The server has begun to serve a call that a fault delays.
-async fn struck(log: impl Fn() -> Vec<Value>) {
+pub async fn struck(log: impl Fn() -> Vec<Value>) {
     wait("the delayed call came in", || log().iter().any(|l| l["what"] == "fault").then_some(())).await;
 }
 

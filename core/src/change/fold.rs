@@ -124,6 +124,8 @@ pub struct Change {
 pub enum State {
     /// A person must press.
     AwaitingApproval,
+    /// Enough people said yes; the gate has not let it through yet.
+    Approved,
     /// A person must merge the pull request.
     AwaitingMerge,
     /// A person must commit the patch.
@@ -141,6 +143,7 @@ impl State {
     pub fn name(self) -> &'static str {
         match self {
             Self::AwaitingApproval => "awaiting_approval",
+            Self::Approved => "approved",
             Self::AwaitingMerge => "awaiting_merge",
             Self::AwaitingCommit => "awaiting_commit",
             Self::Delivering => "delivering",
@@ -229,12 +232,18 @@ impl Change {
         if self.authorized.is_some() || self.decided.level == Level::Standard {
             return State::Delivering;
         }
-        State::AwaitingApproval
+        let enough = self.approvals().count() >= self.decided.quorum.count.max(1) as usize;
+        if enough && self.rejection().is_none() { State::Approved } else { State::AwaitingApproval }
     }
 
     /// Number of the pull request, once open.
     pub fn pull_number(&self) -> Option<u64> {
         self.done(&Effect::OpenPullRequest)?.get("number")?.as_u64()
+    }
+
+    /// Commit that was pushed to the change's own branch.
+    pub fn pushed_branch(&self) -> Option<&str> {
+        self.done(&Effect::PushBranch)?.get("commit")?.as_str()
     }
 
     /// Address of the pull request, once open.
@@ -417,7 +426,7 @@ fn votes_carry(c: &Change, by: &[String]) -> bool {
 fn delivers(delivery: Delivery, effect: &Effect) -> bool {
     match effect {
         Effect::PushTarget => delivery == Delivery::Direct,
-        Effect::PushBranch | Effect::OpenPullRequest => delivery != Delivery::Direct,
+        Effect::PushBranch | Effect::OpenPullRequest | Effect::DeleteBranch => delivery != Delivery::Direct,
         Effect::Merge => delivery == Delivery::MergeAfterApproval,
         _ => true,
     }
@@ -427,9 +436,15 @@ fn intent(c: &mut Change, event: &Event, effect: &Effect, facts: &Value) -> Resu
     if c.dangling().is_some() {
         return Err(illegal(event, "an effect is still under way"));
     }
-    let after_end = matches!(effect, Effect::SettleCard { .. } | Effect::Notify { .. } | Effect::ClosePullRequest);
+    let after_end = matches!(
+        effect,
+        Effect::SettleCard { .. } | Effect::Notify { .. } | Effect::ClosePullRequest | Effect::DeleteBranch
+    );
     if c.end.is_some() && !after_end {
         return Err(illegal(event, "an ended change does nothing more"));
+    }
+    if c.end.is_none() && *effect == Effect::DeleteBranch {
+        return Err(illegal(event, "its branch is still needed"));
     }
     let may_land = c.authorized.is_some() && c.rejection().is_none();
     if matches!(effect, Effect::PushTarget | Effect::Merge | Effect::PushBranch | Effect::OpenPullRequest) && !may_land
@@ -442,7 +457,7 @@ fn intent(c: &mut Change, event: &Event, effect: &Effect, facts: &Value) -> Resu
         return Err(illegal(event, "the change is not delivered this way"));
     }
     let before = match effect {
-        Effect::OpenPullRequest => Some(Effect::PushBranch),
+        Effect::OpenPullRequest | Effect::DeleteBranch => Some(Effect::PushBranch),
         Effect::Merge => Some(Effect::OpenPullRequest),
         _ => None,
     };

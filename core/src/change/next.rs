@@ -1,6 +1,6 @@
 //! State to the single next step.
 
-use super::{Change, State};
+use super::{Change, EffectState, State};
 use crate::error::Problem;
 use crate::model::{Delivery, Effect, Ending, Level};
 
@@ -17,6 +17,8 @@ pub struct Limits {
     pub manual_ms: i64,
     /// How often forge and branch are polled.
     pub poll_ms: i64,
+    /// How long the emergency stop was on since the change was authorized: that time is not the change's.
+    pub held_ms: i64,
 }
 
 impl Default for Limits {
@@ -27,6 +29,7 @@ impl Default for Limits {
             deliver_ms: 10 * 60_000,
             manual_ms: 7 * 24 * 3_600_000,
             poll_ms: 15_000,
+            held_ms: 0,
         }
     }
 }
@@ -83,6 +86,15 @@ fn backoff_ms(failures: u32) -> i64 {
 /// Tries of words to people after the end; decisions are asked for until they expire.
 const NOTICE_TRIES: u32 = 8;
 
+/// The longest time that another side's wish to be left alone is heeded.
+const MAX_HEEDED_S: u64 = 24 * 3600;
+
+/// When what failed is tried again: after our pause, and not before the other side's own.
+fn again_at(s: &EffectState) -> i64 {
+    let asked = s.problem.as_ref().and_then(Problem::retry_after_s).unwrap_or(0).min(MAX_HEEDED_S);
+    s.failed_at + backoff_ms(s.failures).max(i64::try_from(asked).unwrap_or(0) * 1000)
+}
+
 fn do_or_wait(c: &Change, e: Effect, now: i64, stopped: bool) -> Option<Step> {
     if c.done(&e).is_some() {
         return None;
@@ -91,7 +103,7 @@ fn do_or_wait(c: &Change, e: Effect, now: i64, stopped: bool) -> Option<Step> {
         if s.given_up {
             return None;
         }
-        let again = s.failed_at + backoff_ms(s.failures);
+        let again = again_at(s);
         if s.failures > 0 && now < again {
             return Some(Step::Wait(WaitFor::Retry, again));
         }
@@ -117,7 +129,7 @@ pub fn next(c: &Change, now: i64, stopped: bool, limits: &Limits) -> Step {
             }
             tell_then(c, now, stopped, Step::PollCommit((now + limits.poll_ms).min(until)))
         }
-        State::AwaitingApproval => awaiting(c, now, stopped),
+        State::AwaitingApproval | State::Approved => awaiting(c, now, stopped),
         State::AwaitingMerge => {
             if let Some(step) = expired(c, now) {
                 return step;
@@ -146,7 +158,7 @@ fn awaiting(c: &Change, now: i64, stopped: bool) -> Step {
         return step;
     }
     let expires = c.sealed.expires_at * 1000;
-    if c.approvals().count() >= c.decided.quorum.count.max(1) as usize {
+    if c.state() == State::Approved {
         return if stopped { Step::Wait(WaitFor::Resume, expires) } else { Step::Authorize };
     }
     let mut wake = expires;
@@ -191,6 +203,11 @@ fn deliver(c: &Change, now: i64, stopped: bool, limits: &Limits) -> Step {
             Step::Authorize
         });
     };
+    let expires = c.sealed.expires_at * 1000;
+    if limits.held_ms > 0 && now >= expires && !c.is_leaving() {
+        let say = "The emergency stop lasted longer than the approval is good for; nothing reached the branch.";
+        return Step::Close(Ending::Expired, say.into());
+    }
     let effects: &[Effect] = match c.decided.delivery {
         Delivery::Direct => &[Effect::PushTarget],
         Delivery::MergeAfterApproval => &[Effect::PushBranch, Effect::OpenPullRequest, Effect::Merge],
@@ -204,14 +221,20 @@ fn deliver(c: &Change, now: i64, stopped: bool, limits: &Limits) -> Step {
             let why = s.problem.as_ref().map_or_else(|| "no reason given".to_owned(), in_words);
             return Step::Close(Ending::Undelivered, format!("Not delivered: {why}"));
         }
-        if now >= since + limits.deliver_ms && !c.is_leaving() {
+        let deadline = since + limits.held_ms + limits.deliver_ms;
+        if now >= deadline && !c.is_leaving() {
             let why =
                 c.effect(e).and_then(|s| s.problem.as_ref()).map_or_else(|| "it took too long.".to_owned(), in_words);
             return Step::Close(Ending::Undelivered, format!("Not delivered in time: {why}"));
         }
-        if let Some(step) = do_or_wait(c, e.clone(), now, stopped) {
-            return step;
-        }
+        return match do_or_wait(c, e.clone(), now, stopped) {
+            // The approval goes on to expire under a stop.
+            Some(Step::Wait(WaitFor::Resume, _)) if now < expires => Step::Wait(WaitFor::Resume, expires),
+            // Nobody waits longer for a forge than a delivery may take.
+            Some(Step::Wait(WaitFor::Retry, at)) if !c.is_leaving() => Step::Wait(WaitFor::Retry, at.min(deadline)),
+            Some(step) => step,
+            None => continue,
+        };
     }
     Step::Wait(WaitFor::Retry, now + 1000)
 }
@@ -298,6 +321,12 @@ fn after_end(c: &Change, ending: Ending, now: i64, stopped: bool, limits: &Limit
     // Whoever was asked by a try whose result nobody knows may hold a card that cannot be edited.
     let approvers = c.decided.approvers.iter().filter(|p| bad || maybe_asked(c, p));
     told.splice(0..0, approvers);
+    // Whoever was told that it waits is told how that ended.
+    let proposed = |p: &&String| {
+        let e = Effect::Notify { person: (*p).clone(), about: "proposed".into() };
+        c.done(&e).is_some_and(|r| r.get("message_id").is_some())
+    };
+    told.extend(c.decided.tell.iter().filter(proposed));
     for person in told {
         if let Some(step) = consider(Effect::Notify { person: person.clone(), about: "ended".into() }, NOTICE_TRIES) {
             return step;
@@ -310,10 +339,21 @@ fn after_end(c: &Change, ending: Ending, now: i64, stopped: bool, limits: &Limit
     {
         return Step::PrepareRevert;
     }
+    if branch_is_spent(c)
+        && let Some(step) = consider(Effect::DeleteBranch, NOTICE_TRIES)
+    {
+        return step;
+    }
     if let Some(at) = wake {
         return Step::Wait(WaitFor::Retry, at);
     }
     late(c, now, limits)
+}
+
+/// Our branch was pushed, and no pull request of ours is left open on it.
+fn branch_is_spent(c: &Change) -> bool {
+    let opened = c.done(&Effect::OpenPullRequest).is_some();
+    c.pushed_branch().is_some() && (!opened || c.landed.is_some() || c.done(&Effect::ClosePullRequest).is_some())
 }
 
 /// A card was being sent to this person, and it is not known whether it went out.

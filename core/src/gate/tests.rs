@@ -12,6 +12,7 @@ struct World {
     now: i64,
     stopped: bool,
     decided: Decided,
+    denied: Option<String>,
     people: Vec<Named<PersonSpec>>,
     sponsor: Option<String>,
     owner: OwnerRef,
@@ -24,6 +25,7 @@ impl World {
             now: T0 + 1,
             stopped: false,
             decided: g.decided(),
+            denied: None,
             people: ["ann", "bob", "sue", "zoe"]
                 .map(|n| Named { name: n.to_owned(), spec: PersonSpec::default() })
                 .into(),
@@ -40,6 +42,7 @@ impl World {
                 now: self.now,
                 stopped: self.stopped,
                 decided: &self.decided,
+                denied: self.denied.as_deref(),
                 people: &self.people,
                 sponsor: self.sponsor.as_deref(),
                 owner: &self.owner,
@@ -290,9 +293,31 @@ fn an_authorization_reaches_exactly_its_scope() {
     let close = withdraw(&ended.c).unwrap();
     assert_eq!(reach(&close, &own), [false, false, false, false, false]);
     assert_eq!((close.repository(), close.digest()), ("shop", &ended.c.digest));
+    assert!(close.permits_withdrawal().is_ok());
+    assert!([&land, &propose].iter().all(|a| a.permits_withdrawal().is_err()), "only what has ended is closed");
     for e in [close.permits_ref("refs/heads/main"), close.permits_proposal(), close.permits_merge()] {
         assert_eq!(e.unwrap_err().code, "gate.out_of_scope");
     }
+}
+
+#[test]
+fn only_an_ended_changes_own_branch_is_deleted_and_only_where_it_was_pushed() {
+    let g = Given::new(Level::Prompted, Delivery::PullRequest);
+    let open = g.story().authorized().done(Effect::PushBranch, json!({"commit": "c1"}));
+    assert_eq!(sweep(&open.c).unwrap_err().code, "gate.out_of_scope");
+    assert!(sweep(&g.story().closed(Ending::Expired).c).is_err(), "nothing was pushed");
+    let ended = open.closed(Ending::Expired);
+    let own = ended.c.branch();
+    let auth = sweep(&ended.c).unwrap();
+    assert_eq!(reach(&auth, &own), [false; 5]);
+    assert!(auth.permits_withdrawal().is_err());
+    let git_ref = format!("refs/heads/{own}");
+    assert!(auth.permits_deletion(&git_ref, "c1").is_ok());
+    for (name, commit) in [(git_ref.as_str(), "c2"), (own.as_str(), "c1"), ("refs/heads/main", "c1"), ("", "c1")] {
+        assert_eq!(auth.permits_deletion(name, commit).unwrap_err().code, "gate.out_of_scope", "{name} {commit}");
+    }
+    assert!(withdraw(&ended.c).unwrap().permits_deletion(&git_ref, "c1").is_err());
+    assert!(World::of(&g).ask(&g.story().c).unwrap().permits_deletion(&git_ref, "c1").is_err());
 }
 
 #[test]

@@ -86,6 +86,11 @@ pub enum Notice {
         /// Short name of the change that would undo it.
         revert: Option<String>,
     },
+    /// A later commit took its place.
+    Superseded {
+        /// Commit.
+        commit: String,
+    },
     /// Waits for this person still.
     Reminder,
     /// Anything else, in Countersign's words.
@@ -154,6 +159,10 @@ pub fn notice(f: &CardFacts, what: &Notice) -> Text {
             if let Some(r) = revert {
                 t.line(&format!("The revert is prepared: {}", name(r)));
             }
+        }
+        Notice::Superseded { commit } => {
+            head("⏭️", "SUPERSEDED");
+            t.line(&format!("a later commit took the place of {}", short(commit)));
         }
         Notice::Reminder => {
             head("🔔", "WAITING FOR YOU");

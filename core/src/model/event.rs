@@ -164,6 +164,8 @@ pub enum Effect {
     Merge,
     /// Comment on and close the pull request (rejected, expired, cancelled).
     ClosePullRequest,
+    /// Delete the change's own branch, once nothing needs it any more.
+    DeleteBranch,
     /// Ask the engine to look now.
     Hint,
     /// Edit a card to its final words.
@@ -192,6 +194,7 @@ impl Effect {
             Self::OpenPullRequest => "open_pull_request",
             Self::Merge => "merge",
             Self::ClosePullRequest => "close_pull_request",
+            Self::DeleteBranch => "delete_branch",
             Self::Hint => "hint",
             Self::SettleCard { .. } => "settle_card",
             Self::Notify { .. } => "notify",
@@ -199,13 +202,14 @@ impl Effect {
     }
 
     /// Every name.
-    pub const NAMES: [&'static str; 9] = [
+    pub const NAMES: [&'static str; 10] = [
         "ask",
         "push_target",
         "push_branch",
         "open_pull_request",
         "merge",
         "close_pull_request",
+        "delete_branch",
         "hint",
         "settle_card",
         "notify",

@@ -52,7 +52,7 @@ pub fn sources(basis: SourceBasis<'_>) -> Result<Vec<Source>> {
             "source.helm",
             format!("{} renders a Helm chart; its objects have no manifest of their own in Git.", basis.owner),
             format!(
-                "Change the values in the HelmRelease itself: target cluster/{}/HelmRelease/{} with set_field /spec/values/….",
+                "Change the values in the HelmRelease {}/{} itself, where Git declares it: target it with set_field /spec/values/….",
                 basis.owner.namespace, basis.owner.name
             ),
         )),
@@ -60,8 +60,8 @@ pub fn sources(basis: SourceBasis<'_>) -> Result<Vec<Source>> {
             "source.opaque",
             format!("{} makes its objects from templates inside itself.", basis.owner),
             format!(
-                "Change the {} itself: target cluster/{}/{}/{}.",
-                basis.owner.kind, basis.owner.namespace, basis.owner.kind, basis.owner.name
+                "Change the {} {}/{} itself, where Git declares it: target it.",
+                basis.owner.kind, basis.owner.namespace, basis.owner.name
             ),
         )),
     }

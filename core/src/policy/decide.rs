@@ -442,7 +442,8 @@ fn join(values: &BTreeSet<&str>) -> String {
     values.iter().copied().collect::<Vec<_>>().join(" and ")
 }
 
-pub(super) fn level_word(l: Level) -> &'static str {
+/// Word for a level.
+pub fn level_word(l: Level) -> &'static str {
     match l {
         Level::Standard => "standard",
         Level::Prompted => "prompted",

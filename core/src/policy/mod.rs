@@ -17,7 +17,7 @@ mod tests;
 mod words;
 
 pub use check::{Finding, Known, Severity, TestOutcome, check, check_names, run_tests};
-pub use decide::{Decision, Facts, Target, decide, tightened};
+pub use decide::{Decision, Facts, Target, decide, level_word, tightened};
 pub use explain::explain;
 pub use privileged::privileged;
 pub use rule::{Approve, Caps, Match, OnBaseMove, PolicySet, Rule};

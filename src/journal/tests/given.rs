@@ -8,7 +8,7 @@ use countersign_core::{Problem, Result};
 use serde_json::json;
 
 use crate::git::{NAMESPACE_CHECKPOINT, SshSigner, blob_id, verify};
-use crate::journal::{Anchor, Entry, Journal, Report, SignHead, verify_file};
+use crate::journal::{Anchor, Entry, Journal, Report, Seal, verify_file};
 
 pub const T0: i64 = 1_900_000_000_000;
 pub const CONTENT: &[u8] = b"replicas: 3\n";
@@ -34,20 +34,21 @@ impl Home {
         self.dir.path().join("journal.db")
     }
 
-    pub fn sign(&self) -> SignHead {
+    pub fn seal(&self) -> Seal {
         let signer = self.signer.clone();
-        Arc::new(move |head: &str| signer.sign(NAMESPACE_CHECKPOINT, head.as_bytes()))
+        let sign = Arc::new(move |head: &str| signer.sign(NAMESPACE_CHECKPOINT, head.as_bytes()));
+        Seal { sign, check: Arc::new(self.checker()) }
     }
 
     pub async fn open(&self) -> Journal {
-        Journal::open(&self.path(), Some(self.sign())).await.unwrap()
+        Journal::open(&self.path(), Some(self.seal())).await.unwrap()
     }
 
     pub async fn refused(&self) -> Problem {
-        Journal::open(&self.path(), Some(self.sign())).await.expect_err("must not open")
+        Journal::open(&self.path(), Some(self.seal())).await.expect_err("must not open")
     }
 
-    pub fn checker(&self) -> impl Fn(&str, &str) -> Result<()> {
+    pub fn checker(&self) -> impl Fn(&str, &str) -> Result<()> + Send + Sync + use<> {
         let public = self.signer.public_key();
         move |head, signature| verify(NAMESPACE_CHECKPOINT, head.as_bytes(), signature, &[&public]).map(|_| ())
     }

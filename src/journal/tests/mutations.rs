@@ -7,7 +7,8 @@ use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 
 use super::given::*;
 use crate::git::NAMESPACE_CHECKPOINT;
-use crate::journal::{Anchor, Entry, GENESIS, Row, hash_row};
+use crate::journal::{Anchor, Entry, GENESIS, Journal, Row, hash_row};
+use countersign_core::Retry;
 use countersign_core::model::Body;
 
 const COLUMNS: [&str; 11] = ["seq", "v", "prev", "hash", "id", "change", "n", "at", "actor", "type", "data"];
@@ -208,7 +209,7 @@ async fn a_consistently_rewritten_chain_is_found_by_the_head_and_by_the_commits(
 }
 
 /// A head for what the journal now holds.
-async fn forged(home: &Home, key: &crate::git::SshSigner) -> String {
+pub async fn forged(home: &Home, key: &crate::git::SshSigner) -> String {
     let row = rows(home).await.pop().unwrap();
     let line = format!("{}/{}", row.seq, row.hash);
     let signature = key.sign(NAMESPACE_CHECKPOINT, line.as_bytes()).unwrap();
@@ -227,6 +228,8 @@ async fn a_cut_tail_is_found_by_the_head_and_by_the_commits() {
         restore(&home, &files);
         home.sql(&format!("DELETE FROM events WHERE seq > {}", end - cut)).await;
         assert!(home.findings().await.contains("tail was cut"), "{cut} events");
+        let problem = home.refused().await;
+        assert_eq!((problem.code.as_ref(), problem.retry), ("journal.head_mismatch", Retry::Never), "{cut} events");
         std::fs::remove_file(home.dir.path().join("journal.head")).unwrap();
         let report = home.verify(anchors.clone()).await.unwrap();
         let lost = anchors.iter().filter(|a| a.seq > end - cut).count();
@@ -240,6 +243,7 @@ async fn a_cut_tail_is_found_by_the_head_and_by_the_commits() {
         );
         if cut < end {
             assert!(report.findings.iter().any(|f| f.what.contains("head is missing")));
+            assert!(home.refused().await.message.contains("head is missing"));
         }
     }
 }
@@ -268,6 +272,12 @@ async fn an_event_added_at_the_end_is_found() {
     drop(stranger);
     assert_eq!(std::fs::read(home.dir.path().join("journal.head")).unwrap(), head);
     assert!(home.findings().await.contains("does not cover"));
+    assert!(home.refused().await.message.contains("does not cover"));
+    let sealed = Journal::reseal(&home.path(), home.seal()).await.unwrap();
+    assert_eq!(home.open().await.head().await, sealed, "a person took it as it is");
+    assert_eq!(home.findings().await, "");
+    let home = Home { signer: signer(8), ..home };
+    assert!(home.refused().await.message.contains("does not verify"), "another key signs nothing for this one");
     std::fs::write(home.dir.path().join("journal.head"), forged(&home, &signer(1)).await).unwrap();
     assert!(home.findings().await.contains("does not verify"), "a head signed with another key");
 }
@@ -279,15 +289,7 @@ async fn a_process_killed_around_the_commit_leaves_a_journal_that_verifies() {
     history(&journal).await;
     let before = at_rest(&home).await;
     let from = journal.head().await;
-    journal
-        .append(
-            T0,
-            change(0),
-            "x",
-            vec![Body::Observed { verdict: "healthy".into(), code: "x".into(), say: "y".into() }],
-        )
-        .await
-        .unwrap();
+    journal.append(T0, change(0), "x", vec![observed()]).await.unwrap();
     let to = journal.head().await;
     drop(journal);
     let after = at_rest(&home).await;
@@ -295,12 +297,23 @@ async fn a_process_killed_around_the_commit_leaves_a_journal_that_verifies() {
     let signature = home.signer.sign(NAMESPACE_CHECKPOINT, line.as_bytes()).unwrap();
     let during = serde_json::json!({"head": line, "signature": signature}).to_string().into_bytes();
     for (db, what) in [(&before.0, "killed before the commit"), (&after.0, "killed after the commit")] {
+        // A place of its own: the connections of a journal that was open close a moment later.
+        let home = Home { signer: home.signer.clone(), ..Home::new() };
         restore(&home, &(db.clone(), during.clone()));
         assert_eq!(home.findings().await, "", "{what}");
+        let again = home.open().await;
+        again.append(T0, change(0), "x", vec![observed()]).await.unwrap();
+        drop(again);
+        assert_eq!(home.findings().await, "", "{what}, and gone on");
     }
     restore(&home, &(before.0, during));
     home.sql(&format!("DELETE FROM events WHERE seq >= {}", from.seq)).await;
     assert!(home.findings().await.contains("tail was cut"), "one event more is gone");
+    assert_eq!(home.refused().await.code, "journal.head_mismatch");
+}
+
+fn observed() -> Body {
+    Body::Observed { verdict: "healthy".into(), code: "x".into(), say: "y".into() }
 }
 
 #[tokio::test]

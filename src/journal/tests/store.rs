@@ -6,7 +6,7 @@ use countersign_core::model::{Body, Ending};
 
 use super::given::*;
 use crate::git::blob_id;
-use crate::journal::{Entry, GENESIS, Head, Journal, hash_row, verify_chain};
+use crate::journal::{Entry, GENESIS, Head, Journal, Seal, hash_row, verify_chain};
 
 #[tokio::test]
 async fn an_empty_journal_begins_at_genesis_and_verifies() {
@@ -220,6 +220,8 @@ async fn an_event_of_a_later_version_refuses_to_open() {
             home.sql("UPDATE events SET type = 'teleported'").await;
         }
         super::mutations::rechain(&home).await;
+        let head = super::mutations::forged(&home, &home.signer).await;
+        std::fs::write(home.dir.path().join("journal.head"), head).unwrap();
         let problem = home.refused().await;
         assert_eq!((problem.code.as_ref(), problem.retry), (code, Retry::Never), "{column}");
     }
@@ -311,7 +313,10 @@ async fn a_head_that_cannot_be_signed_or_written_stops_the_commit() {
     let home = Home::new();
     let unsigned = Journal::open(
         &home.path(),
-        Some(Arc::new(|_: &str| Err(countersign_core::Problem::new("signature.key", "No.", "No.")))),
+        Some(Seal {
+            sign: Arc::new(|_: &str| Err(countersign_core::Problem::new("signature.key", "No.", "No."))),
+            ..home.seal()
+        }),
     )
     .await
     .unwrap();

@@ -365,10 +365,14 @@ impl Shared {
         if let Some(words) = self.missing_approvals(repo, &pull) {
             return Err(Refused::NotMergeable(words));
         }
+        // Named before the branch goes, and before anybody looks: a deleted head must not look like a
+        // rejection, nor a moved base like somebody's push.
+        let mut state = lock(&self.state);
         let commit = self.land(repo, &pull, user, ask)?;
         let now = self.host.clock().now();
-        // Named before the branch goes: a deleted head must not look like a rejection.
-        self.edit_merged(repo, number, Merged { by: Some(user.login.clone()), commit: commit.clone(), at: now });
+        let merged = Merged { by: Some(user.login.clone()), commit: commit.clone(), at: now };
+        edit_merged(&mut state, repo, number, merged);
+        drop(state);
         self.host.log(
             "pull_merged",
             json!({"repo": repo, "number": number, "by": user.login, "commit": commit,
@@ -378,16 +382,6 @@ impl Shared {
             self.repos.delete_branch(repo, &pull.head)?;
         }
         Ok(commit)
-    }
-
-    fn edit_merged(&self, repo: &str, number: u64, merged: Merged) {
-        let mut state = lock(&self.state);
-        if let Some(pull) = state.project(repo).pulls.get_mut(&number) {
-            pull.state = PullState::Closed;
-            pull.closed_at = Some(merged.at);
-            pull.updated_at = merged.at;
-            pull.merged = Some(merged);
-        }
     }
 
     fn land(&self, repo: &str, pull: &Pull, user: &ForgeUser, ask: &MergeAsk) -> Result<String, Refused> {
@@ -418,6 +412,15 @@ impl Shared {
         self.repos.delete_branch(repo, branch).map_err(|_| Refused::Invalid("", "Reference does not exist".into()))?;
         self.host.log("branch_deleted", json!({"repo": repo, "branch": branch, "by": user.login}));
         Ok(())
+    }
+}
+
+fn edit_merged(state: &mut State, repo: &str, number: u64, merged: Merged) {
+    if let Some(pull) = state.project(repo).pulls.get_mut(&number) {
+        pull.state = PullState::Closed;
+        pull.closed_at = Some(merged.at);
+        pull.updated_at = merged.at;
+        pull.merged = Some(merged);
     }
 }
 

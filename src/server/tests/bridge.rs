@@ -15,20 +15,27 @@ use tokio_util::sync::CancellationToken;
 
 use super::fake::{Fake, agents, mcp};
 use crate::server::bridge::Bridge;
-use crate::server::{bind_socket, serve_socket};
+use crate::server::{Limits, Meter, bind_socket, serve_socket};
 
 /// A daemon with a runtime of its own, so that it can die like a process: everything at once, nothing said.
 struct Daemon(Option<Runtime>);
 
 impl Daemon {
     fn start(path: PathBuf, fake: &Arc<Fake>) -> Self {
+        Self::limited(path, fake, Limits::default())
+    }
+
+    fn limited(path: PathBuf, fake: &Arc<Fake>, limits: Limits) -> Self {
         let runtime = Runtime::new().unwrap();
         let mcp = mcp(fake);
         let listener = {
             let _inside = runtime.enter();
             bind_socket(&path).unwrap()
         };
-        runtime.spawn(async move { serve_socket(listener, &path, mcp, agents(), CancellationToken::new()).await });
+        let meter = Arc::new(Meter::new(limits));
+        runtime.spawn(async move {
+            serve_socket(listener, &path, mcp, agents(), meter, CancellationToken::new()).await;
+        });
         Self(Some(runtime))
     }
 }
@@ -117,6 +124,34 @@ async fn both_revisions_pass_through_the_bridge() {
     let seen = modern.ask(1, "tools/call", json!({"name": "inspect", "arguments": {}, "_meta": meta})).await;
     assert_eq!(seen["result"]["structuredContent"]["summary"], "Seen by a.", "{seen}");
     assert_eq!(seen["result"]["resultType"], "complete");
+}
+
+#[tokio::test]
+async fn an_agent_has_one_limit_over_all_its_connections() {
+    let (_dir, path) = place();
+    let fake = Arc::new(Fake::default());
+    let limits = Limits { burst: 4, per_second: 0.001, ..Limits::default() };
+    let _daemon = Daemon::limited(path.clone(), &fake, limits);
+    let inspect = json!({"name": "inspect", "arguments": {}});
+    let (mut one, mut two) = (Client::new(path.clone(), "a", nobody), Client::new(path.clone(), "a", nobody));
+    one.handshake(json!({})).await;
+    two.handshake(json!({})).await;
+    for id in [1, 2] {
+        for client in [&mut one, &mut two] {
+            let seen = client.ask(id, "tools/call", inspect.clone()).await;
+            assert_eq!(seen["result"]["structuredContent"]["summary"], "Seen by a.", "{seen}");
+        }
+    }
+    for client in [&mut one, &mut two] {
+        let refused = client.ask(3, "tools/call", inspect.clone()).await;
+        assert!(refused["result"]["isError"] == true && refused.to_string().contains("server.rate"), "{refused}");
+        let refused = client.ask(4, "tools/list", json!({})).await;
+        assert!(refused["error"].to_string().contains("server.rate"), "{refused}");
+    }
+    assert_eq!(fake.calls.lock().unwrap().len(), 4, "what is refused reaches nothing");
+    let mut other = Client::new(path, "c", nobody);
+    other.handshake(json!({})).await;
+    assert!(other.ask(1, "tools/call", inspect).await["result"]["isError"] != true, "each agent has its own");
 }
 
 #[tokio::test]

@@ -69,7 +69,14 @@ async fn our_merge_follows_the_approval(app: App) {
     );
     assert_eq!(s.world.live_image(app.name).as_deref(), Some(app.new));
     s.sees(ANNA, "HEALTHY").await;
+    only_main_is_left(&s).await;
     s.end().await;
+}
+
+/// Our branch is deleted once nothing needs it any more.
+async fn only_main_is_left(s: &Stage) {
+    let names = || s.world.git.repos().branches(REPO).unwrap().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    super::eventually("the end of our branch", || names() == ["main"]).await;
 }
 
 /// Proposes under `pull_request` and gives change and number of the pull request once it is open.
@@ -94,6 +101,7 @@ async fn a_merge_by_a_listed_person_is_the_approval(app: App) {
     assert_eq!(text(&end, "commit"), merge);
     assert!(story(&end).contains("approved by anna (forge)"), "{}", story(&end));
     assert_eq!(s.world.live_image(app.name).as_deref(), Some(app.new));
+    only_main_is_left(&s).await;
     s.end().await;
 }
 
@@ -106,6 +114,7 @@ async fn a_closed_pull_request_is_a_rejection(app: App) {
     assert_eq!((text(&end, "outcome"), text(&end["problem"], "code")), ("ended", "change.rejected"));
     assert!(text(&end["problem"], "message").contains("closed"), "{end:#}");
     assert_eq!(s.world.tip(), tip, "nothing reached main");
+    only_main_is_left(&s).await;
     assert_eq!(s.world.live_image(app.name).as_deref(), Some(app.old));
     let again = s.operate(vec![set_image(app.name, app.new)]).await;
     assert_eq!(text(&again["problem"], "code"), "change.rejected_recently", "{again:#}");
@@ -132,11 +141,14 @@ async fn a_pull_request_with_another_content_is_stale() {
     let branch = s.world.forge.pull(REPO, number).unwrap().head;
     let other = s.manifest(CHECKOUT).replace(CHECKOUT.old, "reg.example/evil:1");
     s.world.git.commit_file(REPO, &branch, CHECKOUT.file, other.as_bytes(), &super::person()).unwrap();
+    let foreign = s.world.git.repos().head(REPO, &branch);
     s.world.forge.merge(REPO, number, "anna", Method::Merge).unwrap();
     let end = s.until(&change, &["stale", "healthy"]).await;
     assert_eq!(text(&end, "state"), "stale", "{end:#}");
     assert!(text(&end["problem"], "message").contains(CHECKOUT.file), "{end:#}");
     assert!(!story(&end).contains("approved by"), "{}", story(&end));
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    assert_eq!(s.world.git.repos().head(REPO, &branch), foreign, "somebody else's commit is on it: it stays");
     s.end().await;
 }
 
@@ -223,6 +235,7 @@ async fn an_expired_pull_request_is_closed_with_a_word() {
         .await;
     assert!(s.world.forge.pull(REPO, number).unwrap().merged.is_none());
     assert!(s.world.forge.comments(REPO, number).iter().any(|c| c.body.contains("Nobody decided")));
+    only_main_is_left(&s).await;
     s.end().await;
 }
 

@@ -24,7 +24,7 @@ fn engine(app: App) -> Engine {
 
 impl Stage {
     /// The revert that the answer about a failed change leads to.
-    async fn offered_revert(&mut self, change: &str) -> String {
+    pub(super) async fn offered_revert(&mut self, change: &str) -> String {
         let end = tokio::time::Instant::now() + crate::world::PATIENCE;
         loop {
             let now = self.call("change", json!({"change": change})).await;

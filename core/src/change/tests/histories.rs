@@ -13,6 +13,7 @@ const L: Limits = Limits {
     deliver_ms: 600_000,
     manual_ms: 86_400_000,
     poll_ms: 15_000,
+    held_ms: 0,
 };
 
 fn given() -> impl Strategy<Value = Given> {
@@ -40,6 +41,7 @@ fn effects() -> Vec<Effect> {
         Effect::OpenPullRequest,
         Effect::Merge,
         Effect::ClosePullRequest,
+        Effect::DeleteBranch,
         Effect::Hint,
         settle("ann", "decided"),
         settle("ann", "closed"),
@@ -96,7 +98,13 @@ fn sound(c: &Change, now: i64, stopped: bool, step: &Step) {
             assert!(c.effect(e).is_none_or(|s| !s.given_up), "{e:?} after it was given up");
             if c.end.is_some() {
                 assert!(
-                    matches!(e, Effect::SettleCard { .. } | Effect::Notify { .. } | Effect::ClosePullRequest),
+                    matches!(
+                        e,
+                        Effect::SettleCard { .. }
+                            | Effect::Notify { .. }
+                            | Effect::ClosePullRequest
+                            | Effect::DeleteBranch
+                    ),
                     "{e:?} after the end"
                 );
             }
@@ -105,6 +113,11 @@ fn sound(c: &Change, now: i64, stopped: bool, step: &Step) {
                 Effect::PushTarget => assert_eq!(c.decided.delivery, Delivery::Direct),
                 Effect::Merge => assert_eq!(c.decided.delivery, Delivery::MergeAfterApproval),
                 Effect::ClosePullRequest => assert!(c.end.is_some() && c.landed.is_none()),
+                Effect::DeleteBranch => {
+                    assert!(c.end.is_some() && c.done(&Effect::PushBranch).is_some());
+                    let open = c.done(&Effect::OpenPullRequest).is_some() && c.landed.is_none();
+                    assert!(!open || c.done(&Effect::ClosePullRequest).is_some(), "under an open pull request");
+                }
                 _ => {}
             }
             // What `next` names, the journal takes.

@@ -4,7 +4,8 @@ use serde_json::json;
 
 use super::given::*;
 use crate::change::{Limits, Step, WaitFor, next};
-use crate::model::{Delivery, Effect, Ending, Level};
+use crate::error::Problem;
+use crate::model::{Body, Delivery, Effect, Ending, Level};
 
 const L: Limits = Limits {
     observe_ms: 900_000,
@@ -12,6 +13,7 @@ const L: Limits = Limits {
     deliver_ms: 600_000,
     manual_ms: 86_400_000,
     poll_ms: 15_000,
+    held_ms: 0,
 };
 
 fn step(s: &Story, now: i64) -> Step {
@@ -130,7 +132,7 @@ fn a_direct_delivery_pushes_and_watches() {
 fn a_merge_after_approval_goes_through_its_pull_request() {
     let s = Given::new(Level::Prompted, Delivery::MergeAfterApproval).story().yes("ann").authorized();
     assert_eq!(step(&s, T0), Step::Do(Effect::PushBranch));
-    let s = s.done(Effect::PushBranch, json!({}));
+    let s = s.done(Effect::PushBranch, json!({"commit": "c1"}));
     assert_eq!(step(&s, T0), Step::Do(Effect::OpenPullRequest));
     let s = s.done(Effect::OpenPullRequest, json!({"number": 1}));
     assert_eq!(step(&s, T0), Step::Do(Effect::Merge));
@@ -142,7 +144,7 @@ fn a_pull_request_is_opened_by_us_and_merged_by_a_person() {
     assert_eq!(step(&g.story(), T0), Step::Authorize, "no vote, but the gate");
     let s = g.story().authorized();
     assert_eq!(step(&s, T0), Step::Do(Effect::PushBranch));
-    let s = s.done(Effect::PushBranch, json!({}));
+    let s = s.done(Effect::PushBranch, json!({"commit": "c1"}));
     assert_eq!(step(&s, T0), Step::Do(Effect::OpenPullRequest));
     let s = s.done(Effect::OpenPullRequest, json!({"number": 1}));
     assert_eq!(step(&s, T0), Step::Do(notify("tom", "proposed")));
@@ -152,19 +154,49 @@ fn a_pull_request_is_opened_by_us_and_merged_by_a_person() {
     assert_eq!(close_of(step(&s, EXPIRES)).0, Ending::Expired);
     let s = s.closed(Ending::Expired);
     assert_eq!(step(&s, EXPIRES), Step::Do(Effect::ClosePullRequest));
+    let kept = s.clone().failed(Effect::ClosePullRequest, true);
+    assert_eq!(step(&kept, EXPIRES), Step::Finished, "the branch of an open pull request stays");
     let s = s.done(Effect::ClosePullRequest, json!({}));
+    assert_eq!(step(&s, EXPIRES), Step::Do(Effect::DeleteBranch));
+    let s = s.done(Effect::DeleteBranch, json!({}));
     assert_eq!(step(&s, EXPIRES), Step::Finished);
+}
+
+#[test]
+fn a_forge_that_asks_to_wait_is_left_alone_that_long_and_no_longer_than_a_delivery_takes() {
+    let limited = |s: u64| Problem::new("forge.rate_limited", "", "").later().retry_after(s);
+    let failed = |s: Story, problem: Problem| {
+        s.then(intent(&Effect::OpenPullRequest)).then(Body::Failed {
+            effect: Effect::OpenPullRequest,
+            problem,
+            last: false,
+        })
+    };
+    let pushed = Given::new(Level::Prompted, Delivery::PullRequest).story().authorized();
+    let pushed = pushed.done(Effect::PushBranch, json!({"commit": "c1"}));
+    let s = failed(pushed.clone(), limited(30));
+    let at = s.c.effect(&Effect::OpenPullRequest).map(|e| e.failed_at).unwrap();
+    assert_eq!(step(&s, at + 29_999), Step::Wait(WaitFor::Retry, at + 30_000));
+    assert_eq!(step(&s, at + 30_000), Step::Do(Effect::OpenPullRequest));
+    assert_eq!(step(&failed(pushed.clone(), limited(0)), at), Step::Wait(WaitFor::Retry, at + 1000), "our own pause");
+    let s = failed(pushed, limited(u64::MAX));
+    let until = s.c.authorized.as_ref().map(|(_, since)| since + L.deliver_ms).unwrap();
+    assert_eq!(step(&s, at), Step::Wait(WaitFor::Retry, until));
+    assert_eq!(close_of(step(&s, until)).0, Ending::Undelivered);
 }
 
 #[test]
 fn a_merged_pull_request_is_not_closed_again() {
     let s = Given::new(Level::Prompted, Delivery::PullRequest).story().authorized();
     let s = s
-        .done(Effect::PushBranch, json!({}))
+        .done(Effect::PushBranch, json!({"commit": "c1"}))
         .done(Effect::OpenPullRequest, json!({"number": 1}))
-        .landed()
-        .closed(Ending::Healthy);
-    assert_eq!(step(&s, T0), Step::Finished);
+        .landed();
+    assert_ne!(step(&s, T0), Step::Do(Effect::DeleteBranch), "not before the end");
+    let s = s.closed(Ending::Healthy);
+    assert_eq!(step(&s, T0), Step::Do(Effect::DeleteBranch));
+    assert_eq!(next(&s.c, T0, true, &L), Step::Wait(WaitFor::Retry, i64::MAX), "the stop holds it back");
+    assert_eq!(step(&s.done(Effect::DeleteBranch, json!({})), T0), Step::Finished);
 }
 
 #[test]
@@ -331,7 +363,21 @@ fn the_stop_holds_back_everything_that_leaves() {
     let yes = prompted.yes("ann");
     assert_eq!(next(&yes.c, T0, true, &L), Step::Wait(WaitFor::Resume, EXPIRES), "the gate would refuse");
     let cleared = yes.authorized();
-    assert_eq!(next(&cleared.c, T0, true, &L), Step::Wait(WaitFor::Resume, i64::MAX));
+    assert_eq!(next(&cleared.c, T0, true, &L), Step::Wait(WaitFor::Resume, EXPIRES));
     let out = cleared.pushed();
     assert_eq!(next(&out.c, T0, true, &L), Step::Observe(T0 + L.observe_ms), "looking is allowed");
+}
+
+#[test]
+fn the_time_under_a_stop_does_not_count_but_the_approval_expires_all_the_same() {
+    let s = Given::prompted().story().yes("ann").authorized().failed(Effect::PushTarget, false);
+    let held = Limits { held_ms: 1_000_000, ..L };
+    let late = T0 + L.deliver_ms + 1;
+    assert_eq!(close_of(step(&s, late)).0, Ending::Undelivered, "without a stop");
+    assert_eq!(next(&s.c, late, false, &held), Step::Do(Effect::PushTarget));
+    assert_eq!(next(&s.c, late, true, &held), Step::Wait(WaitFor::Resume, EXPIRES));
+    for stopped in [true, false] {
+        let (ending, say) = close_of(next(&s.c, EXPIRES, stopped, &held));
+        assert!(ending == Ending::Expired && say.contains("emergency stop"), "{say}");
+    }
 }

@@ -23,6 +23,7 @@ fn candidates(s: &Story) -> Vec<(&'static str, Body)> {
         ("open", intent(&Effect::OpenPullRequest)),
         ("merge", intent(&Effect::Merge)),
         ("close pr", intent(&Effect::ClosePullRequest)),
+        ("delete branch", intent(&Effect::DeleteBranch)),
         ("hint", intent(&Effect::Hint)),
         ("settle", intent(&settle("ann", "closed"))),
         ("notify", intent(&notify("tom", "ended"))),
@@ -127,6 +128,9 @@ fn each_delivery_has_its_own_effects() {
     check("pull request", &theirs, &format!("{told}, branch, authorized unvoted"));
     let open = theirs.done(Effect::PushBranch, json!({})).done(Effect::OpenPullRequest, json!({}));
     check("pull request, open", &open, &format!("{told}, authorized unvoted"));
+    let over = "settle, notify, close pr, pressed, revert";
+    check("pull request, ended unpushed", &cleared(Delivery::PullRequest).closed(Ending::Expired), over);
+    check("pull request, ended", &open.closed(Ending::Expired), &format!("{over}, delete branch"));
     let standard = Given::new(Level::Standard, Delivery::Direct).story();
     let free = "ask, settle, notify, close pr, hint, pressed, yes, yes of bob, no, authorized, authorized unvoted, rebased, landed, closed";
     check("standard", &standard, free);
