@@ -32,6 +32,40 @@ manifests *ARGS:
 bench *ARGS:
     cargo run --release --quiet --example bench -- {{ARGS}}
 
+# Folder of the lab's programs, and of the lab that runs.
+lab_cache := env("COUNTERSIGN_LAB_CACHE", "target/lab/cache")
+lab_dir := env("COUNTERSIGN_LAB_DIR", "target/lab/run")
+
+# Builds the real components of the lab from their Go modules; once, about 20 minutes on two cores.
+lab-build:
+    tests/lab/build.sh {{lab_cache}}
+
+# The real Kubernetes, Argo CD, Flux and Gitea as processes on loopback, with a shop and Countersign in front of it.
+lab-up *ARGS: lab-build
+    cargo build --quiet
+    cargo run --quiet --example lab -- --dir {{lab_dir}} up --cache {{lab_cache}} {{ARGS}}
+
+# Ends the lab; its logs stay.
+lab-down:
+    @cargo run --quiet --example lab -- --dir {{lab_dir}} down
+
+# What of the lab runs.
+lab-status:
+    @cargo run --quiet --example lab -- --dir {{lab_dir}} status
+
+# In the lab: `call TOOL JSON`, `chat`, `press BUTTON`, `restart COMPONENT`, `accounts`.
+lab *ARGS:
+    @cargo run --quiet --example lab -- --dir {{lab_dir}} {{ARGS}}
+
+# The scenarios of both back ends on the real components. Filters as for `cargo test`.
+lab-test *FILTERS="both:: components::": (lab-up "--bare")
+    COUNTERSIGN_LAB={{lab_dir}}/lab.json COUNTERSIGN_LAB_CACHE={{lab_cache}} PATH="{{lab_cache}}/bin:$PATH" \
+        cargo test --test all -- {{FILTERS}} --include-ignored
+
+# Records a scene of the running lab, in the format that `just replay` reads; without a name, lists the scenes.
+record *SCENE:
+    @cargo run --quiet --example lab -- --dir {{lab_dir}} record {{SCENE}}
+
 # Format, lints, tests.
 check:
     cargo fmt --all --check

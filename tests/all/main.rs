@@ -10,6 +10,7 @@
 
 mod architecture;
 mod both;
+mod components;
 mod deploy;
 mod docs;
 mod engines;

@@ -15,7 +15,7 @@ use super::state::State;
 use super::{Lab, Took, cluster, off, problem, process};
 
 /// Name of the one node.
-const NODE: &str = "lab-1";
+pub(super) const NODE: &str = "lab-1";
 
 /// Writes a file that only its owner may read, with its folder.
 pub(super) fn put(path: &Path, text: &str) -> Result<()> {
@@ -49,8 +49,10 @@ async fn empty(dir: &Path) -> Result<()> {
     let file = State::file(dir);
     if file.exists() {
         if let Ok(old) = Lab::attach(&file) {
-            for part in old.parts().iter().rev() {
-                process::kill(dir, &part.name, false).await?;
+            let parts = old.parts();
+            let parts_of_it = parts.iter().rev().map(|p| p.name.clone());
+            for name in process::beside(dir, &parts).into_iter().chain(parts_of_it) {
+                process::kill(dir, &name, false).await?;
             }
         }
         std::fs::remove_dir_all(dir).map_err(failed)?;
@@ -301,6 +303,8 @@ async fn objects(lab: &Lab) -> Result<()> {
         first.extend(flux_roles(&share, controller)?);
     }
     try_join_all(first.iter().map(|o| cluster::apply_patiently(&client, o))).await?;
+    let definitions = first.iter().filter(|o| o["kind"] == "CustomResourceDefinition");
+    try_join_all(definitions.map(|d| cluster::served(&client, d))).await?;
     let project = json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "AppProject",
         "metadata": {"name": "default", "namespace": "argocd"},
         "spec": {"sourceRepos": ["*"], "destinations": [{"namespace": "*", "server": "*"}],

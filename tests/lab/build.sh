@@ -49,7 +49,7 @@ build() {
         kwok)
             program kwok sigs.k8s.io/kwok/cmd/kwok kwok
             dir=$(module kwok sigs.k8s.io/kwok)
-            share kwok-stages "$dir"/kustomize/stage/node/fast/node-*.yaml "$dir"/kustomize/stage/pod/fast/pod-*.yaml
+            share kwok-stages "$dir"/kustomize/stage/node/{fast,heartbeat-with-lease}/node-*.yaml "$dir"/kustomize/stage/pod/fast/pod-*.yaml
             ;;
         kubernetes)
             program kubernetes k8s.io/kubernetes/cmd/kube-apiserver kube-apiserver "$stamp"
@@ -57,7 +57,7 @@ build() {
             program kubernetes k8s.io/kubernetes/cmd/kube-scheduler kube-scheduler "$stamp"
             ;;
         argocd)
-            program argocd github.com/argoproj/argo-cd/v3/cmd argocd
+            program argocd github.com/argoproj/argo-cd/v3/cmd argocd "-X github.com/argoproj/argo-cd/v3/common.version=3.5.7"
             dir=$(module argocd github.com/argoproj/argo-cd/v3)
             share argocd-crds "$dir"/manifests/crds/*-crd.yaml
             share argocd-config "$dir"/manifests/base/config/*.yaml
@@ -76,10 +76,7 @@ build() {
             export CGO_ENABLED=1
             GOFLAGS="$GOFLAGS -tags=sqlite,sqlite_unlock_notify" program gitea code.gitea.io/gitea gitea
             dir=$(module gitea code.gitea.io/gitea)
-            share gitea "$dir"/{options,templates}
-            mkdir -p "$cache/share/gitea/public"
-            cp -rL "$dir"/public/. "$cache/share/gitea/public/"
-            chmod -R u+w "$cache/share/gitea"
+            share gitea "$dir"/{options,templates,public}
             ;;
         *)
             echo "lab.module: $1 is no module of the lab." >&2

@@ -84,6 +84,33 @@ pub(super) async fn apply_patiently(client: &kube::Client, object: &Value) -> Re
     }
 }
 
+/// Lays the object's fields over what is there, as `kubectl patch --type merge` does.
+pub(super) async fn merge(client: &kube::Client, object: &Value) -> Result<()> {
+    let failed = |e: kube::Error| refused(&format!("{} was not patched", named(object)), &e);
+    let at = api(client, text(object, "/apiVersion"), text(object, "/kind"), text(object, "/metadata/namespace"));
+    let params = PatchParams { field_manager: Some("lab-person".into()), ..PatchParams::default() };
+    let at = at.await.map_err(failed)?;
+    at.patch(text(object, "/metadata/name"), &params, &Patch::Merge(object)).await.map(drop).map_err(failed)
+}
+
+/// Waits until the API server serves what a CustomResourceDefinition defines. A controller that starts before
+/// sees nothing of it for ten seconds.
+pub(super) async fn served(client: &kube::Client, definition: &Value) -> Result<()> {
+    let end = Instant::now() + PATIENCE;
+    let versions = definition.pointer("/spec/versions").and_then(Value::as_array);
+    for version in versions.into_iter().flatten().filter(|v| v["served"] == true) {
+        let at = format!("{}/{}", text(definition, "/spec/group"), text(version, "/name"));
+        let kind = text(definition, "/spec/names/kind");
+        while let Err(e) = api(client, &at, kind, "").await {
+            if Instant::now() > end {
+                return Err(refused(&format!("{at} {kind} is not served"), &e));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    Ok(())
+}
+
 pub(super) async fn get(
     client: &kube::Client,
     version: &str,

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use countersign_core::Result;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
@@ -112,7 +114,8 @@ impl Gitea {
 
     /// The known_hosts line that pins its ssh server.
     pub fn known_hosts(&self) -> Result<String> {
-        let key = std::fs::read_to_string(self.dir.join("host-key.pub")).map_err(|e| off("the forge's host key")(&e))?;
+        let key =
+            std::fs::read_to_string(self.dir.join("host-key.pub")).map_err(|e| off("the forge's host key")(&e))?;
         let words: Vec<&str> = key.split_whitespace().take(2).collect();
         Ok(format!("[127.0.0.1]:{} {}\n", self.state.port("gitea-ssh"), words.join(" ")))
     }
@@ -184,6 +187,45 @@ impl Gitea {
         self.ensure("orgs", &json!({"username": owner})).await?;
         let wish = json!({"name": name, "private": private, "auto_init": true, "default_branch": "main"});
         self.call(Method::POST, &format!("orgs/{owner}/repos"), &wish).await.map(drop)
+    }
+
+    /// Writes (or, without content, deletes) files in one commit on a branch, as the administrator. Gives the commit.
+    pub async fn commit(
+        &self,
+        owner: &str,
+        repo: &str,
+        branch: &str,
+        message: &str,
+        files: &[(String, Option<String>)],
+    ) -> Result<String> {
+        let mut changes = Vec::new();
+        for (path, content) in files {
+            let at = format!("repos/{owner}/{repo}/contents/{path}?ref={branch}");
+            let (_, old) = self.send(Method::GET, &at, self.admin(), &Value::Null).await?;
+            let mut change = json!({"path": path});
+            change["operation"] = match (old["sha"].as_str(), content) {
+                (Some(_), Some(_)) => json!("update"),
+                (Some(_), None) => json!("delete"),
+                (None, _) => json!("create"),
+            };
+            if let Some(sha) = old.get("sha") {
+                change["sha"] = sha.clone();
+            }
+            if let Some(content) = content {
+                change["content"] = json!(STANDARD.encode(content));
+            }
+            changes.push(change);
+        }
+        let wish = json!({"branch": branch, "message": message, "files": changes});
+        let made = self.call(Method::POST, &format!("repos/{owner}/{repo}/contents"), &wish).await?;
+        let sha = made.pointer("/commit/sha").and_then(Value::as_str);
+        sha.map(str::to_owned).ok_or_else(|| problem("The forge names no commit.", "Look.").with(made.to_string()))
+    }
+
+    /// The commit at the tip of a branch.
+    pub async fn tip(&self, owner: &str, repo: &str, branch: &str) -> Result<String> {
+        let found = self.call(Method::GET, &format!("repos/{owner}/{repo}/branches/{branch}"), &Value::Null).await?;
+        Ok(found.pointer("/commit/id").and_then(Value::as_str).unwrap_or_default().to_owned())
     }
 
     /// Lets an account write (`read`, `write`, `admin`).

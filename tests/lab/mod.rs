@@ -10,10 +10,15 @@
 //!
 //! What the image's tag makes of a pod (see `stages.yaml`): `:missing` cannot be pulled, `:crash` exits with 1 over
 //! and over (`:crash-N` with N), `:oom` is killed for its memory, `:notready` runs and never gets ready, `:slow`
-//! gets ready after 8 s (`:slow-N` after the same time), `:flap` is ready for 3 s and exits then. Others are ready
-//! at once. A name may come before or after: `reg.example/web:2.0-crash` and `:crash-2` are both crashing.
+//! gets ready after 8 s, `:flap` is ready for 3 s and exits then. Others are ready at once. Words may come before
+//! and after: `reg.example/web:2.0-crash` and `reg.example/web:crash-3` both crash.
 
-#![allow(dead_code, unused_imports, reason = "used by the tests and by the example `lab`, each of which needs a part of it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "used by the tests and by the example `lab`, each of which needs a part of it"
+)]
+#![allow(clippy::indexing_slicing, reason = "JSON values: what is not there reads as null")]
 
 mod boot;
 mod cluster;
@@ -93,7 +98,7 @@ impl Lab {
                 })?;
                 let file = std::path::absolute(&file).map_err(|e| off("the path of the state file")(&e))?;
                 if let Ok(lab) = Self::attach(&file)
-                    && lab.status().iter().all(|s| s.running)
+                    && lab.parts().iter().all(|p| !process::gone(&lab.dir, &p.name))
                 {
                     lab.until_ready().await?;
                     return Ok(lab);
@@ -128,15 +133,20 @@ impl Lab {
     /// Ends all components, the last started first, and the API server before etcd. The folder stays.
     pub async fn down(&self) -> Result<()> {
         let _turn = TURN.lock().await;
+        for name in process::beside(&self.dir, &self.parts()) {
+            process::kill(&self.dir, &name, true).await?;
+        }
         for part in self.parts().iter().rev() {
             process::kill(&self.dir, &part.name, part.gentle).await?;
         }
         Ok(())
     }
 
-    /// Each component, in the order of starts.
+    /// Each component, in the order of starts, and what was started beside them.
     pub fn status(&self) -> Vec<Seen> {
-        self.parts().iter().map(|p| process::see(&self.dir, &p.name)).collect()
+        let parts = self.parts();
+        let names = parts.iter().map(|p| p.name.clone()).chain(process::beside(&self.dir, &parts));
+        names.map(|n| process::see(&self.dir, &n)).collect()
     }
 
     /// Ends a component as a crash does (SIGKILL). Returns when it is gone. Names: [`KUBERNETES`], [`ARGOCD`],
@@ -150,6 +160,10 @@ impl Lab {
     pub async fn start_again(&self, component: &str) -> Result<Duration> {
         let part = self.part(component)?;
         let from = Instant::now();
+        if component == "kwok" {
+            // Held by the one that was killed, and waited for, for 40 s.
+            self.delete("coordination.k8s.io/v1", "Lease", "kube-node-lease", boot::NODE).await?;
+        }
         process::spawn(&self.dir, &part)?;
         self.probe(&part).await?;
         Ok(from.elapsed())
@@ -159,6 +173,27 @@ impl Lab {
     pub async fn restart(&self, component: &str) -> Result<Duration> {
         self.stop(component).await?;
         self.start_again(component).await
+    }
+
+    /// Starts a program of one's own beside the components: it is seen by [`Self::status`] and ended by
+    /// [`Self::down`], before them. Returns when `url` answers with 200.
+    pub async fn start_beside(&self, name: &str, program: &Path, args: &[String], url: &str) -> Result<()> {
+        let part = parts::Part {
+            name: name.into(),
+            program: program.into(),
+            args: args.to_vec(),
+            env: std::env::vars().collect(),
+            probe: parts::Probe::Http(url.into()),
+            gentle: true,
+        };
+        process::kill(&self.dir, name, true).await?;
+        process::spawn(&self.dir, &part)?;
+        self.probe(&part).await
+    }
+
+    /// A port on loopback that is this lab's: `countersign`, `bot`.
+    pub fn port(&self, name: &str) -> u16 {
+        self.state.port(name)
     }
 
     /// Waits until every component serves.
@@ -209,6 +244,11 @@ impl Lab {
     /// up each time.
     pub async fn apply(&self, object: &Value) -> Result<Value> {
         cluster::apply(&self.client().await?, object).await
+    }
+
+    /// Lays these fields over an object that exists (JSON merge patch), as somebody with kubectl does.
+    pub async fn merge(&self, object: &Value) -> Result<()> {
+        cluster::merge(&self.client().await?, object).await
     }
 
     /// Gets an object by `apiVersion`, kind, namespace (empty: none) and name.

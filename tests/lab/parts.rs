@@ -107,8 +107,9 @@ impl Maker<'_> {
     }
 
     fn kwok(&self) -> Part {
+        // Without the lease the node counts as lost after 50 s, and all its pods as not ready.
         let args = format!(
-            "--kubeconfig {} --manage-all-nodes=true --config {} --server-address {}",
+            "--kubeconfig {} --manage-all-nodes=true --node-lease-duration-seconds 40 --config {} --server-address {}",
             self.path("kwok.kubeconfig"),
             self.path("kwok.yaml"),
             self.at("kwok"),
@@ -186,10 +187,8 @@ impl Maker<'_> {
         let mut part = self.part(name, name, &args, Probe::Http(format!("http://{}/readyz", at("health"))));
         // Nobody listens to events here; an empty word.
         part.args.push("--events-addr=".into());
-        let env = [
-            ("KUBECONFIG", self.path(&format!("{name}.kubeconfig"))),
-            ("RUNTIME_NAMESPACE", "flux-system".into()),
-        ];
+        let env =
+            [("KUBECONFIG", self.path(&format!("{name}.kubeconfig"))), ("RUNTIME_NAMESPACE", "flux-system".into())];
         part.env.extend(env.map(|(k, v)| (k.to_owned(), v)));
         part
     }

@@ -121,6 +121,15 @@ pub(super) async fn kill(dir: &Path, name: &str, gentle: bool) -> Result<()> {
     Err(problem(format!("{name} (process {pid}) does not end."), "Look at it with `ps`."))
 }
 
+/// Names of pid files that belong to no component.
+pub(super) fn beside(dir: &Path, parts: &[Part]) -> Vec<String> {
+    let files = fs::read_dir(dir.join("run")).into_iter().flatten().flatten();
+    let names = files.filter_map(|f| Some(f.file_name().to_str()?.strip_suffix(".pid")?.to_owned()));
+    let mut names: Vec<String> = names.filter(|n| !parts.iter().any(|p| p.name == *n)).collect();
+    names.sort();
+    names
+}
+
 /// The end of a log, for an error.
 pub(super) fn tail(dir: &Path, name: &str) -> Vec<String> {
     let mut text = Vec::new();

@@ -90,10 +90,10 @@ impl Recording {
         let mut watches = Vec::new();
         for (api, kind, plural) in KINDS {
             let (group, version) = api.rsplit_once('/').unwrap_or(("", api));
-            let resource =
-                ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+            let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
             let all: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-            let here = all.list(&ListParams::default()).await.map_err(|e| off(&format!("{plural} cannot be listed"))(&e))?;
+            let here =
+                all.list(&ListParams::default()).await.map_err(|e| off(&format!("{plural} cannot be listed"))(&e))?;
             let since = here.metadata.resource_version.clone().unwrap_or_default();
             let mut seen = HashSet::new();
             for object in here.items {
@@ -167,7 +167,9 @@ async fn follow(
 fn cut(object: &Value) -> Value {
     let kind = object["kind"].as_str().unwrap_or_default();
     let mut metadata = json!({});
-    for field in ["name", "namespace", "generation", "annotations", "ownerReferences", "finalizers", "deletionTimestamp"] {
+    for field in
+        ["name", "namespace", "generation", "annotations", "ownerReferences", "finalizers", "deletionTimestamp"]
+    {
         if let Some(value) = object["metadata"].get(field) {
             metadata[field] = value.clone();
         }

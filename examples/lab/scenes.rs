@@ -1,0 +1,188 @@
+//! Scenes for recordings: a commit or two on an application of their own, and what the API server shows meanwhile.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use countersign_core::{Problem, Result};
+use serde_json::{Value, json};
+
+use crate::lab::{Lab, Wish};
+
+const OWNER: &str = "acme";
+/// The image that every scene starts from.
+const OLD: &str = "reg.example/web:1.0";
+
+/// A push, and how long the engine is watched after it.
+struct Step {
+    did: &'static str,
+    file: Option<String>,
+    /// Image that the push is to bring about; none: it cannot work.
+    want: Option<&'static str>,
+    watch_s: u64,
+}
+
+const SCENES: [(&str, &str); 8] = [
+    ("image-ok", "a new image"),
+    ("image-missing-then-revert", "an image that cannot be pulled, and the old one again"),
+    ("image-crash", "an image that exits with code 1 over and over"),
+    ("image-slow", "an image that takes 8 s to get ready"),
+    ("image-flaps", "an image that is ready for 3 s and exits then"),
+    ("yaml-broken-then-fixed", "a file that cannot be parsed, and its repair"),
+    ("invalid-field-then-fixed", "a field that the API server refuses, and its repair"),
+    ("superseded", "two pushes, one right after the other"),
+];
+
+/// Names of scenes.
+pub fn names() -> Vec<String> {
+    ["argo", "flux"].iter().flat_map(|e| SCENES.iter().map(move |(s, _)| format!("{e}-{s}"))).collect()
+}
+
+fn off(what: impl Into<String>) -> Problem {
+    Problem::new("lab.scene", what, "`just record` without a name lists the scenes.")
+}
+
+fn manifest(namespace: &str, image: &str) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: web\n  namespace: {namespace}\nspec:\n  replicas: 2\n  progressDeadlineSeconds: 15\n  selector:\n    matchLabels:\n      app: web\n  template:\n    metadata:\n      labels:\n        app: web\n    spec:\n      containers:\n        - name: web\n          image: {image}\n"
+    )
+}
+
+fn steps(scene: &str, namespace: &str) -> Option<Vec<Step>> {
+    let image = |did, image: &'static str, watch_s| Step {
+        did,
+        file: Some(manifest(namespace, image)),
+        want: Some(image),
+        watch_s,
+    };
+    let bad = |did, file: String, watch_s| Step { did, file: Some(file), want: None, watch_s };
+    let good = |watch_s| image("image reg.example/web:1.1", "reg.example/web:1.1", watch_s);
+    Some(match scene {
+        "image-ok" => vec![good(20)],
+        "image-missing-then-revert" => {
+            vec![image("image reg.example/web:missing", "reg.example/web:missing", 45), image("revert", OLD, 45)]
+        }
+        "image-crash" => vec![image("image reg.example/web:crash", "reg.example/web:crash", 45)],
+        "image-slow" => vec![image("image reg.example/web:slow", "reg.example/web:slow", 40)],
+        "image-flaps" => vec![image("image reg.example/web:flap", "reg.example/web:flap", 60)],
+        "yaml-broken-then-fixed" => vec![bad("a broken file", "kind: [\n".into(), 15), good(45)],
+        "invalid-field-then-fixed" => {
+            let file = manifest(namespace, OLD).replace("replicas: 2", "replicas: two");
+            vec![bad("replicas: two", file, 20), good(90)]
+        }
+        "superseded" => vec![good(0), image("image reg.example/web:1.2", "reg.example/web:1.2", 40)],
+        _ => return None,
+    })
+}
+
+/// Plays a scene of this lab and records it.
+pub async fn record(lab: &Lab, name: &str, out: &Path) -> Result<()> {
+    let (engine, scene) = name.split_once('-').ok_or_else(|| off(format!("{name} is no scene.")))?;
+    let place = format!("rec-{:08x}", rand::random::<u32>());
+    let steps = steps(scene, &place).ok_or_else(|| off(format!("{name} is no scene.")))?;
+    let about = SCENES.iter().find(|s| s.0 == scene).map(|s| s.1).unwrap_or_default();
+    let gitea = lab.gitea();
+    gitea.create_repo(OWNER, &place, false).await?;
+    let path = "web/deploy.yaml".to_owned();
+    let first = [(path.clone(), Some(manifest(&place, OLD)))];
+    let mut tip = gitea.commit(OWNER, &place, "main", "first", &first).await?;
+    let owner = deliver(lab, engine, &place).await?;
+    available(lab, &place).await?;
+    let wish = Wish {
+        about: format!("{about}; automated, asked to look right after each push"),
+        engine: engine.into(),
+        namespaces: vec![place.clone()],
+        names: vec![place.clone()],
+    };
+    let tape = lab.record(out, wish).await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for step in steps {
+        let commit = gitea.commit(OWNER, &place, "main", step.did, &[(path.clone(), step.file)]).await?;
+        let want: Vec<Value> = step
+            .want
+            .iter()
+            .map(|image| json!({"kind": "Deployment", "namespace": place, "name": "web", "path": "/spec/template/spec/containers/0/image", "value": image}))
+            .collect();
+        tape.act(json!({"did": step.did, "commit": commit, "parent": tip, "owner": owner, "want": want}));
+        tip = commit;
+        refresh(lab, engine, &place).await?;
+        tokio::time::sleep(Duration::from_secs(step.watch_s)).await;
+    }
+    drop(tape);
+    for (api, kind, namespace) in [
+        ("argoproj.io/v1alpha1", "Application", "argocd"),
+        ("kustomize.toolkit.fluxcd.io/v1", "Kustomization", "flux-system"),
+        ("source.toolkit.fluxcd.io/v1", "GitRepository", "flux-system"),
+        ("v1", "Namespace", ""),
+    ] {
+        lab.delete(api, kind, namespace, &place).await?;
+    }
+    println!("{}; see `countersign replay {0}`", out.display());
+    Ok(())
+}
+
+/// Makes the owner; gives it as recordings name it.
+async fn deliver(lab: &Lab, engine: &str, place: &str) -> Result<Value> {
+    let url = lab.gitea().clone_url(OWNER, place);
+    lab.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place}})).await?;
+    match engine {
+        "argo" => {
+            let application = json!({
+                "apiVersion": "argoproj.io/v1alpha1", "kind": "Application",
+                "metadata": {"name": place, "namespace": "argocd"},
+                "spec": {
+                    "project": "default",
+                    "source": {"repoURL": url, "targetRevision": "main", "path": "web"},
+                    "destination": {"server": "https://kubernetes.default.svc", "namespace": place},
+                    "syncPolicy": {"automated": {"prune": true, "selfHeal": true}},
+                },
+            });
+            lab.apply(&application).await?;
+            Ok(json!({"kind": "Application", "namespace": "argocd", "name": place}))
+        }
+        "flux" => {
+            let source = json!({
+                "apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "GitRepository",
+                "metadata": {"name": place, "namespace": "flux-system"},
+                "spec": {"url": url, "interval": "1m", "ref": {"branch": "main"}},
+            });
+            let kustomization = json!({
+                "apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization",
+                "metadata": {"name": place, "namespace": "flux-system"},
+                "spec": {
+                    "path": "./web", "interval": "10m", "timeout": "25s", "retryInterval": "10s",
+                    "prune": true, "wait": true, "sourceRef": {"kind": "GitRepository", "name": place},
+                },
+            });
+            lab.apply(&source).await?;
+            lab.apply(&kustomization).await?;
+            Ok(json!({"kind": "Kustomization", "namespace": "flux-system", "name": place}))
+        }
+        other => Err(off(format!("{other} is no engine."))),
+    }
+}
+
+/// Asks the engine to look at Git now.
+async fn refresh(lab: &Lab, engine: &str, place: &str) -> Result<()> {
+    let object = if engine == "argo" {
+        json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": {
+            "name": place, "namespace": "argocd", "annotations": {"argocd.argoproj.io/refresh": "normal"}}})
+    } else {
+        let now = chrono::Utc::now().to_rfc3339();
+        json!({"apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "GitRepository", "metadata": {
+            "name": place, "namespace": "flux-system", "annotations": {"reconcile.fluxcd.io/requestedAt": now}}})
+    };
+    lab.merge(&object).await
+}
+
+/// Waits until the first commit is live.
+async fn available(lab: &Lab, place: &str) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(60);
+    while Instant::now() < end {
+        let web = lab.get("apps/v1", "Deployment", place, "web").await?.unwrap_or_default();
+        if web["status"]["availableReplicas"] == 2 {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(off(format!("The first commit of {place} did not become live within 60 s.")))
+}

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Builds the lab, starts it, runs the scenarios on it, ends it. Argument: the cache folder.
+# Where Go is missing it says so and is content: everything else is tested without.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+[ $# -eq 1 ] || { echo "usage: $0 CACHE_DIR" >&2; exit 2; }
+if ! command -v go >/dev/null 2>&1; then
+    echo "Go is not here: the scenarios on the real components are skipped."
+    exit 0
+fi
+need() { # need COMMAND PACKAGE
+    command -v "$1" >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq --no-install-recommends "$2" >/dev/null; }
+}
+need redis-server redis-server
+need ssh-keygen openssh-client
+need git git
+cache=$1
+mkdir -p "$cache"
+cache=$(cd "$cache" && pwd)
+tests/lab/build.sh "$cache/lab"
+lab() { cargo run --quiet --example lab -- --dir "$cache/lab-run" "$@"; }
+trap 'lab down' EXIT
+lab up --bare --cache "$cache/lab"
+COUNTERSIGN_LAB="$cache/lab-run/lab.json" COUNTERSIGN_LAB_CACHE="$cache/lab" PATH="$cache/lab/bin:$PATH" \
+    cargo test --quiet --test all -- both:: components:: --include-ignored
+lab status
