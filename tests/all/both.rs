@@ -12,6 +12,7 @@ mod forge;
 mod gate;
 mod kube;
 mod lab;
+mod load;
 mod people;
 mod place;
 mod sandbox;
@@ -50,4 +51,4 @@ macro_rules! scenarios_of_both {
 pub(crate) use {scenarios, scenarios_of_both};
 
 /// All scenarios of the suite.
-pub const COUNT: usize = through::COUNT + argocd::COUNT + flux::COUNT;
+pub const COUNT: usize = through::COUNT + argocd::COUNT + flux::COUNT + load::COUNT;

@@ -97,6 +97,9 @@ pub struct Wish {
     /// The scenario stops parts of the world: it needs the world for itself.
     pub alone: bool,
     pub deliver_s: Option<u32>,
+    pub observe_s: Option<u32>,
+    /// Further agents, each with a token and a sponsor (Jon); see [`Place::crowd`].
+    pub agents: usize,
 }
 
 impl Default for Wish {
@@ -107,6 +110,8 @@ impl Default for Wish {
             gate: false,
             alone: false,
             deliver_s: None,
+            observe_s: None,
+            agents: 0,
         }
     }
 }
@@ -161,6 +166,7 @@ impl Place {
         let backend = start_backend(wish.alone).await;
         let mut pace = backend.pace();
         pace.deliver_s = wish.deliver_s.unwrap_or(pace.deliver_s);
+        pace.observe_s = wish.observe_s.unwrap_or(pace.observe_s);
         let name = format!("p-{}", random_hex(4));
         let kube = Kube::connect(&backend.admin_kubeconfig()).await;
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -235,13 +241,31 @@ impl Place {
             json!({"kind": "Person", "metadata": {"name": "max"}, "spec": {"telegram": MAX, "groups": ["sre"]}}),
             json!({"kind": "Channel", "metadata": {"name": "telegram"}, "spec": {"kind": "telegram", "token": {"file": "keys/bot-token"}, "api_url": self.bot.url()}}),
         ];
+        let more = (1..=wish.agents).map(|n| {
+            let hash = countersign_core::model::hex(&Sha256::digest(self.token_of(n).as_bytes()));
+            json!({"kind": "Agent", "metadata": {"name": format!("agent-{n}")}, "spec": {"sponsor": "jon", "token_sha256": hash}})
+        });
         let mut all = String::new();
-        for mut resource in resources {
+        for mut resource in resources.into_iter().chain(more) {
             resource["apiVersion"] = json!(API_VERSION);
             // JSON is YAML.
             all.push_str(&format!("---\n{resource:#}\n"));
         }
         self.put("resources/all.yaml", &all);
+    }
+
+    fn token_of(&self, agent: usize) -> String {
+        format!("{}-{agent}", self.agent_token)
+    }
+
+    /// Connects the further agents of the place, in order.
+    pub async fn crowd(&self, agents: usize) -> Vec<Agent> {
+        let url = format!("http://{}/mcp", self.daemon.as_ref().unwrap().http_addr().unwrap());
+        let mut all = Vec::new();
+        for n in 1..=agents {
+            all.push(Agent::connect(&url, &self.token_of(n)).await.unwrap_or_else(|p| panic!("{p}")));
+        }
+        all
     }
 
     /// The journal's file.

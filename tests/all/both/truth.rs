@@ -287,6 +287,12 @@ impl Place {
     /// Compares what Countersign said of a landed change with what was; panics if it said healthy too early, or
     /// failed before anything had. Adds a row to the table.
     pub async fn compare(&self, app: &App, change: &str, want: &[Want]) {
+        let row = self.judged(app, change, want).await;
+        table::add(self.backend.name(), row);
+    }
+
+    /// The same, for whoever makes more of it than a row.
+    pub async fn judged(&self, app: &App, change: &str, want: &[Want]) -> Row {
         let noted = self.noted(change).await;
         let landed = noted.iter().find(|n| n.kind == "landed").unwrap_or_else(|| panic!("it never landed: {noted:#?}"));
         let commit = at(&landed.data, "/commit").to_owned();
@@ -351,7 +357,7 @@ impl Place {
             "superseded" => row.note = "another commit is live",
             other => panic!("{other}: {noted:#?}"),
         }
-        table::add(self.backend.name(), row);
+        row
     }
 
     /// The same for a scenario in which nothing is delivered, or nothing is to be measured.
