@@ -47,6 +47,8 @@ fn wish(deliver: &str) -> Wish {
         // Everything waits for everything else on a small machine.
         deliver_s: lab.then_some(300),
         observe_s: lab.then_some(600),
+        // The default: forge and branch are asked by each change, and the other scenarios are in a hurry.
+        poll_s: if lab { 15 } else { 1 },
         ..Wish::default()
     }
 }

@@ -19,6 +19,7 @@ use ssh_key::{Algorithm, LineEnding, PrivateKey};
 
 use super::kube::{Kube, api_version};
 use super::people::Desk;
+use super::rights::Rights;
 use super::truth::History;
 
 /// The cluster's name in the daemon's configuration.
@@ -76,6 +77,10 @@ pub trait Backend: Send + Sync {
     fn admin_kubeconfig(&self) -> String;
     /// With the rights that the product asks for.
     fn daemon_kubeconfig(&self) -> String;
+    /// A ServiceAccount of the place's own, with the rights of `deploy/` and no others.
+    async fn account(&self, place: &str) -> String;
+    /// Gives that account these rights and no others; returns when the API server holds to them.
+    async fn allow(&self, place: &str, rights: &Rights);
     /// A new repository that all accounts may write and the engines may read without credentials.
     async fn repository(&self, name: &str) -> Repository;
     /// No direct pushes to a branch any more.
@@ -98,6 +103,9 @@ pub struct Wish {
     pub alone: bool,
     pub deliver_s: Option<u32>,
     pub observe_s: Option<u32>,
+    pub poll_s: u32,
+    /// A ServiceAccount of its own, for [`Backend::allow`].
+    pub account: bool,
     /// Further agents, each with a token and a sponsor (Jon); see [`Place::crowd`].
     pub agents: usize,
 }
@@ -111,6 +119,8 @@ impl Default for Wish {
             alone: false,
             deliver_s: None,
             observe_s: None,
+            poll_s: 1,
+            account: false,
             agents: 0,
         }
     }
@@ -198,6 +208,12 @@ impl Place {
             agent_token: random_hex(24),
             made: Vec::new(),
         };
+        let kubeconfig = if wish.account {
+            place.backend.account(&place.name).await
+        } else {
+            place.backend.daemon_kubeconfig()
+        };
+        place.put("kubeconfig.yaml", &kubeconfig);
         place.configure(&wish);
         place.start_daemon().await;
         place
@@ -216,14 +232,13 @@ impl Place {
         self.put("keys/signing", &key.to_openssh(LineEnding::LF).unwrap());
         self.put("keys/git-token", &self.repository.bot.token);
         self.put("keys/bot-token", self.bot.token());
-        self.put("kubeconfig.yaml", &self.backend.daemon_kubeconfig());
         self.put("policies/policy.yaml", &wish.policy);
         let p = self.pace;
         self.put(
             "countersign.yaml",
             &format!(
-                "state_dir: state\nresources: [resources]\npolicies: policies\nsigning_key: {{file: keys/signing}}\nstdio_agent: sre-bot\ntimes: {{observe_s: {}, stable_s: {}, failed_grace_s: {}, deliver_s: {}, poll_s: 1}}\n",
-                p.observe_s, p.stable_s, p.grace_s, p.deliver_s
+                "state_dir: state\nresources: [resources]\npolicies: policies\nsigning_key: {{file: keys/signing}}\nstdio_agent: sre-bot\ntimes: {{observe_s: {}, stable_s: {}, failed_grace_s: {}, deliver_s: {}, poll_s: {}}}\n",
+                p.observe_s, p.stable_s, p.grace_s, p.deliver_s, wish.poll_s
             ),
         );
         let hash = countersign_core::model::hex(&Sha256::digest(self.agent_token.as_bytes()));
@@ -282,6 +297,15 @@ impl Place {
         let url = format!("http://{}/mcp", daemon.http_addr().unwrap());
         self.agent = Some(Agent::connect(&url, &self.agent_token).await.unwrap_or_else(|p| panic!("{p}")));
         self.daemon = Some(daemon);
+    }
+
+    /// Ends the daemon and starts it again: what it watches is asked for anew.
+    pub async fn restart_daemon(&mut self) {
+        self.agent = None;
+        if let Some(daemon) = self.daemon.take() {
+            daemon.stop().await;
+        }
+        self.start_daemon().await;
     }
 
     /// Makes an object that goes with the place.
