@@ -83,9 +83,9 @@ impl Pipeline {
             if step == Step::Finished {
                 return;
             }
-            if !turns::wanted(&step) {
+            if !turns::wanted(&step) && !turns::kept(&change, &step) {
                 turn = None;
-            } else if turn.is_none() {
+            } else if turns::wanted(&step) && turn.is_none() {
                 // What is due is asked again: much may have happened before the turn came.
                 turn = self.turn(&change, &mut news).await;
                 continue;

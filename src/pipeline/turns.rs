@@ -6,11 +6,14 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use countersign_core::change::{Change, Step};
+use countersign_core::change::{Change, Step, WaitFor};
 use countersign_core::model::{ChangeId, Effect};
 use tokio::sync::{Mutex as Turn, OwnedMutexGuard, broadcast};
 
 use super::Pipeline;
+
+/// Failed merges through which a turn is kept: pauses of 1, 2 and 4 s.
+const KEPT: u32 = 3;
 
 /// One queue for each repository and ref, in the order of asking.
 #[derive(Debug, Default)]
@@ -22,6 +25,16 @@ pub(super) type Held = OwnedMutexGuard<()>;
 /// Whether the step moves the branch that the change is for.
 pub(super) fn wanted(step: &Step) -> bool {
     matches!(step, Step::Do(Effect::PushTarget | Effect::Merge))
+}
+
+/// Whether the turn is kept for the next try. A forge that works out anew after each merge what else can be
+/// merged (Gitea: "Please try again later") would never come to an end with the others trying meanwhile. Kept for
+/// few tries only: what cannot be merged for another reason is not to hold up the others.
+pub(super) fn kept(change: &Change, step: &Step) -> bool {
+    matches!(step, Step::Wait(WaitFor::Retry, _))
+        && change.effect(&Effect::Merge).is_some_and(|s| {
+            (1..=KEPT).contains(&s.failures) && s.problem.as_ref().is_some_and(|p| p.code == "forge.not_mergeable")
+        })
 }
 
 impl Turns {

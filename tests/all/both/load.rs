@@ -69,12 +69,8 @@ async fn one_branch(p: &mut Place, engine: Engine) -> Vec<One> {
         shape.files.push((file.clone(), deployment(&p.name, &service(n + 1), OLD, Some(1))));
     }
     let app = p.app(shape).await;
-    let one = |(n, file): (usize, String)| One {
-        service: service(n + 1),
-        branch: "main".into(),
-        file,
-        app: app.clone(),
-    };
+    let one =
+        |(n, file): (usize, String)| One { service: service(n + 1), branch: "main".into(), file, app: app.clone() };
     files.into_iter().enumerate().map(one).collect()
 }
 
@@ -276,7 +272,12 @@ impl Figures {
         self.over.extend(at("closed").max());
         self.again += noted
             .iter()
-            .filter(|n| n.kind == "failed" && ["push_target", "push_branch", "open_pull_request", "merge"].iter().any(|e| n.data.to_string().contains(e)))
+            .filter(|n| {
+                n.kind == "failed"
+                    && ["push_target", "push_branch", "open_pull_request", "merge"]
+                        .iter()
+                        .any(|e| n.data.to_string().contains(e))
+            })
             .count();
     }
 

@@ -208,11 +208,8 @@ impl Place {
             agent_token: random_hex(24),
             made: Vec::new(),
         };
-        let kubeconfig = if wish.account {
-            place.backend.account(&place.name).await
-        } else {
-            place.backend.daemon_kubeconfig()
-        };
+        let kubeconfig =
+            if wish.account { place.backend.account(&place.name).await } else { place.backend.daemon_kubeconfig() };
         place.put("kubeconfig.yaml", &kubeconfig);
         place.configure(&wish);
         place.start_daemon().await;

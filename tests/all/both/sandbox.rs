@@ -1,5 +1,7 @@
 //! The back end made of the sandbox's servers: one set of them for each place.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use countersign::sandbox::cluster::access::Denial;
 use countersign::sandbox::cluster::{ClusterOptions, ClusterSandbox, Engine};
@@ -38,7 +40,10 @@ impl Sandbox {
             kind: if l.login.ends_with("-bot") { UserKind::Bot } else { UserKind::User },
             ..ForgeUser::person(&l.login, &l.token)
         });
-        let options = ForgeOptions::new(git.repos().clone(), git.url(), users.collect());
+        let options = ForgeOptions {
+            recheck: Duration::from_millis(300),
+            ..ForgeOptions::new(git.repos().clone(), git.url(), users.collect())
+        };
         let forge = forge::start(options).await.unwrap();
         let [admin, account] = TOKENS.map(str::to_owned);
         let tokens = [(admin, "sandbox-admin".to_owned()), (account, ACCOUNT.to_owned())].into();
