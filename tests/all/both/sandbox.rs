@@ -41,7 +41,7 @@ impl Sandbox {
             ..ForgeUser::person(&l.login, &l.token)
         });
         let options = ForgeOptions {
-            recheck: Duration::from_millis(300),
+            recheck: Duration::from_millis(1000),
             ..ForgeOptions::new(git.repos().clone(), git.url(), users.collect())
         };
         let forge = forge::start(options).await.unwrap();
