@@ -16,18 +16,21 @@ const OLD: &str = "reg.example/web:1.0";
 struct Step {
     did: &'static str,
     file: Option<String>,
+    /// A second file beside it.
+    beside: Option<&'static str>,
     /// Image that the push is to bring about; none: it cannot work.
     want: Option<&'static str>,
     watch_s: u64,
 }
 
-const SCENES: [(&str, &str); 8] = [
+const SCENES: [(&str, &str); 9] = [
     ("image-ok", "a new image"),
     ("image-missing-then-revert", "an image that cannot be pulled, and the old one again"),
     ("image-crash", "an image that exits with code 1 over and over"),
     ("image-slow", "an image that takes 8 s to get ready"),
     ("image-flaps", "an image that is ready for 3 s and exits then"),
     ("yaml-broken-then-fixed", "a file that cannot be parsed, and its repair"),
+    ("yaml-passed-over", "a new image, and beside it a file that cannot be parsed and does not look like an object"),
     ("invalid-field-then-fixed", "a field that the API server refuses, and its repair"),
     ("superseded", "two pushes, one right after the other"),
 ];
@@ -51,10 +54,11 @@ fn steps(scene: &str, namespace: &str) -> Option<Vec<Step>> {
     let image = |did, image: &'static str, watch_s| Step {
         did,
         file: Some(manifest(namespace, image)),
+        beside: None,
         want: Some(image),
         watch_s,
     };
-    let bad = |did, file: String, watch_s| Step { did, file: Some(file), want: None, watch_s };
+    let bad = |did, file: String, watch_s| Step { did, file: Some(file), beside: None, want: None, watch_s };
     let good = |watch_s| image("image reg.example/web:1.1", "reg.example/web:1.1", watch_s);
     Some(match scene {
         "image-ok" => vec![good(20)],
@@ -65,6 +69,7 @@ fn steps(scene: &str, namespace: &str) -> Option<Vec<Step>> {
         "image-slow" => vec![image("image reg.example/web:slow", "reg.example/web:slow", 40)],
         "image-flaps" => vec![image("image reg.example/web:flap", "reg.example/web:flap", 60)],
         "yaml-broken-then-fixed" => vec![bad("a broken file", "kind: [\n".into(), 15), good(45)],
+        "yaml-passed-over" => vec![Step { beside: Some("kind: [\n"), ..good(20) }],
         "invalid-field-then-fixed" => {
             let file = manifest(namespace, OLD).replace("replicas: 2", "replicas: two");
             vec![bad("replicas: two", file, 20), good(90)]
@@ -96,7 +101,9 @@ pub async fn record(lab: &Lab, name: &str, out: &Path) -> Result<()> {
     let tape = lab.record(out, wish).await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
     for step in steps {
-        let commit = gitea.commit(OWNER, &place, "main", step.did, &[(path.clone(), step.file)]).await?;
+        let mut files = vec![(path.clone(), step.file)];
+        files.extend(step.beside.map(|b| ("web/beside.yaml".to_owned(), Some(b.to_owned()))));
+        let commit = gitea.commit(OWNER, &place, "main", step.did, &files).await?;
         let want: Vec<Value> = step
             .want
             .iter()

@@ -12,6 +12,7 @@ mod forge;
 mod gate;
 mod kube;
 mod lab;
+mod others;
 mod people;
 mod place;
 mod sandbox;

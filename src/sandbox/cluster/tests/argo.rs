@@ -257,7 +257,10 @@ async fn a_deleted_file_is_pruned_and_a_broken_one_is_a_comparison_error() {
     let app = app_until(&sandbox, "c1", "the prune", |app| synced_and_healthy(app, &pruned)).await;
     assert_eq!(app["status"]["operationState"]["syncResult"]["resources"][0]["message"], "pruned");
     assert!(sandbox.get("", "ConfigMap", "c1", "extra").is_none());
-    repo.commit("broken", &[("c1/deploy.yaml", Some("kind: [\n  - x: {"))]);
+    let ignored = repo.commit("notes", &[("c1/notes.yaml", Some("kind: [\n  - x: {"))]);
+    refresh(&sandbox, "c1", "normal");
+    app_until(&sandbox, "c1", "no word about what is no object", |app| synced_and_healthy(app, &ignored)).await;
+    repo.commit("broken", &[("c1/deploy.yaml", Some("apiVersion: apps/v1\nmetadata:\n  name: x\nkind: [\n  - x: {"))]);
     refresh(&sandbox, "c1", "normal");
     let broken = app_until(&sandbox, "c1", "the error", |app| {
         text(app, &["status", "conditions", "0", "type"]) == "ComparisonError"
