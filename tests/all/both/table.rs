@@ -8,6 +8,26 @@ use std::sync::{Mutex, PoisonError};
 
 use super::others::TOOLS;
 
+/// What the file begins with.
+const HEAD: &str = "\
+# Truth of the wait
+
+Written by the scenarios themselves: `COUNTERSIGN_TRUTH=docs/truth-of-the-wait.md just lab-test`. Each row is one change \
+that was delivered for real. *Said at* is when Countersign said so, *true at* since when it was so without a break, by \
+the API server's own history as a watch of the test saw it: generation, observed generation, replicas and image of the \
+Deployment, never the engine's word; for failures, when the Deployment or the engine first said that this very revision \
+failed. *Delay* is from the last status change that was needed to know it, the waiting windows apart: healthy must \
+stand for 3 s here (10 s by default), a failure for 1 s. Less than nothing: the test's own watch heard of it later. A \
+healthy that was said too early fails the scenario, and there was none.
+
+Beside it, what people's scripts do after a push, started when the commit was on the branch, at most 120 s: \
+`argocd app wait --sync --health` against Argo CD's API server, and `kubectl wait`, for Applications with \
+`--for=jsonpath={.status.health.status}=Healthy`, for Kustomizations with `--for=condition=Ready`. The seconds are those \
+from the commit until the tool said healthy; **false**: the commit was not live then, nor 250 ms later. Empty: it had \
+not said so when Countersign gave its verdict (in rows that failed that is right), or the engine is not its own.
+
+";
+
 /// What became of one change. Times in milliseconds from the landed commit.
 #[derive(Debug, Clone)]
 pub struct Row {
@@ -43,7 +63,7 @@ pub fn add(backend: &str, row: Row) {
     rows.push(row);
     let text = table(backend, &rows);
     if let Ok(path) = std::env::var("COUNTERSIGN_TRUTH") {
-        std::fs::write(&path, &text).unwrap_or_else(|e| panic!("{path}: {e}"));
+        std::fs::write(&path, format!("{HEAD}{text}")).unwrap_or_else(|e| panic!("{path}: {e}"));
     }
 }
 
@@ -73,8 +93,7 @@ fn table(backend: &str, rows: &[Row]) -> String {
     let mut sorted = rows.to_vec();
     sorted.sort_by(|a, b| (a.engine, &a.scenario).cmp(&(b.engine, &b.scenario)));
     let others = backend == "lab";
-    let mut out =
-        format!("Truth of the wait on the {backend}; seconds from the landed commit, delays in milliseconds.\n\n");
+    let mut out = format!("On the {backend}; seconds from the landed commit, delays in milliseconds.\n\n");
     out.push_str("| engine | scenario | said | code | said at | true at | delay |");
     if others {
         let _ = write!(out, " {} |", TOOLS.join(" | "));

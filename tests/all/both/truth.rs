@@ -15,8 +15,8 @@ use tokio::task::AbortHandle;
 
 use super::apps::{App, Engine};
 use super::kube::Kube;
-use super::place::{Place, text};
 use super::others::TOOLS;
+use super::place::{Place, text};
 use super::table::{self, Other, Row};
 
 /// The judge waits so long before it calls anything a failure (`core/src/verdict/view.rs`).
@@ -349,7 +349,7 @@ impl Place {
                 let (decided, _) = self.history.since(landed.at, said.at, |w| live(w) && in_force(&owner(w), &holding));
                 row.delay_ms = decided.map(|t| said.at - stable - t);
                 if decided.is_none() {
-                    row.note = "the engine's status disagreed";
+                    row.note = "before the engine's own word";
                 }
             }
             "failed" => {
@@ -379,7 +379,12 @@ impl Place {
 
     /// What people's tools said of the commit, and whether it was so when they said it. None is waited for: who has
     /// not spoken when we have is still waiting, and may be right.
-    async fn judged(&self, commit: &str, landed: i64, live: &(dyn Fn(&World) -> bool + Sync)) -> [Option<Other>; TOOLS.len()] {
+    async fn judged(
+        &self,
+        commit: &str,
+        landed: i64,
+        live: &(dyn Fn(&World) -> bool + Sync),
+    ) -> [Option<Other>; TOOLS.len()] {
         // Our own watch may hear of it a little later than they did.
         tokio::time::sleep(Duration::from_millis(FAIR_MS.unsigned_abs())).await;
         let mut all = [None; TOOLS.len()];
