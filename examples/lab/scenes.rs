@@ -86,7 +86,7 @@ pub async fn record(lab: &Lab, name: &str, out: &Path) -> Result<()> {
     let first = [(path.clone(), Some(manifest(&place, OLD)))];
     let mut tip = gitea.commit(OWNER, &place, "main", "first", &first).await?;
     let owner = deliver(lab, engine, &place).await?;
-    available(lab, &place).await?;
+    settled(lab, engine, &place).await?;
     let wish = Wish {
         about: format!("{about}; automated, asked to look right after each push"),
         engine: engine.into(),
@@ -174,12 +174,20 @@ async fn refresh(lab: &Lab, engine: &str, place: &str) -> Result<()> {
     lab.merge(&object).await
 }
 
-/// Waits until the first commit is live.
-async fn available(lab: &Lab, place: &str) -> Result<()> {
+/// Waits until the first commit is live and the engine has nothing more to do.
+async fn settled(lab: &Lab, engine: &str, place: &str) -> Result<()> {
+    let (api, kind, namespace) = match engine {
+        "argo" => ("argoproj.io/v1alpha1", "Application", "argocd"),
+        _ => ("kustomize.toolkit.fluxcd.io/v1", "Kustomization", "flux-system"),
+    };
     let end = Instant::now() + Duration::from_secs(60);
     while Instant::now() < end {
         let web = lab.get("apps/v1", "Deployment", place, "web").await?.unwrap_or_default();
-        if web["status"]["availableReplicas"] == 2 {
+        let owner = lab.get(api, kind, namespace, place).await?.unwrap_or_default();
+        let ready = |c: &Value| c["type"] == "Ready" && c["status"] == "True";
+        let conditions = owner["status"]["conditions"].as_array();
+        let done = owner["status"]["sync"]["status"] == "Synced" || conditions.is_some_and(|all| all.iter().any(ready));
+        if web["status"]["availableReplicas"] == 2 && done {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
