@@ -160,7 +160,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_fifth_waits_and_the_twenty_first_is_refused_at_once() {
-        let meter = Arc::new(Meter::new(Limits { burst: 100, ..Limits::default() }));
+        let meter = Arc::new(Meter::new(Limits { burst: 100, in_flight: 4, queue: 16, ..Limits::default() }));
         let now = Instant::now();
         let mut held = Vec::new();
         for _ in 0..4 {

@@ -227,7 +227,7 @@ fn what_writes_to_the_world_takes_an_authorization() {
         }
         unchecked.extend(s.lines_with("fn push_unchecked"));
     }
-    assert_eq!(pushes, 2, "push and delete_branch");
+    assert_eq!(pushes, 3, "push, push_unless and delete_branch");
     assert!(unchecked.iter().all(|l| l.contains("pub(super)")), "{unchecked:?}");
     none(
         all.iter().filter(|s| !s.path.starts_with("src/git/")).flat_map(|s| s.lines_with("push_unchecked")).collect(),

@@ -9,6 +9,7 @@
 )]
 
 mod architecture;
+mod both;
 mod components;
 mod deploy;
 mod docs;

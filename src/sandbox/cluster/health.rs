@@ -60,6 +60,7 @@ pub fn argo(object: &Value) -> Option<Health> {
             _ => Health::Progressing,
         }),
         "Job" => Some(job(object)),
+        "HorizontalPodAutoscaler" => Some(autoscaler(object)),
         "Kustomization" | "HelmRelease" | "GitRepository" => Some(match condition(object, "Ready", "status") {
             "True" => Health::Healthy,
             "False" => Health::Degraded,
@@ -67,6 +68,22 @@ pub fn argo(object: &Value) -> Option<Health> {
         }),
         _ => None,
     }
+}
+
+/// The first condition that says something (gitops-engine: pkg/health/health_hpa.go).
+fn autoscaler(object: &Value) -> Health {
+    for condition in list(object, &["status", "conditions"]) {
+        match (text(condition, &["type"]), text(condition, &["reason"])) {
+            ("AbleToScale", "FailedGetScale" | "FailedUpdateScale")
+            | ("ScalingActive", "FailedGetResourceMetric" | "InvalidSelector") => return Health::Degraded,
+            ("AbleToScale", "SucceededRescale")
+            | ("ScalingLimited", "DesiredWithinRange" | "TooFewReplicas" | "TooManyReplicas") => {
+                return Health::Healthy;
+            }
+            _ => {}
+        }
+    }
+    Health::Progressing
 }
 
 fn deployment(object: &Value) -> Health {

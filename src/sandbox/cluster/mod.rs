@@ -6,6 +6,7 @@ pub mod access;
 pub mod admission;
 pub mod apiserver;
 pub mod argocd;
+pub mod autoscaler;
 pub mod clock;
 pub mod control;
 pub mod discovery;
@@ -23,6 +24,7 @@ pub mod openapi;
 pub mod oracle;
 pub mod pods;
 pub mod progress;
+pub mod rbac;
 pub mod record;
 pub mod render;
 pub mod replicas;
@@ -310,6 +312,7 @@ impl ClusterSandbox {
             tokio::spawn(gc::run(state.clone())),
             tokio::spawn(workloads::run(state.clone())),
             tokio::spawn(pods::run(state.clone())),
+            tokio::spawn(autoscaler::run(state.clone())),
         ];
         if state.options.argocd {
             argocd::prepare(&state);

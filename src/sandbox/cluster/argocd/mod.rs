@@ -6,6 +6,7 @@ mod auto;
 mod compare;
 mod operation;
 mod project;
+mod sets;
 mod target;
 
 use std::collections::HashMap;
@@ -69,6 +70,7 @@ pub async fn run(shared: Shared) {
     let mut changed = shared.store.subscribe();
     let mut seen = 0;
     let tasks = &mut tokio::task::JoinSet::new();
+    tasks.spawn(sets::run(shared.clone()));
     loop {
         for event in shared.store.tail(seen) {
             seen = event.version;
@@ -80,7 +82,7 @@ pub async fn run(shared: Shared) {
                     bell
                 });
                 bell.notify.notify_one();
-                continue;
+                // An Application may itself be a live object of another one (app of apps): its parent hears of it too.
             }
             for object in [Some(&event.object), event.before.as_ref()].into_iter().flatten() {
                 if let Some(owner) = owner_of(object)

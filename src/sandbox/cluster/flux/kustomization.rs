@@ -9,6 +9,8 @@ use super::super::admission::{self, Strictness};
 use super::super::clock::print_duration;
 use super::super::health::condition;
 use super::super::json::{flag, get, list, number, set, text};
+use super::super::kinds::Kind;
+use super::super::rbac;
 use super::super::reply::Failure;
 use super::super::store::Write;
 use super::build::{self, Unbuilt};
@@ -174,7 +176,8 @@ impl Attempt<'_> {
     }
 
     async fn build(&self, source: &Value) -> Result<Vec<Value>, Unbuilt> {
-        let all = build::files(self.item, source, commit_of(&self.revision), text(self.object, &["spec", "path"])).await?;
+        let all =
+            build::files(self.item, source, commit_of(&self.revision), text(self.object, &["spec", "path"])).await?;
         build::check_path(self.object, &all)?;
         self.progress("Building manifests");
         self.item.shared.clock().millis(4).await;
@@ -200,6 +203,17 @@ impl Attempt<'_> {
             named => named,
         };
         format!("system:serviceaccount:{}:{account}", self.item.namespace)
+    }
+
+    /// With `serviceAccountName` everything is done with that account's rights, and no others.
+    fn impersonated(&self, kind: &Kind, watched: &Watched) -> Result<(), Failure> {
+        let account = text(self.object, &["spec", "serviceAccountName"]);
+        let who = (self.item.namespace.as_str(), account);
+        if account.is_empty() || rbac::allows(&self.item.shared, who, "patch", kind, &watched.namespace, &watched.name)
+        {
+            return Ok(());
+        }
+        Err(Failure::forbidden(&self.user(), "patch", kind, "", &watched.namespace, &watched.name))
     }
 
     /// Everything is tried dry first: one object that is refused keeps all others from being applied.
@@ -240,9 +254,9 @@ impl Attempt<'_> {
         if dry_run && with_namespace {
             return Ok(());
         }
-        let done = shared
-            .access
-            .check(&self.user(), "patch", &kind, "", &watched.namespace, &watched.name)
+        let done = self
+            .impersonated(&kind, &watched)
+            .and_then(|()| shared.access.check(&self.user(), "patch", &kind, "", &watched.namespace, &watched.name))
             .and_then(|()| admission::decode(&kind, object, Strictness::Strict))
             .and_then(|_| {
                 shared.store.apply(
