@@ -64,7 +64,11 @@ fn steps(scene: &str, namespace: &str) -> Option<Vec<Step>> {
         "image-crash" => vec![image("image reg.example/web:crash", "reg.example/web:crash", 45)],
         "image-slow" => vec![image("image reg.example/web:slow", "reg.example/web:slow", 40)],
         "image-flaps" => vec![image("image reg.example/web:flap", "reg.example/web:flap", 60)],
-        "yaml-broken-then-fixed" => vec![bad("a broken file", "kind: [\n".into(), 15), good(45)],
+        "yaml-broken-then-fixed" =>
+        // Argo CD passes over a file that does not look like a manifest, so the rest of it stays.
+        {
+            vec![bad("a broken file", manifest(namespace, OLD) + "broken: [\n", 15), good(45)]
+        }
         "invalid-field-then-fixed" => {
             let file = manifest(namespace, OLD).replace("replicas: 2", "replicas: two");
             vec![bad("replicas: two", file, 20), good(90)]
