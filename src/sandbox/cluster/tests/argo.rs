@@ -259,7 +259,12 @@ async fn a_deleted_file_is_pruned_and_a_broken_one_is_a_comparison_error() {
     assert!(sandbox.get("", "ConfigMap", "c1", "extra").is_none());
     let ignored = repo.commit("notes", &[("c1/notes.yaml", Some("kind: [\n  - x: {"))]);
     refresh(&sandbox, "c1", "normal");
-    app_until(&sandbox, "c1", "no word about what is no object", |app| synced_and_healthy(app, &ignored)).await;
+    // Nothing is rendered anew, so no operation comes either.
+    let passed =
+        app_until(&sandbox, "c1", "the next revision", |app| text(app, &["status", "sync", "revision"]) == ignored);
+    let passed = passed.await;
+    assert_eq!(text(&passed, &["status", "sync", "status"]), "Synced", "no word about what is no object");
+    assert_eq!(text(&passed, &["status", "operationState", "syncResult", "revision"]), pruned);
     repo.commit("broken", &[("c1/deploy.yaml", Some("apiVersion: apps/v1\nmetadata:\n  name: x\nkind: [\n  - x: {"))]);
     refresh(&sandbox, "c1", "normal");
     let broken = app_until(&sandbox, "c1", "the error", |app| {
@@ -299,7 +304,7 @@ async fn a_deleted_file_is_pruned_and_a_broken_one_is_a_comparison_error() {
         pruned,
         "same manifests: no operation"
     );
-    repo.commit("path gone", &[("c1/deploy.yaml", None)]);
+    repo.commit("path gone", &[("c1/deploy.yaml", None), ("c1/notes.yaml", None)]);
     refresh(&sandbox, "c1", "normal");
     let gone = app_until(&sandbox, "c1", "the missing path", |app| {
         text(app, &["status", "conditions", "0", "type"]) == "ComparisonError"
