@@ -65,7 +65,7 @@ impl Case {
         match effect {
             "push_branch" | "open_pull_request" | "merge" => ("merge", Act::Approve),
             "close_pull_request" => ("pull", Act::Cancel),
-            "delete_branch" if self.nth % 3 == 0 => ("merge", Act::Approve),
+            "delete_branch" if self.nth.is_multiple_of(3) => ("merge", Act::Approve),
             "delete_branch" if self.nth % 3 == 1 => ("pull", Act::Merge),
             "delete_branch" => ("pull", Act::Cancel),
             "notify" if self.nth.is_multiple_of(2) => ("standard", Act::Nothing),

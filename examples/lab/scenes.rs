@@ -16,18 +16,22 @@ const OLD: &str = "reg.example/web:1.0";
 struct Step {
     did: &'static str,
     file: Option<String>,
+    /// A second file beside it.
+    beside: Option<&'static str>,
     /// Image that the push is to bring about; none: it cannot work.
     want: Option<&'static str>,
     watch_s: u64,
 }
 
-const SCENES: [(&str, &str); 8] = [
+const SCENES: [(&str, &str); 10] = [
     ("image-ok", "a new image"),
     ("image-missing-then-revert", "an image that cannot be pulled, and the old one again"),
     ("image-crash", "an image that exits with code 1 over and over"),
     ("image-slow", "an image that takes 8 s to get ready"),
     ("image-flaps", "an image that is ready for 3 s and exits then"),
     ("yaml-broken-then-fixed", "a file that cannot be parsed, and its repair"),
+    ("yaml-passed-over", "a new image, and beside it a file that cannot be parsed and does not look like an object"),
+    ("yaml-wipe-guard", "the only file becomes one that Argo CD passes over: nothing is left; and its repair"),
     ("invalid-field-then-fixed", "a field that the API server refuses, and its repair"),
     ("superseded", "two pushes, one right after the other"),
 ];
@@ -51,10 +55,11 @@ fn steps(scene: &str, namespace: &str) -> Option<Vec<Step>> {
     let image = |did, image: &'static str, watch_s| Step {
         did,
         file: Some(manifest(namespace, image)),
+        beside: None,
         want: Some(image),
         watch_s,
     };
-    let bad = |did, file: String, watch_s| Step { did, file: Some(file), want: None, watch_s };
+    let bad = |did, file: String, watch_s| Step { did, file: Some(file), beside: None, want: None, watch_s };
     let good = |watch_s| image("image reg.example/web:1.1", "reg.example/web:1.1", watch_s);
     Some(match scene {
         "image-ok" => vec![good(20)],
@@ -64,7 +69,12 @@ fn steps(scene: &str, namespace: &str) -> Option<Vec<Step>> {
         "image-crash" => vec![image("image reg.example/web:crash", "reg.example/web:crash", 45)],
         "image-slow" => vec![image("image reg.example/web:slow", "reg.example/web:slow", 40)],
         "image-flaps" => vec![image("image reg.example/web:flap", "reg.example/web:flap", 60)],
-        "yaml-broken-then-fixed" => vec![bad("a broken file", "kind: [\n".into(), 15), good(45)],
+        // Looks like a manifest, else Argo CD passes over it.
+        "yaml-broken-then-fixed" => {
+            vec![bad("a broken file", manifest(namespace, OLD) + "broken: [\n", 15), good(45)]
+        }
+        "yaml-passed-over" => vec![Step { beside: Some("kind: [\n"), ..good(20) }],
+        "yaml-wipe-guard" => vec![bad("no manifest any more", "kind: [\n".into(), 15), good(45)],
         "invalid-field-then-fixed" => {
             let file = manifest(namespace, OLD).replace("replicas: 2", "replicas: two");
             vec![bad("replicas: two", file, 20), good(90)]
@@ -86,7 +96,7 @@ pub async fn record(lab: &Lab, name: &str, out: &Path) -> Result<()> {
     let first = [(path.clone(), Some(manifest(&place, OLD)))];
     let mut tip = gitea.commit(OWNER, &place, "main", "first", &first).await?;
     let owner = deliver(lab, engine, &place).await?;
-    available(lab, &place).await?;
+    settled(lab, engine, &place).await?;
     let wish = Wish {
         about: format!("{about}; automated, asked to look right after each push"),
         engine: engine.into(),
@@ -96,7 +106,9 @@ pub async fn record(lab: &Lab, name: &str, out: &Path) -> Result<()> {
     let tape = lab.record(out, wish).await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
     for step in steps {
-        let commit = gitea.commit(OWNER, &place, "main", step.did, &[(path.clone(), step.file)]).await?;
+        let mut files = vec![(path.clone(), step.file)];
+        files.extend(step.beside.map(|b| ("web/beside.yaml".to_owned(), Some(b.to_owned()))));
+        let commit = gitea.commit(OWNER, &place, "main", step.did, &files).await?;
         let want: Vec<Value> = step
             .want
             .iter()
@@ -174,12 +186,20 @@ async fn refresh(lab: &Lab, engine: &str, place: &str) -> Result<()> {
     lab.merge(&object).await
 }
 
-/// Waits until the first commit is live.
-async fn available(lab: &Lab, place: &str) -> Result<()> {
+/// Waits until the first commit is live and the engine has nothing more to do.
+async fn settled(lab: &Lab, engine: &str, place: &str) -> Result<()> {
+    let (api, kind, namespace) = match engine {
+        "argo" => ("argoproj.io/v1alpha1", "Application", "argocd"),
+        _ => ("kustomize.toolkit.fluxcd.io/v1", "Kustomization", "flux-system"),
+    };
     let end = Instant::now() + Duration::from_secs(60);
     while Instant::now() < end {
         let web = lab.get("apps/v1", "Deployment", place, "web").await?.unwrap_or_default();
-        if web["status"]["availableReplicas"] == 2 {
+        let owner = lab.get(api, kind, namespace, place).await?.unwrap_or_default();
+        let ready = |c: &Value| c["type"] == "Ready" && c["status"] == "True";
+        let conditions = owner["status"]["conditions"].as_array();
+        let done = owner["status"]["sync"]["status"] == "Synced" || conditions.is_some_and(|all| all.iter().any(ready));
+        if web["status"]["availableReplicas"] == 2 && done {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

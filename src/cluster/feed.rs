@@ -45,6 +45,12 @@ impl Cluster {
                 }
             }
         }
+        let owners = keys.len();
+        let mut add = |key: ObjectKey| {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        };
         for key in objects {
             // A release that is waited for brings its chart and what that is made from.
             if (key.group.as_str(), key.kind.as_str()) == ("helm.toolkit.fluxcd.io", "HelmRelease")
@@ -56,10 +62,16 @@ impl Cluster {
             add(key);
         }
         let mut all: SelectAll<BoxStream<'static, Result<Value>>> = SelectAll::new();
-        for key in keys {
-            // A kind that is not served now has nothing to show.
-            if let Some(kind) = self.0.kinds.find(&key.group, &key.kind).await? {
-                all.push(follow(self.0.client.clone(), &kind, &key));
+        for (n, key) in keys.iter().enumerate() {
+            match self.0.kinds.find(&key.group, &key.kind).await? {
+                Some(kind) => all.push(follow(self.0.client.clone(), &kind, key)),
+                // An API server that has just started does not serve custom kinds yet: a feed that leaves the owner
+                // out would be silent for ever.
+                None if n < owners => {
+                    return Err(errors::unreachable(format!("It does not serve the kind {} now.", key.kind)));
+                }
+                // A kind that is not served now has nothing to show.
+                None => {}
             }
         }
         // Without this a feed of nothing would end at once.

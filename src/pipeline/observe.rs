@@ -17,6 +17,8 @@ use super::{ACTOR, Pipeline, fault};
 
 /// API group of HelmReleases.
 const HELM: &str = "helm.toolkit.fluxcd.io";
+/// Begins what is said while there is no watch.
+const CANNOT_WATCH: &str = "The cluster cannot be watched now";
 /// Commits by others that are looked at, at the most.
 const OTHERS: usize = 200;
 
@@ -42,7 +44,16 @@ impl Pipeline {
         let Some(landed) = &change.landed else { return Ok(()) };
         if watching.is_none() {
             match self.begin_watch(change, landed).await {
-                Ok(w) => *watching = Some(w),
+                Ok((w, first)) => {
+                    *watching = Some(w);
+                    // What is written last may be that nothing can be watched, which is over.
+                    if let Some(first) = first
+                        && change.seen.as_ref().is_some_and(|s| s.say.starts_with(CANNOT_WATCH))
+                        && self.observed(change, first.verdict, first.code, &first.say).await?
+                    {
+                        return Ok(());
+                    }
+                }
                 Err(problem) => return self.cannot_watch(change, problem).await,
             }
         }
@@ -116,7 +127,7 @@ impl Pipeline {
     }
 
     async fn cannot_watch(&self, change: &Change, problem: Problem) -> Result<()> {
-        let say = format!("The cluster cannot be watched now: {}", problem.message);
+        let say = format!("{CANNOT_WATCH}: {}", problem.message);
         let code = if problem.code == "cluster.forbidden" { Code::NotReadable } else { Code::EngineDown };
         if !self.observed(change, Verdict::Waiting, code, &say).await? {
             tokio::time::sleep(std::time::Duration::from_secs(2)).await;
@@ -124,7 +135,8 @@ impl Pipeline {
         Ok(())
     }
 
-    async fn begin_watch(&self, change: &Change, landed: &Landed) -> Result<Watching> {
+    /// The watch, and the judge's first word about the landed commit.
+    async fn begin_watch(&self, change: &Change, landed: &Landed) -> Result<(Watching, Option<VerdictChange>)> {
         let p = &change.proposal;
         let cluster = self.cluster(&p.cluster)?;
         let objects: BTreeSet<ObjectKey> =
@@ -145,15 +157,15 @@ impl Pipeline {
                 owner: ours.then(|| by.clone()),
                 want: ours.then(|| p.want.clone()),
             };
-            judge.feed(now, &Line::Act(act));
+            judge.feed(now, &Line::Act(act))
         };
         let deployed = p.source.deployed.as_deref().filter(|d| *d != change.base && *d != landed.commit);
         if let Some(d) = deployed {
             act(d, None, false);
         }
         act(&change.base, deployed, false);
-        act(&landed.commit, Some(&change.base), true);
-        Ok(Watching { judge, feed: Box::pin(feed), known, looked_at: 0 })
+        let first = act(&landed.commit, Some(&change.base), true).into_iter().rfind(|m| m.commit == landed.commit);
+        Ok((Watching { judge, feed: Box::pin(feed), known, looked_at: 0 }, first))
     }
 
     /// A watch event as the judge's line, after whatever commits it names for the first time.

@@ -13,6 +13,7 @@ mod gate;
 mod kube;
 mod lab;
 mod load;
+mod others;
 mod people;
 mod place;
 mod rights;

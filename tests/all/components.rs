@@ -139,6 +139,25 @@ async fn a_slow_image_gets_ready_in_the_end_and_a_flapping_one_does_not_stay_so(
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab: just lab-test"]
+async fn a_component_that_was_killed_is_seen_and_serves_again() {
+    let lab = lab().await;
+    let name = "kube-scheduler";
+    let seen = || lab.status().into_iter().find(|s| s.name == name).unwrap();
+    let before = seen();
+    assert!(before.running && before.rss_kib > 0, "{before:?}");
+    lab.stop(name).await.unwrap();
+    assert!(!seen().running);
+    lab.start_again(name).await.unwrap();
+    assert!(seen().running && seen().pid != before.pid);
+    let refused = lab.start_again(name).await.unwrap_err();
+    assert!(refused.message.contains("already runs"), "{refused}");
+    let unknown = lab.stop("kubelet").await.unwrap_err();
+    assert_eq!(unknown.code, "lab.failed");
+    assert!(unknown.next.contains("kube-scheduler"), "{unknown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab: just lab-test"]
 async fn an_account_may_do_what_its_rules_say_and_nothing_else() {
     let lab = lab().await;
     let name = unique("reader");

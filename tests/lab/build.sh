@@ -20,7 +20,7 @@ kubernetes=k8s.io/component-base/version
 stamp="-X $kubernetes.gitVersion=v1.36.3 -X $kubernetes.gitMajor=1 -X $kubernetes.gitMinor=36"
 
 # Smallest first: what fails, fails early.
-all=(etcd kwok kubernetes source-controller kustomize-controller helm-controller argocd helm gitea)
+all=(etcd kwok kubernetes source-controller kustomize-controller helm-controller argocd gitea)
 [ $# -gt 0 ] || set -- "${all[@]}"
 
 key() { cat "$here/modules/$1/go.mod" "$here/modules/$1/go.sum" | sha256sum | cut -c1-16; }
@@ -71,7 +71,6 @@ build() {
             share "$1-crds" "$dir"/config/crd/bases/*.yaml
             share "$1-roles" "$dir"/config/rbac/role.yaml
             ;;
-        helm) program helm helm.sh/helm/v4/cmd/helm helm ;;
         gitea)
             export CGO_ENABLED=1
             GOFLAGS="$GOFLAGS -tags=sqlite,sqlite_unlock_notify" program gitea code.gitea.io/gitea gitea
@@ -93,7 +92,7 @@ for name in "$@"; do
     echo "$want" >"$cache/key/$name"
 done
 
-# kustomize and kubectl are built like the other tools of the tests.
-for tool in kustomize kubectl; do
+# These are tools of other tests too.
+for tool in kustomize kubectl helm; do
     GOFLAGS=-buildvcs=false "$here/../tools/build.sh" "$cache/bin" "$tool"
 done

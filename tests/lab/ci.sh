@@ -21,6 +21,7 @@ tests/lab/build.sh "$cache/lab"
 lab() { cargo run --quiet --example lab -- --dir "$cache/lab-run" "$@"; }
 trap 'lab down' EXIT
 lab up --bare --cache "$cache/lab"
+KUBECONFIG="$cache/lab-run/admin.kubeconfig" PATH="$cache/lab/bin:$PATH" tests/lab/deploy.sh
 COUNTERSIGN_LAB="$cache/lab-run/lab.json" COUNTERSIGN_LAB_CACHE="$cache/lab" PATH="$cache/lab/bin:$PATH" \
     cargo test --quiet --test all -- both:: components:: --include-ignored
 lab status

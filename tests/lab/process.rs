@@ -49,8 +49,10 @@ fn alive(dir: &Path, name: &str) -> Option<u32> {
     let (pid, born) = text.trim().split_once(' ')?;
     let pid: u32 = pid.parse().ok()?;
     let (state, since) = stat(pid)?;
-    // A zombie only waits for its parent to look.
-    (since == born && !matches!(state, 'Z' | 'X')).then_some(pid)
+    // A zombie only waits for its parent to look, once its last thread is gone: until then, its ports are taken.
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map(Iterator::count).unwrap_or(0);
+    let over = matches!(state, 'Z' | 'X') && threads <= 1;
+    (since == born && !over).then_some(pid)
 }
 
 pub(super) fn see(dir: &Path, name: &str) -> Seen {
@@ -140,7 +142,7 @@ pub(super) fn tail(dir: &Path, name: &str) -> Vec<String> {
     }
     let text = String::from_utf8_lossy(&text).into_owned();
     let lines: Vec<&str> = text.lines().collect();
-    lines.iter().skip(lines.len().saturating_sub(15)).map(|l| l.chars().take(400).collect()).collect()
+    lines.iter().skip(lines.len().saturating_sub(8)).map(|l| l.chars().take(300).collect()).collect()
 }
 
 /// Whether it has ended since it was started.

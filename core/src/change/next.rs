@@ -1,7 +1,7 @@
 //! State to the single next step.
 
 use super::{Change, EffectState, State};
-use crate::error::Problem;
+use crate::error::{Problem, Retry};
 use crate::model::{Delivery, Effect, Ending, Level};
 
 /// Times and limits that `next` works with; all from the configuration. Milliseconds.
@@ -85,6 +85,9 @@ fn backoff_ms(failures: u32) -> i64 {
 
 /// Tries of words to people after the end; decisions are asked for until they expire.
 const NOTICE_TRIES: u32 = 8;
+
+/// Tries to ask the engine to look at Git where the failure is not one that passes.
+const HINT_TRIES: u32 = 3;
 
 /// The longest time that another side's wish to be left alone is heeded.
 const MAX_HEEDED_S: u64 = 24 * 3600;
@@ -246,12 +249,13 @@ fn observe(c: &Change, now: i64, stopped: bool, limits: &Limits) -> Step {
             return step;
         }
     }
-    if c.effect(&Effect::Hint).is_none_or(|s| s.failures < 3)
-        && let Some(step @ Step::Do(_)) = do_or_wait(c, Effect::Hint, now, stopped)
-    {
-        return step;
-    }
     let deadline = landed.at + limits.observe_ms;
+    let mut until = deadline;
+    match hint(c, now, stopped) {
+        Some(step @ Step::Do(_)) if now < deadline => return step,
+        Some(Step::Wait(WaitFor::Retry, at)) => until = until.min(at),
+        _ => {}
+    }
     if let Some(seen) = &c.seen {
         match seen.verdict.as_str() {
             "healthy" => return Step::Close(Ending::Healthy, seen.say.clone()),
@@ -268,7 +272,15 @@ fn observe(c: &Change, now: i64, stopped: bool, limits: &Limits) -> Step {
         let last = c.seen.as_ref().map_or_else(|| "the engine never noticed the commit.".to_owned(), |s| s.say.clone());
         return Step::Close(Ending::TimedOut, format!("Not healthy in time; last seen: {last}"));
     }
-    Step::Observe(deadline)
+    Step::Observe(until)
+}
+
+/// The engine is asked to look at Git now: for as long as the change is watched where the failure is one that passes,
+/// because an API server may be away for longer than a few tries, and by itself Argo CD sees a push after minutes.
+fn hint(c: &Change, now: i64, stopped: bool) -> Option<Step> {
+    let passes = |s: &EffectState| s.problem.as_ref().is_some_and(|p| p.retry == Retry::Later);
+    let hopeless = c.effect(&Effect::Hint).is_some_and(|s| s.failures >= HINT_TRIES && !passes(s));
+    if hopeless { None } else { do_or_wait(c, Effect::Hint, now, stopped) }
 }
 
 /// The card of a person who was asked gets its final words; `None` where there is no card, or it is done.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use countersign_core::error::Retry;
 use countersign_core::model::{ClusterSpec, Engine, ObjectKey, OwnerRef, Ownership, ResourceRef};
 use countersign_core::ownership::Reach;
 use futures::StreamExt;
@@ -433,6 +434,26 @@ async fn the_feed_shows_owner_project_and_objects_as_the_recordings_do() {
     fake.delete("Deployment", "shop", "checkout");
     let line = next(&mut feed).await;
     assert!(is(&line, "DELETED", "Deployment", "checkout"), "{line:?}");
+}
+
+#[tokio::test]
+async fn an_owner_whose_kind_is_not_served_yet_is_never_left_out_of_the_feed() {
+    let fake = Fake::start(|w| {
+        shop(w);
+        w.absent.insert("argoproj.io".into());
+    })
+    .await;
+    let cluster = connect(&fake, false).await;
+    let key = ObjectKey::new("apps", "Deployment", "shop", "checkout");
+    let problem = cluster.watch_owner(&owner("shop"), vec![key]).await.map(drop).unwrap_err();
+    assert_eq!((problem.code.as_ref(), problem.retry), ("cluster.unreachable", Retry::Later));
+    // A wanted object may be of a kind that the change itself brings along.
+    let fake = Fake::start(shop).await;
+    let cluster = connect(&fake, false).await;
+    let key = ObjectKey::new("example.com", "Widget", "shop", "w");
+    let mut feed = cluster.watch_owner(&owner("shop"), vec![key]).await.unwrap();
+    let line = next(&mut feed).await;
+    assert!(is(&line, "ADDED", "Application", "shop"), "{line:?}");
 }
 
 #[tokio::test]

@@ -67,6 +67,15 @@ fn is_manifest(path: &str) -> bool {
     [".yaml", ".yml", ".json"].iter().any(|end| path.ends_with(end))
 }
 
+/// Whether Argo CD passes over a YAML file that it cannot parse: where no document before the broken one could be read
+/// and the text does not look like an object (argo-cd: reposerver/repository/repository.go). Flux never does.
+pub fn passed_over(path: &str, bytes: &[u8]) -> bool {
+    let Ok(source) = std::str::from_utf8(bytes) else { return false };
+    let first = source.split("\n---").next().unwrap_or_default();
+    let looks_like_an_object = ["apiVersion:", "kind:", "metadata:"].iter().all(|word| source.contains(word));
+    !path.ends_with(".json") && !looks_like_an_object && documents(first).is_err()
+}
+
 /// The manifests of a plain folder; the failure names the file and what is wrong with it.
 pub fn plain(files: &Files, recurse: bool) -> Result<Vec<Value>, (String, String)> {
     let mut objects = Vec::new();

@@ -226,7 +226,12 @@ async fn merge(
         message: ask.message.filter(|m| !m.is_empty()),
         delete_branch: ask.delete_branch_after_merge,
     };
-    shared.merge_pull(&format!("{owner}/{name}"), number, &user, &ask)?;
+    let repo = format!("{owner}/{name}");
+    // gitea: services/pull/check.go, ErrNotMergeableState.
+    if shared.still_checks(&repo, number)? {
+        return Err(Refused::NotMergeable("Please try again later".into()).into());
+    }
+    shared.merge_pull(&repo, number, &user, &ask)?;
     Ok(StatusCode::OK.into_response())
 }
 

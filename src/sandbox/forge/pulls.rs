@@ -154,6 +154,7 @@ impl Shared {
             }
             pull.updated_at = now;
             pull.looks = 0;
+            pull.unchecked |= base.to_string() != pull.base_sha;
             pull.base_sha = base.to_string();
             let last = Oid::from_str(&pull.head_sha)?;
             let tip = head.as_ref().copied().unwrap_or(last);
@@ -216,6 +217,7 @@ impl Shared {
             updated_at: now,
             closed_at: None,
             looks: 0,
+            unchecked: false,
         };
         project.pulls.insert(number, pull.clone());
         self.host.log(
@@ -343,6 +345,15 @@ impl Shared {
             }
         }
         Ok(look)
+    }
+
+    /// Whether a forge that checks for conflicts in the background has not done so since the last push to the base;
+    /// it has when it is asked the next time.
+    pub(crate) fn still_checks(&self, repo: &str, number: u64) -> Result<bool, Refused> {
+        self.find(repo, number)?;
+        let mut state = lock(&self.state);
+        let pull = state.project(repo).pulls.get_mut(&number).ok_or(Refused::NotFound)?;
+        Ok(std::mem::take(&mut pull.unchecked))
     }
 
     pub(crate) fn merge_pull(

@@ -92,6 +92,9 @@ pub struct Pull {
     /// Looks since head or base moved.
     #[serde(skip)]
     pub(crate) looks: u32,
+    /// Somebody pushed to its base, and nobody has tried to merge it since.
+    #[serde(skip)]
+    pub(crate) unchecked: bool,
 }
 
 /// A merge.

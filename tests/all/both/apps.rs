@@ -207,7 +207,8 @@ impl Place {
         self.kube.patch(kind, namespace, name, patch).await;
     }
 
-    /// Waits until the Deployment `web` is rolled out and the owner says that it is done.
+    /// Waits until the Deployment `web` is rolled out and the owner says that it is done; from then on people's tools
+    /// look at it too.
     pub async fn settled(&self, app: &App) {
         self.eventually("the first commit", || async {
             let web = self.get("Deployment", "web").await;
@@ -219,6 +220,7 @@ impl Place {
             done && web.is_some_and(|w| rolled_out(&w))
         })
         .await;
+        self.with_others(app);
     }
 
     /// Keeps the owner from doing anything until [`Place::release`]: `suspend`, `skip-reconcile`.

@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 use ssh_key::{Algorithm, LineEnding, PrivateKey};
 
 use super::kube::{Kube, api_version};
+use super::others::Others;
 use super::people::Desk;
 use super::rights::Rights;
 use super::truth::History;
@@ -152,6 +153,7 @@ pub struct Place {
     pub people: Arc<Desk>,
     pub bot: BotApi,
     pub history: History,
+    pub others: Others,
     pub dir: tempfile::TempDir,
     pub clock: Clock,
     daemon: Option<Daemon>,
@@ -193,6 +195,7 @@ impl Place {
             scenario: scenario.into(),
             people: Arc::new(Desk::new(dir.path().join("people"), repository.clone())),
             history: History::watch(&kube, &name).await,
+            others: Others::default(),
             name,
             backend,
             pace,

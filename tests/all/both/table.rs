@@ -6,6 +6,28 @@ use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::others::TOOLS;
+
+/// What the file begins with.
+const HEAD: &str = "\
+# Truth of the wait
+
+Written by the scenarios themselves: `COUNTERSIGN_TRUTH=docs/truth-of-the-wait.md just lab-test`. Each row is one change \
+that was delivered for real. *Said at* is when Countersign said so, *true at* since when it was so without a break, by \
+the API server's own history as a watch of the test saw it: generation, observed generation, replicas and image of the \
+Deployment, never the engine's word; for failures, when the Deployment or the engine first said that this very revision \
+failed. *Delay* is from the last status change that was needed to know it, the waiting windows apart: healthy must \
+stand for 3 s here (10 s by default), a failure for 1 s. Less than nothing: the test's own watch heard of it later. A \
+healthy that was said too early fails the scenario, and there was none.
+
+Beside it, what people's scripts do after a push, started when the commit was on the branch, at most 120 s: \
+`argocd app wait --sync --health` against Argo CD's API server, and `kubectl wait`, for Applications with \
+`--for=jsonpath={.status.health.status}=Healthy`, for Kustomizations with `--for=condition=Ready`. The seconds are those \
+from the commit until the tool said healthy; **false**: the commit was not live then, nor 250 ms later. Empty: it had \
+not said so when Countersign gave its verdict (in rows that failed that is right), or the engine is not its own.
+
+";
+
 /// What became of one change. Times in milliseconds from the landed commit.
 #[derive(Debug, Clone)]
 pub struct Row {
@@ -19,6 +41,16 @@ pub struct Row {
     /// From the last status change that was needed to know it to its being said, waiting windows apart.
     pub delay_ms: Option<i64>,
     pub note: &'static str,
+    /// What people's tools said, by their place in [`TOOLS`]; none: not healthy before our word.
+    pub others: [Option<Other>; TOOLS.len()],
+}
+
+/// A tool's word that a commit is live and healthy.
+#[derive(Debug, Clone, Copy)]
+pub struct Other {
+    pub after_ms: i64,
+    /// Whether it was so when it was said.
+    pub so: bool,
 }
 
 static ROWS: Mutex<Vec<Row>> = Mutex::new(Vec::new());
@@ -31,7 +63,7 @@ pub fn add(backend: &str, row: Row) {
     rows.push(row);
     let text = table(backend, &rows);
     if let Ok(path) = std::env::var("COUNTERSIGN_TRUTH") {
-        std::fs::write(&path, &text).unwrap_or_else(|e| panic!("{path}: {e}"));
+        std::fs::write(&path, format!("{HEAD}{text}")).unwrap_or_else(|e| panic!("{path}: {e}"));
     }
 }
 
@@ -43,40 +75,74 @@ pub fn over(backend: &str) {
     }
 }
 
+/// `healthy after 0.3 s`, and whether that was so.
+fn word(other: Option<Other>) -> String {
+    other.map(|o| format!("{} {}", seconds(o.after_ms), if o.so { "true" } else { "**false**" })).unwrap_or_default()
+}
+
+fn seconds(ms: i64) -> String {
+    format!("{}.{:02}", ms / 1000, ms.rem_euclid(1000) / 10)
+}
+
+/// The value below which so many hundredths of a sorted list are.
+fn pick(sorted: &[i64], hundredths: usize) -> i64 {
+    sorted.get(sorted.len() * hundredths / 100).or(sorted.last()).copied().unwrap_or(0)
+}
+
 fn table(backend: &str, rows: &[Row]) -> String {
     let mut sorted = rows.to_vec();
     sorted.sort_by(|a, b| (a.engine, &a.scenario).cmp(&(b.engine, &b.scenario)));
-    let seconds = |ms: i64| format!("{}.{:02}", ms / 1000, ms.rem_euclid(1000) / 10);
-    let mut out =
-        format!("Truth of the wait on the {backend}; seconds from the landed commit, delays in milliseconds.\n\n");
-    out.push_str(
-        "| engine | scenario | said | code | said at | true at | delay | |\n|---|---|---|---|---:|---:|---:|---|\n",
-    );
+    let others = backend == "lab";
+    let mut out = format!("On the {backend}; seconds from the landed commit, delays in milliseconds.\n\n");
+    out.push_str("| engine | scenario | said | code | said at | true at | delay |");
+    if others {
+        let _ = write!(out, " {} |", TOOLS.join(" | "));
+    }
+    out.push_str(" |\n|---|---|---|---|---:|---:|---:|");
+    if others {
+        out.push_str(&"---|".repeat(TOOLS.len()));
+    }
+    out.push_str("---|\n");
     for r in &sorted {
         let said = if r.true_ms.is_some() { seconds(r.said_ms) } else { String::new() };
         let of = |v: Option<String>| v.unwrap_or_default();
-        let line = format!(
-            "| {} | {} | {} | {} | {said} | {} | {} | {} |",
+        let _ = write!(
+            out,
+            "| {} | {} | {} | {} | {said} | {} | {} |",
             r.engine,
             r.scenario.replace('_', " "),
             r.verdict,
             r.code,
             of(r.true_ms.map(seconds)),
             of(r.delay_ms.map(|d| d.to_string())),
-            r.note
         );
-        let _ = writeln!(out, "{line}");
+        if others {
+            let words: Vec<String> = r.others.iter().map(|o| word(*o)).collect();
+            let _ = write!(out, " {} |", words.join(" | "));
+        }
+        let _ = writeln!(out, " {} |", r.note);
     }
     let mut delays: Vec<i64> = rows.iter().filter_map(|r| r.delay_ms).collect();
     delays.sort_unstable();
-    let pick = |of: usize| delays.get(delays.len() * of / 100).or(delays.last()).copied().unwrap_or(0);
     let _ = writeln!(
         out,
         "\n{} measured: no early healthy; delay median {} ms, 90 % {} ms, longest {} ms.",
         delays.len(),
-        pick(50),
-        pick(90),
+        pick(&delays, 50),
+        pick(&delays, 90),
         delays.last().copied().unwrap_or(0)
     );
+    for (tool, name) in TOOLS.iter().enumerate().filter(|_| others) {
+        let words: Vec<Other> = rows.iter().filter_map(|r| r.others.get(tool).copied().flatten()).collect();
+        let mut after: Vec<i64> = words.iter().map(|o| o.after_ms).collect();
+        after.sort_unstable();
+        let _ = writeln!(
+            out,
+            "{name} said healthy {} times, {} of them falsely; median after {} s.",
+            words.len(),
+            words.iter().filter(|o| !o.so).count(),
+            seconds(pick(&after, 50))
+        );
+    }
     out
 }

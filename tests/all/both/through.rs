@@ -142,7 +142,7 @@ async fn a_broken_file_beside_it(engine: Engine) {
     let mut p = Place::new("a broken file beside it", Wish::default()).await;
     let app = p.app(Shape::plain(&p, engine)).await;
     let change = p.propose(p.set_image("web", NEW)).await;
-    p.people.commit(&[("apps/web/broken.yaml", Some("apiVersion: v1\nkind: [ConfigMap\n"))]);
+    p.people.commit(&[("apps/web/broken.yaml", Some("apiVersion: v1\nkind: [ConfigMap\nmetadata:\n  name: broken\n"))]);
     p.press(ANNA, "Approve").await;
     let end = p.until(&change, &ENDS).await;
     assert_eq!(text(&end, "state"), "failed", "{end:#}");

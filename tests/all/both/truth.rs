@@ -3,6 +3,7 @@
 //! image), never the engine's.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,11 +15,15 @@ use tokio::task::AbortHandle;
 
 use super::apps::{App, Engine};
 use super::kube::Kube;
+use super::others::TOOLS;
 use super::place::{Place, text};
-use super::table::{self, Row};
+use super::table::{self, Other, Row};
 
 /// The judge waits so long before it calls anything a failure (`core/src/verdict/view.rs`).
 const SETTLE_MS: i64 = 1_000;
+
+/// What others say is believed for so long before it was seen to be so.
+const FAIR_MS: i64 = 250;
 
 /// One state of one object.
 #[derive(Debug, Clone)]
@@ -268,11 +273,28 @@ pub struct Noted {
     pub data: Value,
 }
 
+/// A journal, to read in.
+async fn opened(journal: &Path) -> Result<sqlx::SqlitePool, sqlx::Error> {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(journal).read_only(true);
+    sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(options).await
+}
+
+/// The commits that landed so far.
+pub async fn landed_in(journal: &Path) -> Vec<String> {
+    let Ok(pool) = opened(journal).await else { return Vec::new() };
+    let rows = sqlx::query("SELECT data FROM events WHERE type = 'landed' ORDER BY seq").fetch_all(&pool).await;
+    pool.close().await;
+    let of = |r: &sqlx::sqlite::SqliteRow| {
+        let event: Value = serde_json::from_str(r.get("data")).unwrap_or_default();
+        at(&event, "/data/commit").to_owned()
+    };
+    rows.unwrap_or_default().iter().map(of).collect()
+}
+
 impl Place {
     /// The journal's events of a change, in order, with their milliseconds.
     pub async fn noted(&self, change: &str) -> Vec<Noted> {
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.journal()).read_only(true);
-        let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+        let pool = opened(&self.journal()).await.unwrap();
         let rows = sqlx::query("SELECT at, type, data FROM events WHERE change = ? ORDER BY seq").bind(change);
         let rows = rows.fetch_all(&pool).await.unwrap();
         pool.close().await;
@@ -314,6 +336,7 @@ impl Place {
             true_ms: None,
             delay_ms: None,
             note: "",
+            others: self.judged(&commit, landed.at, &|w| !want.is_empty() && live(w)).await,
         };
         match at(&said.data, "/verdict") {
             "healthy" => {
@@ -332,7 +355,7 @@ impl Place {
                 let (decided, _) = self.history.since(landed.at, said.at, |w| live(w) && in_force(&owner(w), &holding));
                 row.delay_ms = decided.map(|t| said.at - stable - t);
                 if decided.is_none() {
-                    row.note = "the engine's status disagreed";
+                    row.note = "before the engine's own word";
                 }
             }
             "failed" => {
@@ -360,6 +383,26 @@ impl Place {
         row
     }
 
+    /// What people's tools said of the commit, and whether it was so when they said it. None is waited for: who has
+    /// not spoken when we have is still waiting, and may be right.
+    async fn judged(
+        &self,
+        commit: &str,
+        landed: i64,
+        live: &(dyn Fn(&World) -> bool + Sync),
+    ) -> [Option<Other>; TOOLS.len()] {
+        // Our own watch may hear of it a little later than they did.
+        tokio::time::sleep(Duration::from_millis(FAIR_MS.unsigned_abs())).await;
+        let mut all = [None; TOOLS.len()];
+        for said in self.others_on(commit) {
+            if let (Some(slot), Some(t)) = (all.get_mut(said.tool), said.healthy) {
+                let so = [t, t + FAIR_MS].iter().any(|t| self.history.since(landed, *t, live).0.is_some());
+                *slot = Some(Other { after_ms: t - landed, so });
+            }
+        }
+        all
+    }
+
     /// The same for a scenario in which nothing is delivered, or nothing is to be measured.
     pub fn tell(&self, engine: Engine, what: &str) {
         let row = Row {
@@ -371,6 +414,7 @@ impl Place {
             true_ms: None,
             delay_ms: None,
             note: "nothing was delivered",
+            others: Default::default(),
         };
         table::add(self.backend.name(), row);
     }

@@ -228,6 +228,13 @@ impl Story {
         self.then(intent(&e)).then(failed(&e, last))
     }
 
+    /// With a problem that passes by itself.
+    #[must_use]
+    pub fn failed_for_now(self, e: Effect) -> Self {
+        let problem = Problem::new("test.away", "It is away.", "Wait.").later();
+        self.then(intent(&e)).then(Body::Failed { effect: e, problem, last: false })
+    }
+
     #[must_use]
     pub fn landed(self) -> Self {
         self.then(landed())

@@ -129,6 +129,30 @@ fn a_direct_delivery_pushes_and_watches() {
 }
 
 #[test]
+fn the_engine_is_asked_again_for_as_long_as_the_failure_is_one_that_passes() {
+    let s = Given::prompted().story().yes("ann").authorized().pushed();
+    let mut away = s.clone();
+    for _ in 0..9 {
+        assert_eq!(step(&away, away.at), Step::Do(Effect::Hint), "the API server may be back");
+        away = away.failed_for_now(Effect::Hint);
+        let again = match step(&away, away.at) {
+            Step::Observe(at) => at,
+            other => panic!("{other:?}"),
+        };
+        assert!(again > away.at && again <= away.at + 60_000, "watched meanwhile, but not until the end");
+        away.at = again;
+    }
+    assert_eq!(close_of(step(&away, T0 + L.observe_ms)).0, Ending::TimedOut, "not for ever");
+    let mut denied = s;
+    for _ in 0..3 {
+        assert_eq!(step(&denied, denied.at), Step::Do(Effect::Hint));
+        denied = denied.failed(Effect::Hint, false);
+        denied.at += 60_000;
+    }
+    assert_eq!(step(&denied, denied.at), Step::Observe(T0 + L.observe_ms), "the engine polls by itself");
+}
+
+#[test]
 fn a_merge_after_approval_goes_through_its_pull_request() {
     let s = Given::new(Level::Prompted, Delivery::MergeAfterApproval).story().yes("ann").authorized();
     assert_eq!(step(&s, T0), Step::Do(Effect::PushBranch));

@@ -136,6 +136,8 @@ impl App {
             return Err("rpc error: code = Unknown desc = the sandbox does not render Helm charts".to_owned());
         }
         let recurse = flag(source, &["directory", "recurse"]);
+        let mut files = files;
+        files.retain(|path, bytes| !render::passed_over(path, bytes));
         let objects = render::plain(&files, recurse).map_err(|(file, words)| {
             format!("rpc error: code = FailedPrecondition desc = Failed to unmarshal {file:?}: failed to unmarshal manifest: error converting YAML to JSON: yaml: {words}")
         })?;

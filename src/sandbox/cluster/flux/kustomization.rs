@@ -176,7 +176,8 @@ impl Attempt<'_> {
     }
 
     async fn build(&self, source: &Value) -> Result<Vec<Value>, Unbuilt> {
-        let all = build::files(self.item, source, commit_of(&self.revision), text(self.object, &["spec", "path"])).await?;
+        let all =
+            build::files(self.item, source, commit_of(&self.revision), text(self.object, &["spec", "path"])).await?;
         build::check_path(self.object, &all)?;
         self.progress("Building manifests");
         self.item.shared.clock().millis(4).await;

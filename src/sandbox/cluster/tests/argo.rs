@@ -257,7 +257,15 @@ async fn a_deleted_file_is_pruned_and_a_broken_one_is_a_comparison_error() {
     let app = app_until(&sandbox, "c1", "the prune", |app| synced_and_healthy(app, &pruned)).await;
     assert_eq!(app["status"]["operationState"]["syncResult"]["resources"][0]["message"], "pruned");
     assert!(sandbox.get("", "ConfigMap", "c1", "extra").is_none());
-    repo.commit("broken", &[("c1/deploy.yaml", Some("kind: [\n  - x: {"))]);
+    let ignored = repo.commit("notes", &[("c1/notes.yaml", Some("kind: [\n  - x: {"))]);
+    refresh(&sandbox, "c1", "normal");
+    // Nothing is rendered anew, so no operation comes either.
+    let passed =
+        app_until(&sandbox, "c1", "the next revision", |app| text(app, &["status", "sync", "revision"]) == ignored);
+    let passed = passed.await;
+    assert_eq!(text(&passed, &["status", "sync", "status"]), "Synced", "no word about what is no object");
+    assert_eq!(text(&passed, &["status", "operationState", "syncResult", "revision"]), pruned);
+    repo.commit("broken", &[("c1/deploy.yaml", Some("apiVersion: apps/v1\nmetadata:\n  name: x\nkind: [\n  - x: {"))]);
     refresh(&sandbox, "c1", "normal");
     let broken = app_until(&sandbox, "c1", "the error", |app| {
         text(app, &["status", "conditions", "0", "type"]) == "ComparisonError"
@@ -296,7 +304,7 @@ async fn a_deleted_file_is_pruned_and_a_broken_one_is_a_comparison_error() {
         pruned,
         "same manifests: no operation"
     );
-    repo.commit("path gone", &[("c1/deploy.yaml", None)]);
+    repo.commit("path gone", &[("c1/deploy.yaml", None), ("c1/notes.yaml", None)]);
     refresh(&sandbox, "c1", "normal");
     let gone = app_until(&sandbox, "c1", "the missing path", |app| {
         text(app, &["status", "conditions", "0", "type"]) == "ComparisonError"
