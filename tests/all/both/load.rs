@@ -240,7 +240,7 @@ async fn run(engine: Engine, deliver: &str, own: bool) {
     }
     let mut figures = Figures::default();
     for (one, change) in all.iter().zip(&changes) {
-        let row = p.judged(&one.app, change, &[Want::image(&one.service, NEW)]).await;
+        let row = p.row_of(&one.app, change, &[Want::image(&one.service, NEW)]).await;
         figures.delays.extend(row.delay_ms);
         figures.of(&p, change).await;
     }
