@@ -329,6 +329,13 @@ impl Journal {
         Ok(out)
     }
 
+    /// Waits until what is being written is written. A write goes on when its caller is gone; before the state
+    /// directory is given to somebody else, nothing of it may be under way: they would read the journal of before
+    /// it, and the signed head of after it.
+    pub async fn settled(&self) {
+        drop(self.inner.lock().await);
+    }
+
     /// Appends to one change, unconditionally.
     pub async fn append(&self, now: i64, id: ChangeId, actor: &str, bodies: Vec<Body>) -> Result<()> {
         self.transact(now, &[], |_| Ok(((), bodies.into_iter().map(|b| Entry::of(id, actor, b)).collect()))).await

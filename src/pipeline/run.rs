@@ -50,6 +50,7 @@ impl Pipeline {
         while self.workers.lock().is_ok_and(|w| !w.is_empty()) {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
+        self.journal.settled().await;
         for cluster in self.clusters.values() {
             cluster.close().await;
         }

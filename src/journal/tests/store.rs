@@ -47,6 +47,26 @@ async fn reopening_gives_the_same_fold() {
     assert_eq!(home.findings().await, "");
 }
 
+/// A daemon that ends drops its workers in the middle of what they do; the next one must find journal and head agreed.
+#[tokio::test]
+async fn a_write_whose_caller_is_gone_is_over_once_the_journal_has_settled() {
+    use futures::FutureExt as _;
+    let home = Home::new();
+    let journal = home.open().await;
+    history(&journal).await;
+    let seen = || vec![Body::Observed { verdict: "healthy".into(), code: "x".into(), say: "y".into() }];
+    for _ in 0..5 {
+        let before = journal.head().await.seq;
+        // Begun, and left alone.
+        assert!(journal.append(T0, change(0), "countersign", seen()).now_or_never().is_none());
+        journal.settled().await;
+        assert_eq!(home.findings().await, "");
+        assert_eq!(journal.story(change(0)).await.unwrap().last().unwrap().seq, before + 1);
+    }
+    drop(journal);
+    home.open().await;
+}
+
 #[tokio::test]
 async fn a_story_is_told_in_order_and_only_of_its_change() {
     let home = Home::new();
