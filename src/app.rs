@@ -210,6 +210,7 @@ impl Daemon {
             workers: Mutex::new(BTreeSet::new()),
             greeted: Greeted::default(),
             held: Mutex::default(),
+            turns: Default::default(),
             halt: CancellationToken::new(),
             config: ArcSwap::from_pointee(config),
         });

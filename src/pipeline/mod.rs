@@ -21,6 +21,7 @@ mod revert;
 mod run;
 mod source;
 mod story;
+mod turns;
 
 pub use control::{Request as ControlRequest, vote_text};
 
@@ -98,6 +99,8 @@ pub struct Pipeline {
     pub greeted: greet::Greeted,
     /// What keeps approved changes from the gate now. Only for telling: each try finds out anew.
     pub held: Mutex<BTreeMap<countersign_core::model::ChangeId, Held>>,
+    /// Who moves which branch now.
+    pub(crate) turns: turns::Turns,
     /// Ends the workers.
     pub halt: tokio_util::sync::CancellationToken,
 }

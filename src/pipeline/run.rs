@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::broadcast;
 
 use super::observe::Watching;
-use super::{ACTOR, Pipeline, fault};
+use super::{ACTOR, Pipeline, fault, turns};
 use crate::journal::Entry;
 
 impl Pipeline {
@@ -77,14 +77,18 @@ impl Pipeline {
     async fn drive(self: &Arc<Self>, id: ChangeId) {
         let mut news = self.journal.subscribe();
         let mut watching = None;
+        let mut turn = None;
         loop {
-            let Some(change) = self.journal.change(id).await else { return };
-            let now = self.clock.now_ms();
-            let since = change.authorized.as_ref().map_or(now, |(_, at)| *at);
-            let (stopped, held_ms) = self.journal.read(|v| (v.stopped.is_some(), v.stopped_ms(since, now))).await;
-            let step = next(&change, now, stopped, &Limits { held_ms, ..self.limits() });
+            let Some((change, step)) = self.due(id).await else { return };
             if step == Step::Finished {
                 return;
+            }
+            if !turns::wanted(&step) && !turns::kept(&change, &step) {
+                turn = None;
+            } else if turns::wanted(&step) && turn.is_none() {
+                // What is due is asked again: much may have happened before the turn came.
+                turn = self.turn(&change, &mut news).await;
+                continue;
             }
             if let Err(problem) = self.take(&change, step, &mut watching, &mut news).await {
                 // The journal could not be written, or a race was lost: the state is read anew.
@@ -92,6 +96,16 @@ impl Pipeline {
                 tokio::time::sleep(std::time::Duration::from_millis(500)).await;
             }
         }
+    }
+
+    /// The change as it is, and its single next step.
+    pub(super) async fn due(&self, id: ChangeId) -> Option<(Arc<Change>, Step)> {
+        let change = self.journal.change(id).await?;
+        let now = self.clock.now_ms();
+        let since = change.authorized.as_ref().map_or(now, |(_, at)| *at);
+        let (stopped, held_ms) = self.journal.read(|v| (v.stopped.is_some(), v.stopped_ms(since, now))).await;
+        let step = next(&change, now, stopped, &Limits { held_ms, ..self.limits() });
+        Some((change, step))
     }
 
     async fn take(

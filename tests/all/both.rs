@@ -12,9 +12,11 @@ mod forge;
 mod gate;
 mod kube;
 mod lab;
+mod load;
 mod others;
 mod people;
 mod place;
+mod rights;
 mod sandbox;
 mod table;
 mod through;
@@ -51,4 +53,4 @@ macro_rules! scenarios_of_both {
 pub(crate) use {scenarios, scenarios_of_both};
 
 /// All scenarios of the suite.
-pub const COUNT: usize = through::COUNT + argocd::COUNT + flux::COUNT;
+pub const COUNT: usize = through::COUNT + argocd::COUNT + flux::COUNT + load::COUNT + rights::COUNT;

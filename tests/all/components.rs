@@ -293,3 +293,26 @@ async fn a_recording_is_read_by_replay() {
     assert!(said.contains("\"verdict\":\"waiting\""), "{said}");
     lab.delete("v1", "Namespace", "", &place).await.unwrap();
 }
+
+/// `tests/lab/deploy.sh`, with the real helm and kubectl of the lab.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab: just lab-test"]
+async fn the_chart_and_its_rights_hold_on_a_real_api_server() {
+    let lab = lab().await;
+    let path = std::env::var("PATH").unwrap_or_default();
+    let home = tempfile::tempdir().unwrap();
+    let out = tokio::process::Command::new("tests/lab/deploy.sh")
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("KUBECONFIG", lab.admin_kubeconfig())
+        .env("PATH", format!("{}:{path}", lab.programs().display()))
+        .env("HOME", home.path())
+        .env("COUNTERSIGN_LAB_NAMESPACE", unique("deploy"))
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    let checks = said.lines().filter(|l| l.starts_with("ok    ")).count();
+    // All of them, those of Argo CD and of Flux included.
+    assert!(out.status.success() && checks >= 75, "{said}\n{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(said.lines().last(), Some(format!("checks={checks} failed=0").as_str()), "{said}");
+}

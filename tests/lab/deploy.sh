@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tries deploy/ on the real API server of KUBECONFIG: the objects by server-side dry run, then the rights and
-# the admission policies of hints with real objects of its own, which it removes.
+# Tries deploy/ on the real API server of KUBECONFIG: the objects by server-side dry run, then the chart as a real
+# release, whose rights and admission policies of hints are tried with objects of its own. All of it goes again.
 # Needs kubectl, helm (or Go) and a cluster with the CRDs of Argo CD or Flux. Last line: `checks=N failed=N`.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
@@ -22,7 +22,7 @@ for name in "$namespace" "$control_plane"; do
     fi
 done
 clean() {
-    kubectl delete -f "$work/rights.yaml" --ignore-not-found --wait=false >/dev/null 2>&1
+    helm uninstall "$namespace" --namespace "$namespace" --ignore-not-found >/dev/null 2>&1
     kubectl delete namespace "$namespace" "$control_plane" --ignore-not-found --wait=false >/dev/null 2>&1
     rm -rf "$work"
 }
@@ -50,12 +50,13 @@ as() { kubectl --as="$account" "$@"; }
 kubectl create namespace "$namespace" && kubectl create namespace "$control_plane" || exit 1
 kubectl label namespace "$namespace" pod-security.kubernetes.io/enforce=restricted >/dev/null
 
-chart() {
-    helm template "$namespace" deploy/chart/countersign --namespace "$namespace" \
-        --set "rbac.argocdNamespaces={$control_plane}" --set rbac.hints=true "$@"
+release() { # release VERB [FLAG...]
+    helm "$@" "$namespace" deploy/chart/countersign --namespace "$namespace" \
+        --set "rbac.argocdNamespaces={$control_plane}" --set rbac.hints=true
 }
-chart >"$work/all.yaml" || exit 1
+release template >"$work/all.yaml" || exit 1
 check "the whole chart, dry run" yes kubectl apply --dry-run=server -f "$work/all.yaml"
+check "a release, dry run" yes release install --dry-run=server
 for file in rbac configuration state deployment service networkpolicy hints; do
     sed -e "s/^\( *namespace: \)countersign$/\1$namespace/" "deploy/kubernetes/$file.yaml" >"$work/$file.yaml"
     check "deploy/kubernetes/$file.yaml, dry run" yes kubectl apply --dry-run=server -f "$work/$file.yaml"
@@ -64,11 +65,10 @@ done
 kubectl apply --dry-run=server -f "$work/deployment.yaml" >"$work/out" 2>&1
 check "the Deployment's pod is restricted" no grep -qi "would violate PodSecurity" "$work/out"
 
-for template in hints-policies rbac argocd hints; do
-    chart --show-only "templates/$template.yaml"
-    echo ---
-done >"$work/rights.yaml"
-kubectl apply -f "$work/rights.yaml" >/dev/null || exit 1
+check "a release" yes release install
+pods() { kubectl -n "$namespace" get pods -o name | grep -q .; }
+for _ in {1..20}; do pods && break || sleep 0.5; done
+check "its pod is admitted" yes pods
 sleep 5 # the policies and the aggregated role take a moment
 
 check "pods may be listed" yes can list pods -A
@@ -137,6 +137,14 @@ spec: {interval: 24h, suspend: true, chart: {spec: {chart: x, sourceRef: {kind: 
 END
     try helmreleases.helm.toolkit.fluxcd.io reconcile.fluxcd.io/requestedAt cs-1 '{"spec":{"suspend":false}}'
 fi
+
+check "an upgrade to the same" yes release upgrade
+check "the release is taken away" yes helm uninstall "$namespace" --namespace "$namespace"
+check "the journal's claim stays" yes kubectl -n "$namespace" get persistentvolumeclaim "$namespace"
+for kind in clusterroles clusterrolebindings validatingadmissionpolicies validatingadmissionpolicybindings; do
+    check "no $kind stay" no eval "kubectl get $kind -o name | grep -q '/$namespace-'"
+done
+check "no right stays" no can list pods -A
 
 echo "checks=$checks failed=$failed"
 [ "$failed" -eq 0 ]

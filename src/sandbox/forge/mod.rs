@@ -48,13 +48,25 @@ pub struct ForgeOptions {
     /// How many looks at a pull request answer `mergeable: null` after its head or base moved; GitHub computes
     /// it in the background.
     pub slow_mergeable: u32,
+    /// How long after a merge nothing else is merged to the same branch: Gitea works out anew then what can be,
+    /// and says "Please try again later" meanwhile. Real time.
+    pub recheck: std::time::Duration,
 }
 
 impl ForgeOptions {
     /// A forge over these repositories.
     #[must_use]
     pub fn new(repos: Repos, git_url: String, users: Vec<ForgeUser>) -> Self {
-        Self { repos, git_url, users, port: 0, log: None, clock: Clock::new(), slow_mergeable: 0 }
+        Self {
+            repos,
+            git_url,
+            users,
+            port: 0,
+            log: None,
+            clock: Clock::new(),
+            slow_mergeable: 0,
+            recheck: std::time::Duration::ZERO,
+        }
     }
 }
 
@@ -63,6 +75,9 @@ pub(crate) struct Shared {
     repos: Repos,
     git_url: String,
     slow_mergeable: u32,
+    recheck: std::time::Duration,
+    /// When each branch was last merged to.
+    merged_to: std::sync::Mutex<std::collections::HashMap<(String, String), std::time::Instant>>,
     state: Mutex<State>,
 }
 
@@ -91,6 +106,8 @@ pub async fn start(options: ForgeOptions) -> std::io::Result<Forge> {
         repos: options.repos,
         git_url: options.git_url,
         slow_mergeable: options.slow_mergeable,
+        recheck: options.recheck,
+        merged_to: std::sync::Mutex::default(),
         state: Mutex::new(State::new(options.users)),
     });
     let api = axum::Router::new()

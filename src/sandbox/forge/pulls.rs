@@ -376,6 +376,10 @@ impl Shared {
         if let Some(words) = self.missing_approvals(repo, &pull) {
             return Err(Refused::NotMergeable(words));
         }
+        let branch = (repo.to_owned(), pull.base.clone());
+        if lock(&self.merged_to).get(&branch).is_some_and(|at| at.elapsed() < self.recheck) {
+            return Err(Refused::NotMergeable("Please try again later".into()));
+        }
         // Named before the branch goes, and before anybody looks: a deleted head must not look like a
         // rejection, nor a moved base like somebody's push.
         let mut state = lock(&self.state);
@@ -384,6 +388,7 @@ impl Shared {
         let merged = Merged { by: Some(user.login.clone()), commit: commit.clone(), at: now };
         edit_merged(&mut state, repo, number, merged);
         drop(state);
+        lock(&self.merged_to).insert(branch, std::time::Instant::now());
         self.host.log(
             "pull_merged",
             json!({"repo": repo, "number": number, "by": user.login, "commit": commit,

@@ -1,12 +1,16 @@
 //! The back end made of the real components: one lab for all places, shared by them.
 
 use std::path::Path;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
+use kube::Api;
 use serde_json::{Value, json};
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, SemaphorePermit};
 
 use super::place::{Backend, Login, Pace, Part, Repository};
+use super::rights::Rights;
 use crate::lab::{ARGOCD, FLUX, Lab};
 
 /// Who owns the repositories.
@@ -35,13 +39,14 @@ fn sure<T>(done: countersign_core::Result<T>) -> T {
     done.unwrap_or_else(|p| panic!("{p} {:?}", p.evidence))
 }
 
-/// The objects of the deployment that say what the daemon may do.
-async fn rights(lab: &Lab) {
+/// The objects of the deployment that say what the daemon may do; `name` takes the place of the account, its
+/// namespace, its roles, and the label by which its read role gathers rules.
+async fn rights(lab: &Lab, name: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kubernetes");
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "countersign"}});
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
     sure(lab.apply(&namespace).await);
     for file in ["rbac.yaml", "argocd.yaml", "hints.yaml"] {
-        let text = std::fs::read_to_string(folder.join(file)).unwrap();
+        let text = std::fs::read_to_string(folder.join(file)).unwrap().replace("countersign", name);
         let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
         for object in objects.into_iter().filter(Value::is_object) {
             sure(lab.apply(&object).await);
@@ -57,7 +62,7 @@ impl Real {
             Turn::Shared { _place: PLACES.acquire().await.unwrap(), _one: ALONE.read().await }
         };
         let lab = sure(Lab::attach_or_start().await);
-        RIGHTS.get_or_init(|| rights(&lab)).await;
+        RIGHTS.get_or_init(|| rights(&lab, "countersign")).await;
         let daemon = sure(lab.token_kubeconfig("countersign", "countersign").await);
         let mut logins = Vec::new();
         for login in ["countersign-bot", "jon", "anna"] {
@@ -66,6 +71,28 @@ impl Real {
         }
         let logins = <[Login; 3]>::try_from(logins).unwrap();
         Self { lab, daemon, logins, _turn: turn }
+    }
+
+    /// Waits until the API server lets the account do just this: roles reach its authorizer a moment later.
+    async fn holds_to(&self, user: &str, rights: &Rights) {
+        let held = rights.held();
+        let reviews: Api<SubjectAccessReview> = Api::all(sure(self.lab.client().await));
+        let end = tokio::time::Instant::now() + Duration::from_secs(30);
+        for (resource, verb) in Rights::given().held() {
+            let (plural, group) = resource.split_once('.').unwrap_or((resource.as_str(), ""));
+            let attributes = json!({"namespace": "default", "verb": verb, "group": group, "resource": plural});
+            let review = json!({"spec": {"user": user, "resourceAttributes": attributes}});
+            let review: SubjectAccessReview = serde_json::from_value(review).unwrap();
+            let wanted = held.contains(&(resource.clone(), verb.clone()));
+            loop {
+                let seen = reviews.create(&Default::default(), &review).await.unwrap();
+                if seen.status.is_some_and(|s| s.allowed) == wanted {
+                    break;
+                }
+                assert!(tokio::time::Instant::now() < end, "{verb} {resource} for {user} is not {wanted}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
     }
 
     fn components(part: Part) -> &'static [&'static str] {
@@ -93,6 +120,26 @@ impl Backend for Real {
 
     fn daemon_kubeconfig(&self) -> String {
         self.daemon.clone()
+    }
+
+    async fn account(&self, place: &str) -> String {
+        rights(&self.lab, place).await;
+        self.holds_to(&format!("system:serviceaccount:{place}:{place}"), &Rights::given()).await;
+        sure(self.lab.token_kubeconfig(place, place).await)
+    }
+
+    async fn allow(&self, place: &str, rights: &Rights) {
+        let api = "rbac.authorization.k8s.io/v1";
+        for (set, rules) in &rights.0 {
+            let object = match *set {
+                "controlplane" => json!({"apiVersion": api, "kind": "Role", "rules": rules,
+                    "metadata": {"name": format!("{place}-argocd"), "namespace": "argocd"}}),
+                set => json!({"apiVersion": api, "kind": "ClusterRole", "rules": rules,
+                    "metadata": {"name": format!("{place}-{set}")}}),
+            };
+            sure(self.lab.merge(&object).await);
+        }
+        self.holds_to(&format!("system:serviceaccount:{place}:{place}"), rights).await;
     }
 
     async fn repository(&self, name: &str) -> Repository {

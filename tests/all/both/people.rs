@@ -84,9 +84,14 @@ impl Desk {
 
     /// A file at the tip of main.
     pub fn file(&self, path: &str) -> Option<String> {
+        self.git(&["show", &format!("origin/main:{path}")]).ok()
+    }
+
+    /// git after a fetch of all branches, which are `origin/NAME` then.
+    pub fn git(&self, args: &[&str]) -> Result<String, String> {
         let _one = self.at_work.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.fetch();
-        git(&self.dir, &["show", &format!("origin/main:{path}")]).ok()
+        git(&self.dir, args)
     }
 
     /// Tip of main.

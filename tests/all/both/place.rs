@@ -20,6 +20,7 @@ use ssh_key::{Algorithm, LineEnding, PrivateKey};
 use super::kube::{Kube, api_version};
 use super::others::Others;
 use super::people::Desk;
+use super::rights::Rights;
 use super::truth::History;
 
 /// The cluster's name in the daemon's configuration.
@@ -77,6 +78,10 @@ pub trait Backend: Send + Sync {
     fn admin_kubeconfig(&self) -> String;
     /// With the rights that the product asks for.
     fn daemon_kubeconfig(&self) -> String;
+    /// A ServiceAccount of the place's own, with the rights of `deploy/` and no others.
+    async fn account(&self, place: &str) -> String;
+    /// Gives that account these rights and no others; returns when the API server holds to them.
+    async fn allow(&self, place: &str, rights: &Rights);
     /// A new repository that all accounts may write and the engines may read without credentials.
     async fn repository(&self, name: &str) -> Repository;
     /// No direct pushes to a branch any more.
@@ -98,6 +103,12 @@ pub struct Wish {
     /// The scenario stops parts of the world: it needs the world for itself.
     pub alone: bool,
     pub deliver_s: Option<u32>,
+    pub observe_s: Option<u32>,
+    pub poll_s: u32,
+    /// A ServiceAccount of its own, for [`Backend::allow`].
+    pub account: bool,
+    /// Further agents, each with a token and a sponsor (Jon); see [`Place::crowd`].
+    pub agents: usize,
 }
 
 impl Default for Wish {
@@ -108,6 +119,10 @@ impl Default for Wish {
             gate: false,
             alone: false,
             deliver_s: None,
+            observe_s: None,
+            poll_s: 1,
+            account: false,
+            agents: 0,
         }
     }
 }
@@ -163,6 +178,7 @@ impl Place {
         let backend = start_backend(wish.alone).await;
         let mut pace = backend.pace();
         pace.deliver_s = wish.deliver_s.unwrap_or(pace.deliver_s);
+        pace.observe_s = wish.observe_s.unwrap_or(pace.observe_s);
         let name = format!("p-{}", random_hex(4));
         let kube = Kube::connect(&backend.admin_kubeconfig()).await;
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -195,6 +211,9 @@ impl Place {
             agent_token: random_hex(24),
             made: Vec::new(),
         };
+        let kubeconfig =
+            if wish.account { place.backend.account(&place.name).await } else { place.backend.daemon_kubeconfig() };
+        place.put("kubeconfig.yaml", &kubeconfig);
         place.configure(&wish);
         place.start_daemon().await;
         place
@@ -213,14 +232,13 @@ impl Place {
         self.put("keys/signing", &key.to_openssh(LineEnding::LF).unwrap());
         self.put("keys/git-token", &self.repository.bot.token);
         self.put("keys/bot-token", self.bot.token());
-        self.put("kubeconfig.yaml", &self.backend.daemon_kubeconfig());
         self.put("policies/policy.yaml", &wish.policy);
         let p = self.pace;
         self.put(
             "countersign.yaml",
             &format!(
-                "state_dir: state\nresources: [resources]\npolicies: policies\nsigning_key: {{file: keys/signing}}\nstdio_agent: sre-bot\ntimes: {{observe_s: {}, stable_s: {}, failed_grace_s: {}, deliver_s: {}, poll_s: 1}}\n",
-                p.observe_s, p.stable_s, p.grace_s, p.deliver_s
+                "state_dir: state\nresources: [resources]\npolicies: policies\nsigning_key: {{file: keys/signing}}\nstdio_agent: sre-bot\ntimes: {{observe_s: {}, stable_s: {}, failed_grace_s: {}, deliver_s: {}, poll_s: {}}}\n",
+                p.observe_s, p.stable_s, p.grace_s, p.deliver_s, wish.poll_s
             ),
         );
         let hash = countersign_core::model::hex(&Sha256::digest(self.agent_token.as_bytes()));
@@ -238,13 +256,31 @@ impl Place {
             json!({"kind": "Person", "metadata": {"name": "max"}, "spec": {"telegram": MAX, "groups": ["sre"]}}),
             json!({"kind": "Channel", "metadata": {"name": "telegram"}, "spec": {"kind": "telegram", "token": {"file": "keys/bot-token"}, "api_url": self.bot.url()}}),
         ];
+        let more = (1..=wish.agents).map(|n| {
+            let hash = countersign_core::model::hex(&Sha256::digest(self.token_of(n).as_bytes()));
+            json!({"kind": "Agent", "metadata": {"name": format!("agent-{n}")}, "spec": {"sponsor": "jon", "token_sha256": hash}})
+        });
         let mut all = String::new();
-        for mut resource in resources {
+        for mut resource in resources.into_iter().chain(more) {
             resource["apiVersion"] = json!(API_VERSION);
             // JSON is YAML.
             all.push_str(&format!("---\n{resource:#}\n"));
         }
         self.put("resources/all.yaml", &all);
+    }
+
+    fn token_of(&self, agent: usize) -> String {
+        format!("{}-{agent}", self.agent_token)
+    }
+
+    /// Connects the further agents of the place, in order.
+    pub async fn crowd(&self, agents: usize) -> Vec<Agent> {
+        let url = format!("http://{}/mcp", self.daemon.as_ref().unwrap().http_addr().unwrap());
+        let mut all = Vec::new();
+        for n in 1..=agents {
+            all.push(Agent::connect(&url, &self.token_of(n)).await.unwrap_or_else(|p| panic!("{p}")));
+        }
+        all
     }
 
     /// The journal's file.
@@ -261,6 +297,15 @@ impl Place {
         let url = format!("http://{}/mcp", daemon.http_addr().unwrap());
         self.agent = Some(Agent::connect(&url, &self.agent_token).await.unwrap_or_else(|p| panic!("{p}")));
         self.daemon = Some(daemon);
+    }
+
+    /// Ends the daemon and starts it again: what it watches is asked for anew.
+    pub async fn restart_daemon(&mut self) {
+        self.agent = None;
+        if let Some(daemon) = self.daemon.take() {
+            daemon.stop().await;
+        }
+        self.start_daemon().await;
     }
 
     /// Makes an object that goes with the place.

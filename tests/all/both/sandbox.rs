@@ -1,15 +1,23 @@
 //! The back end made of the sandbox's servers: one set of them for each place.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
+use countersign::sandbox::cluster::access::Denial;
 use countersign::sandbox::cluster::{ClusterOptions, ClusterSandbox, Engine};
 use countersign::sandbox::forge::{self, Forge, ForgeOptions, ForgeUser, Protection, UserKind};
 use countersign::sandbox::git::{self, Author, FileChange, GitOptions, GitServer, GitUser};
 use tokio::sync::SemaphorePermit;
 
 use super::place::{Backend, Login, Pace, Part, Repository};
+use super::rights::Rights;
 
 /// Divides the engines' waits.
 const SPEED: f64 = 10.0;
+
+/// Bearer tokens: of the tests, who may do everything, and of an account that is held to its rights.
+const TOKENS: [&str; 2] = ["a-test", "d-account"];
+const ACCOUNT: &str = "system:serviceaccount:countersign:countersign";
 
 /// Cluster, Git server and forge of one place.
 pub struct Sandbox {
@@ -32,9 +40,14 @@ impl Sandbox {
             kind: if l.login.ends_with("-bot") { UserKind::Bot } else { UserKind::User },
             ..ForgeUser::person(&l.login, &l.token)
         });
-        let options = ForgeOptions::new(git.repos().clone(), git.url(), users.collect());
+        let options = ForgeOptions {
+            recheck: Duration::from_millis(300),
+            ..ForgeOptions::new(git.repos().clone(), git.url(), users.collect())
+        };
         let forge = forge::start(options).await.unwrap();
-        let options = ClusterOptions { speed: SPEED, ..ClusterOptions::default() };
+        let [admin, account] = TOKENS.map(str::to_owned);
+        let tokens = [(admin, "sandbox-admin".to_owned()), (account, ACCOUNT.to_owned())].into();
+        let options = ClusterOptions { speed: SPEED, tokens, ..ClusterOptions::default() };
         let cluster = ClusterSandbox::start(options).await.unwrap_or_else(|p| panic!("{p}"));
         Self { cluster, git, forge, logins, _turn: turn }
     }
@@ -56,6 +69,26 @@ impl Backend for Sandbox {
 
     fn daemon_kubeconfig(&self) -> String {
         self.cluster.kubeconfig_yaml()
+    }
+
+    async fn account(&self, place: &str) -> String {
+        self.allow(place, &Rights::given()).await;
+        let [admin, account] = TOKENS;
+        self.cluster.kubeconfig_yaml().replace(admin, account)
+    }
+
+    async fn allow(&self, _place: &str, rights: &Rights) {
+        let held = rights.held();
+        let state = self.cluster.state();
+        state.access.allow_all();
+        for kind in state.store.kinds.all() {
+            for verb in ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"] {
+                if !held.contains(&(kind.resource(), verb.to_owned())) {
+                    let (verb, user) = (verb.to_owned(), Some(ACCOUNT.to_owned()));
+                    state.access.deny(Denial { verb, resource: kind.resource(), namespace: None, user });
+                }
+            }
+        }
     }
 
     async fn repository(&self, name: &str) -> Repository {

@@ -309,6 +309,12 @@ impl Place {
     /// Compares what Countersign said of a landed change with what was; panics if it said healthy too early, or
     /// failed before anything had. Adds a row to the table.
     pub async fn compare(&self, app: &App, change: &str, want: &[Want]) {
+        let row = self.judged(app, change, want).await;
+        table::add(self.backend.name(), row);
+    }
+
+    /// The same, for whoever makes more of it than a row.
+    pub async fn judged(&self, app: &App, change: &str, want: &[Want]) -> Row {
         let noted = self.noted(change).await;
         let landed = noted.iter().find(|n| n.kind == "landed").unwrap_or_else(|| panic!("it never landed: {noted:#?}"));
         let commit = at(&landed.data, "/commit").to_owned();
@@ -374,7 +380,7 @@ impl Place {
             "superseded" => row.note = "another commit is live",
             other => panic!("{other}: {noted:#?}"),
         }
-        table::add(self.backend.name(), row);
+        row
     }
 
     /// What people's tools said of the commit, and whether it was so when they said it. None is waited for: who has
