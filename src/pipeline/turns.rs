@@ -15,9 +15,12 @@ use super::Pipeline;
 /// Failed merges through which a turn is kept: pauses of 1, 2 and 4 s.
 const KEPT: u32 = 3;
 
-/// One queue for each repository and ref, in the order of asking.
+/// Repository and ref.
+type Branch = (String, String);
+
+/// One queue for each branch, in the order of asking.
 #[derive(Debug, Default)]
-pub(crate) struct Turns(Mutex<BTreeMap<(String, String), Arc<Turn<()>>>>);
+pub(crate) struct Turns(Mutex<BTreeMap<Branch, Arc<Turn<()>>>>);
 
 /// The right to move a branch, until it is dropped.
 pub(super) type Held = OwnedMutexGuard<()>;

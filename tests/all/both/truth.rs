@@ -336,7 +336,7 @@ impl Place {
             true_ms: None,
             delay_ms: None,
             note: "",
-            others: self.judged(&commit, landed.at, &|w| !want.is_empty() && live(w)).await,
+            others: self.heard_of(&commit, landed.at, &|w| !want.is_empty() && live(w)).await,
         };
         match at(&said.data, "/verdict") {
             "healthy" => {
@@ -385,7 +385,7 @@ impl Place {
 
     /// What people's tools said of the commit, and whether it was so when they said it. None is waited for: who has
     /// not spoken when we have is still waiting, and may be right.
-    async fn judged(
+    async fn heard_of(
         &self,
         commit: &str,
         landed: i64,
