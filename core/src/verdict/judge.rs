@@ -235,7 +235,7 @@ impl Judge {
         case.deadline = view.deadline;
         if view.applied {
             case.applied = true;
-        } else if view.applied_without {
+        } else if view.applied_without || (view.reopened && !case.healthy) {
             case.applied = false;
         }
         let field = self.field(ask, &want, case.applied);

@@ -67,6 +67,8 @@ pub(super) struct View {
     pub applied: bool,
     /// A known revision that does not contain the commit is in force.
     pub applied_without: bool,
+    /// The engine is at work on a newer spec than the one in force: what was in force before was not yet the commit's.
+    pub reopened: bool,
     /// Revisions that the engine works on or has in force.
     pub taken: Vec<String>,
     /// The engine has begun on this commit, so what the workload says is about it.
@@ -86,6 +88,7 @@ impl View {
         Self {
             applied: false,
             applied_without: false,
+            reopened: false,
             taken: Vec::new(),
             begun: false,
             busy: false,

@@ -50,6 +50,37 @@ fn a_release_that_is_ready_for_the_old_generation_is_not_the_commits() {
 }
 
 #[test]
+fn the_release_of_before_is_not_taken_for_the_commits_because_its_change_is_seen_late() {
+    let spec = |mut hr: Value, image: &str| {
+        hr["spec"] = json!({"values": {"image": image}});
+        hr
+    };
+    for seen in [(2, 1, 1), (2, 2, 1)] {
+        let mut b = Bench::new("HelmRelease");
+        b.see(0.0, source('a'));
+        b.see(0.0, brings('a'));
+        b.see(0.0, spec(hr(1, 1, 1, OK, None), "old"));
+        let want = json!([{"kind": "HelmRelease", "namespace": "flux-system", "name": "a", "path": "/spec/values/image", "value": "new"}]);
+        b.push(1.0, 'b', 'a', want);
+        b.see(2.0, source('b'));
+        b.see(3.0, brings('b'));
+        let running = ("Unknown", "Progressing", "Running 'upgrade' action with timeout of 5m0s");
+        b.see(3.1, spec(hr(seen.0, seen.1, seen.2, running, Some(running.2)), "new"));
+        b.wait(60.0);
+        assert_eq!(b.now('b').0, Verdict::Waiting, "{seen:?}");
+        b.see(61.0, spec(hr(2, 2, 2, OK, None), "new"));
+        b.wait(75.0);
+        assert_eq!(b.now('b').0, Verdict::Healthy);
+        // What a later commit does to the release takes no verdict back.
+        b.foreign(76.0, 'c', 'b');
+        b.see(77.0, brings('c'));
+        b.see(78.0, spec(hr(3, 2, 2, OK, None), "new"));
+        b.wait(90.0);
+        assert_eq!(b.now('b').0, Verdict::Healthy);
+    }
+}
+
+#[test]
 fn a_stuck_rollout_is_the_actions_to_judge_while_it_runs_and_the_deployments_after() {
     let mut b = begun();
     b.see(
