@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use countersign_core::change::{Change, State};
+use countersign_core::change::{Change, Load, REJECTED_MS, Wish, rejected_recently, room};
 use countersign_core::message::{self, CardFacts, FileFact};
 use countersign_core::model::{
     Body, ChangeAnswer, ChangeId, Choice, DecisionView, Edit, Ending, Level, OperateArgs, Operation, Outcome,
@@ -22,8 +22,8 @@ use crate::journal::Entry;
 
 /// Characters of the agent's reason that are kept.
 const REASON: usize = 300;
-/// How long content that a person rejected is refused.
-const REJECTED_MS: i64 = 24 * 3_600_000;
+/// Commits that are looked at for when a version was replaced.
+const HISTORY: usize = 200;
 /// Longest wait for a decision.
 const MAX_EXPIRES_S: u32 = 24 * 3600;
 
@@ -52,8 +52,16 @@ impl Pipeline {
         let at = self.clock.now_ms();
         let mut plan = self.plan(scope.cluster, place, &scope.wanted, &crate::clock::rfc3339(at)).await?;
         plan.notes.extend(stands_between(&plan));
-        let draft =
-            Draft { who: who.clone(), reason, key: args.key, content_key, edits: args.edits, reverts: None, at };
+        let draft = Draft {
+            who: who.clone(),
+            reason,
+            key: args.key,
+            content_key,
+            edits: args.edits,
+            reverts: None,
+            wanted_by: None,
+            at,
+        };
         self.conclude(draft, plan, args.plan_only).await
     }
 
@@ -222,7 +230,8 @@ impl Pipeline {
     }
 
     /// Policy, seal, journal; or only the answer, where nothing is to be written.
-    pub(super) async fn conclude(&self, draft: Draft, plan: Plan, plan_only: bool) -> Result<ChangeAnswer> {
+    pub(super) async fn conclude(&self, draft: Draft, mut plan: Plan, plan_only: bool) -> Result<ChangeAnswer> {
+        plan.last_healthy = self.last_healthy(&plan).await;
         let config = self.config.load();
         let decision = self.decide(&config, &draft.who, &plan);
         let id = ulid::Ulid::generate();
@@ -260,6 +269,8 @@ impl Pipeline {
         fault::point("before_proposed");
         let actor = format!("agent:{}", draft.who.agent);
         let content_key = draft.content_key.clone();
+        let load = self.load();
+        let asks_people = decision.decided.level == Level::Prompted;
         let existing = self
             .journal
             .transact(draft.at, &blobs, |view| {
@@ -278,7 +289,11 @@ impl Pipeline {
                 }) {
                     return Ok((Some(c.id), Vec::new()));
                 }
-                overlap(view.changes.values().map(AsRef::as_ref), &plan)?;
+                let all = view.changes.values().map(AsRef::as_ref);
+                overlap(all.clone(), &plan)?;
+                if asks_people && draft.wanted_by.is_none() {
+                    room(all, &wish(&draft, &plan, &decision), draft.at, &load)?;
+                }
                 Ok((None, vec![Entry::of(id, &actor, body)]))
             })
             .await?;
@@ -286,6 +301,93 @@ impl Pipeline {
         let id = existing.unwrap_or(id);
         let Some(change) = self.journal.change(id).await else { return Err(super::unknown_change()) };
         self.answer_for(&draft.who, &change).await
+    }
+
+    /// What an expired change asked for, if the very same would be done now.
+    pub(super) async fn again(&self, old: &Change) -> Result<ChangeAnswer> {
+        let who = &old.proposal.requester;
+        if self.config.load().principal(&who.agent).is_none_or(|p| p.sponsor != who.sponsor) {
+            let say = "The agent, or the person who answers for it, is no longer the same.";
+            return Err(Problem::new("again.requester", say, "Let an agent propose it anew.").never());
+        }
+        if let Some(of) = old.proposal.reverts {
+            let of = self.journal.change(of).await.ok_or_else(super::unknown_change)?;
+            return self.revert_of(&of, who, &old.proposal.reason, false, old.again_asked.as_deref()).await;
+        }
+        let args = OperateArgs {
+            edits: old.proposal.edits.clone(),
+            reason: old.proposal.reason.clone(),
+            key: None,
+            plan_only: false,
+        };
+        let scope = match self.scope(who, &args).await? {
+            Ok(scope) => scope,
+            Err(answer) => return Ok(answer),
+        };
+        let place = self.place(scope.cluster, &scope.owner).await?;
+        // What is dated bears the date that people saw.
+        let mut plan = self.plan(scope.cluster, place, &scope.wanted, &crate::clock::rfc3339(old.proposed_at)).await?;
+        if !same_content(old, &plan) {
+            return Err(Problem::new(
+                "again.changed",
+                "What would be done now is not what was asked about: its files changed since.",
+                "Let the agent look at the target and propose it anew.",
+            )
+            .never());
+        }
+        plan.notes.extend(stands_between(&plan));
+        let draft = Draft {
+            who: who.clone(),
+            reason: args.reason,
+            key: None,
+            content_key: old.proposal.content_key.clone(),
+            edits: args.edits,
+            reverts: None,
+            wanted_by: old.again_asked.clone(),
+            at: self.clock.now_ms(),
+        };
+        self.conclude(draft, plan, false).await
+    }
+
+    /// The version of the object that was healthy last, as far as the journal knows, and until when it stood in Git.
+    async fn last_healthy(&self, plan: &Plan) -> Option<String> {
+        let object = &plan.fields.first()?.object;
+        let (version, commit, path, seen) = self
+            .journal
+            .read(|v| {
+                let healthy = v.changes.values().filter(|c| {
+                    c.end.as_ref().is_some_and(|e| e.ending == Ending::Healthy) && c.proposal.cluster == plan.cluster
+                });
+                let image = |c: &Change| {
+                    let l = c.proposal.fields.iter().find(|l| l.object == *object && l.pointer.ends_with("/image"))?;
+                    let whole = l.after.as_ref()?.as_str()?;
+                    let path = c.proposal.files.first()?.path.clone();
+                    let version = whole.rsplit_once([':', '@']).map_or(whole, |(_, v)| v).to_owned();
+                    Some((version, c.landed.as_ref()?.commit.clone(), path, c.end.as_ref()?.at))
+                };
+                healthy.filter_map(|c| image(c)).max_by_key(|(.., at)| *at)
+            })
+            .await?;
+        let repo = self.repo(&plan.repository).ok()?;
+        let later = repo.git.commits_between(&commit, &plan.base, HISTORY).await.ok()?;
+        let until = later.commits.iter().filter(|c| c.changed.contains(&path)).map(|c| c.time).min();
+        let clock = |s: i64| chrono::DateTime::from_timestamp(s, 0).map(|t| t.format("%H:%M UTC").to_string());
+        let when = match until {
+            Some(at) => format!("until {}", clock(at)?),
+            None => format!("seen {}", clock(seen / 1000)?),
+        };
+        Some(format!("{version}, {when} ({})", commit.get(..7).unwrap_or(&commit)))
+    }
+
+    fn load(&self) -> Load {
+        let a = &self.config.load().bootstrap.approvals;
+        let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+        Load {
+            per_agent: count(a.pending_per_agent),
+            per_person: count(a.pending_per_person),
+            cooldown_ms: i64::from(a.cooldown_s) * 1000,
+            ..Load::default()
+        }
     }
 
     fn proposal(&self, config: &crate::config::Config, draft: &Draft, plan: &Plan) -> Proposal {
@@ -309,6 +411,7 @@ impl Pipeline {
             diff: plan.diff.clone(),
             reverts: draft.reverts,
             health: plan.health.clone(),
+            last_healthy: plan.last_healthy.clone(),
             files: plan.notes_of_files.clone(),
             notes: plan.notes.clone(),
             targets: serde_json::to_value(&plan.targets).unwrap_or_default(),
@@ -339,6 +442,18 @@ impl Pipeline {
     }
 }
 
+/// Whether the plan writes what the change would have written, over what it was shown.
+fn same_content(old: &Change, plan: &Plan) -> bool {
+    let now: BTreeSet<(&str, Option<&str>, Option<String>)> = plan
+        .files
+        .iter()
+        .map(|f| (f.path.as_str(), f.before.as_ref().map(|(oid, _)| oid.as_str()), f.after_blob()))
+        .collect();
+    let then: BTreeSet<(&str, Option<&str>, Option<String>)> =
+        old.sealed.files.iter().map(|f| (f.path.as_str(), f.before.as_deref(), f.after.clone())).collect();
+    now == then && plan.fields == old.proposal.fields
+}
+
 /// Everything about a proposal that is not the plan.
 pub(super) struct Draft {
     pub who: Principal,
@@ -347,6 +462,8 @@ pub(super) struct Draft {
     pub content_key: String,
     pub edits: Vec<Edit>,
     pub reverts: Option<ChangeId>,
+    /// The person who asked for it, by a button: what limits agents does not limit people.
+    pub wanted_by: Option<String>,
     pub at: i64,
 }
 
@@ -361,16 +478,21 @@ fn rejected_lately<'a>(changes: impl Iterator<Item = &'a Change>, content_key: &
     for c in changes {
         let rejected = c.end.as_ref().filter(|e| e.ending == Ending::Rejected && now - e.at < REJECTED_MS);
         if let Some(end) = rejected.filter(|_| c.proposal.content_key == content_key) {
-            return Err(Problem::new(
-                "change.rejected_recently",
-                format!("A person rejected the same change ({}) within the last day.", c.name()),
-                "Do not propose it again; look for another way, or talk to the person you work for.",
-            )
-            .never()
-            .with(end.say.clone()));
+            return Err(rejected_recently(c, &end.say));
         }
     }
     Ok(())
+}
+
+fn wish<'a>(draft: &'a Draft, plan: &'a Plan, decision: &'a Decision) -> Wish<'a> {
+    Wish {
+        agent: &draft.who.agent,
+        cluster: &plan.cluster,
+        repository: &plan.repository,
+        git_ref: &plan.git_ref,
+        fields: &plan.fields,
+        approvers: &decision.decided.approvers,
+    }
 }
 
 /// The same field, or the same file, in another open change.
@@ -489,7 +611,7 @@ fn sealed_card(draft: &Draft, plan: &Plan, decision: &Decision, id: ChangeId, ex
         expires_at,
         fields: plan.fields.clone(),
         now: plan.health.clone(),
-        last_healthy: None,
+        last_healthy: plan.last_healthy.clone(),
         owner: plan.owner.clone(),
         state: plan.state.clone(),
         also_feeds: Vec::new(),
@@ -504,6 +626,9 @@ fn sealed_card(draft: &Draft, plan: &Plan, decision: &Decision, id: ChangeId, ex
         delivery: decision.decided.delivery,
         pull_request: None,
         approvers: decision.decided.approvers.clone(),
+        later: decision.decided.escalate.clone(),
+        approved_by: Vec::new(),
+        number: None,
         viewer: None,
         needed: decision.decided.quorum.count,
         allow_sponsor: decision.decided.quorum.allow_sponsor,

@@ -41,6 +41,9 @@ fn facts() -> CardFacts {
         delivery: Delivery::Direct,
         pull_request: None,
         approvers: vec!["ann".into()],
+        later: None,
+        approved_by: vec![],
+        number: None,
         viewer: Some("ann".into()),
         needed: 1,
         allow_sponsor: false,
@@ -222,7 +225,10 @@ fn goldens_of_the_final_words() {
             Settled::Rejected { by: "ann".into(), reason: Some("Not now".into()) },
             "✖️ REJECTED · prod-eu · cs-7F3K\nby ann: Not now",
         ),
-        (Settled::Expired, "⌛ EXPIRED · prod-eu · cs-7F3K\nnobody decided until 03:44 UTC; nothing was written"),
+        (
+            Settled::Expired { again: None },
+            "⌛ EXPIRED · prod-eu · cs-7F3K\nnobody decided until 03:44 UTC; nothing was written",
+        ),
         (
             Settled::Cancelled { by: "sre-bot".into() },
             "➖ CANCELLED · prod-eu · cs-7F3K\nby sre-bot; nothing was written",

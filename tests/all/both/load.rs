@@ -153,8 +153,7 @@ async fn approve_all(p: &Place, cards: usize) {
     };
     p.eventually("all cards", || async { buttons().len() == cards }).await;
     for id in buttons() {
-        let press = Press { message_id: Some(id), ..Press::button(ANNA, "Approve") };
-        p.bot.press(&press).unwrap_or_else(|e| panic!("{e}"));
+        p.bot.approve(ANNA, Some(id)).await.unwrap_or_else(|e| panic!("{e}"));
     }
 }
 
