@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use countersign_core::change::{Change, Load, REJECTED_MS, Wish, rejected_recently, room};
+use countersign_core::change::{Change, Load, REJECTED_MS, State, Wish, rejected_recently, room};
 use countersign_core::message::{self, CardFacts, FileFact};
 use countersign_core::model::{
     Body, ChangeAnswer, ChangeId, Choice, DecisionView, Edit, Ending, Level, OperateArgs, Operation, Outcome,

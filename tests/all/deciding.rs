@@ -95,7 +95,8 @@ async fn a_no_counts_at_once_and_its_reason_reaches_the_agent_and_the_others() {
     assert!(again["problem"]["evidence"].to_string().contains("1.9.1 loses"), "{again:#}");
     // By a button, in one press.
     let second = s.propose(set_image("payments", "reg.example/payments:2.1.0")).await;
-    let payments = s.world.bot.wait_for(ANNA, PATIENCE, |m| m.text.contains("payments") && m.button("Reject…").is_some());
+    let payments =
+        s.world.bot.wait_for(ANNA, PATIENCE, |m| m.text.contains("payments") && m.button("Reject…").is_some());
     let id = payments.await.expect("a card").message_id;
     told(&s, &on(id, "Reject…")).await;
     s.until(&second, &["rejected"]).await;
@@ -139,7 +140,8 @@ async fn what_expired_is_asked_about_again_as_long_as_it_is_still_the_same() {
     s.until(&first, &["expired"]).await;
     until_card(&s, ANNA, anna.message_id, "Ask again", |m| labels(m) == ["Ask again"]).await;
     told(&s, &on(anna.message_id, "Ask again")).await;
-    let settled = until_card(&s, ANNA, anna.message_id, "the new name", |m| m.text.contains("Asked again as cs-")).await;
+    let settled =
+        until_card(&s, ANNA, anna.message_id, "the new name", |m| m.text.contains("Asked again as cs-")).await;
     assert!(settled.buttons.is_empty(), "once");
     let fresh = asked(&s, MAX).await;
     let line = s.call("changes", json!({})).await;
@@ -211,7 +213,10 @@ async fn people_are_not_asked_too_much() {
     .await;
     // After a no the agent pauses, after the next one twice as long.
     for (change, pause) in [("payments", 30), ("checkout", 60)] {
-        let card = s.world.bot.wait_for(ANNA, PATIENCE, |m| m.text.contains(&format!("shop/{change}")) && m.button("Reject…").is_some());
+        let card = s
+            .world
+            .bot
+            .wait_for(ANNA, PATIENCE, |m| m.text.contains(&format!("shop/{change}")) && m.button("Reject…").is_some());
         told(&s, &on(card.await.expect("its card").message_id, "Reject…")).await;
         card_gone(&s, change).await;
         let cooling = s.operate(vec![config_map("two")]).await;

@@ -189,7 +189,14 @@ fn only_the_one_who_was_asked_decides_and_only_in_their_own_chat() {
     let mut decided = 0;
     for from in identities {
         // Private, another's private chat, group, supergroup, channel, unknown: only the first is `private`.
-        for (kind, private) in [("own", true), ("foreign", false), ("group", false), ("supergroup", false), ("channel", false), ("unknown", false)] {
+        for (kind, private) in [
+            ("own", true),
+            ("foreign", false),
+            ("group", false),
+            ("supergroup", false),
+            ("channel", false),
+            ("unknown", false),
+        ] {
             for whose in ["ann", "bob", "sue", "tom", "eve"] {
                 for action in [Action::Approve, Action::Reject] {
                     let batch = room.press(&v, from, private, &room.key.make(&c, whose, action));
@@ -246,7 +253,10 @@ fn forge_handles(n: usize) {
     let all = |c: &Change| -> Vec<String> {
         let numbers = room.key.numbers(c, "ann", 0).unwrap().all.map(Action::Number);
         let actions: Vec<Action> = Action::FIXED.into_iter().chain(numbers).collect();
-        ["ann", "bob", "sue"].iter().flat_map(|p| actions.iter().map(|a| room.key.make(c, p, *a)).collect::<Vec<_>>()).collect()
+        ["ann", "bob", "sue"]
+            .iter()
+            .flat_map(|p| actions.iter().map(|a| room.key.make(c, p, *a)).collect::<Vec<_>>())
+            .collect()
     };
     let (own, others) = (all(&c), all(&other));
     let mut rng = StdRng::seed_from_u64(41);
@@ -287,8 +297,14 @@ fn fuzz_presses(n: usize) {
         let from = ids[rng.random_range(0..ids.len())];
         let private = rng.random_bool(0.5);
         let whose = ["ann", "bob", "sue", "tom", "", "ann\0"][rng.random_range(0..6)];
-        let action = [Action::Approve, Action::Reject, Action::Number(42), Action::AskAgain, Action::Revert, Action::Reason(Why::NotNow)]
-            [rng.random_range(0..6)];
+        let action = [
+            Action::Approve,
+            Action::Reject,
+            Action::Number(42),
+            Action::AskAgain,
+            Action::Revert,
+            Action::Reason(Why::NotNow),
+        ][rng.random_range(0..6)];
         let about = if rng.random_bool(0.5) { &c } else { &ended };
         let data = match rng.random_range(0..3) {
             0 => room.key.make(about, whose, action),
@@ -397,7 +413,10 @@ fn high_risk_needs_the_number_on_the_card_and_three_wrong_ones_end_it() {
     }
     let rows = keyboard(&room.desk(T0), &c, "ann", true);
     assert!(rows[0].iter().all(|(_, a)| matches!(a, Action::Reject)), "{rows:?}");
-    assert_eq!(votes(&room.press(&v, ANN, true, &room.key.make(&c, "ann", Action::Reject))), [("ann".to_owned(), false)]);
+    assert_eq!(
+        votes(&room.press(&v, ANN, true, &room.key.make(&c, "ann", Action::Reject))),
+        [("ann".to_owned(), false)]
+    );
     assert_eq!(votes(&room.press(&v, BOB, true, &room.key.make(&c, "bob", Action::Approve))), [], "Bob has his own");
 }
 
