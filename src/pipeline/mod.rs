@@ -3,6 +3,7 @@
 //! The only place that orders effects. Each verb is one file; [`run`] drives one worker per
 //! change, which asks `countersign_core::change::next` for the single next step.
 
+mod again;
 mod approve;
 mod commit;
 mod control;

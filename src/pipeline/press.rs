@@ -216,11 +216,12 @@ impl Desk<'_> {
             _ => {}
         }
         let Some(message) = reply_to else { return };
-        let about = view.changes.values().rev().find(|c| {
-            let no = c.votes.iter().any(|v| v.person == *person && !v.approve);
-            no && (c.card_of(person) == Some(message) || asked_why(c, person) == Some(message))
-        });
-        let Some(c) = about else { return };
+        let no = |c: &&std::sync::Arc<Change>| c.votes.iter().any(|v| v.person == *person && !v.approve);
+        let all = || view.changes.values().rev().filter(no);
+        let exact = all().find(|c| c.card_of(person) == Some(message) || asked_why(c, person) == Some(message));
+        // The question may be in the chat before Telegram's answer to it is in the journal.
+        let under_way = |c: &&std::sync::Arc<Change>| c.asked_why.contains(person) && asked_why(c, person).is_none();
+        let Some(c) = exact.or_else(|| all().find(under_way)) else { return };
         let taken = batch.reasons.entry(c.id).or_insert(c.reasons);
         if *taken >= REASONS || text.trim().is_empty() {
             return;

@@ -28,7 +28,15 @@ fn now(s: &Stage, chat: i64, id: i64) -> ShownMessage {
 }
 
 async fn until_card(s: &Stage, chat: i64, id: i64, what: &str, good: impl Fn(&ShownMessage) -> bool) -> ShownMessage {
-    wait(what, || Some(now(s, chat, id)).filter(|m| good(m))).await
+    let end = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let shown = now(s, chat, id);
+        if good(&shown) {
+            return shown;
+        }
+        assert!(tokio::time::Instant::now() < end, "never: {what}: {:#?}", s.world.bot.chat(chat));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 fn numbers(m: &ShownMessage) -> (Vec<String>, String) {

@@ -120,7 +120,14 @@ fn then(c: &Change, body: Body) -> Change {
 }
 
 fn view(changes: &[Change]) -> View {
-    View { changes: changes.iter().map(|c| (c.id, Arc::new(c.clone()))).collect(), ..View::default() }
+    let mut v = View::default();
+    v.changes.extend(changes.iter().map(|c| (c.id, Arc::new(c.clone()))));
+    v
+}
+
+fn stopped(mut v: View) -> View {
+    v.stopped = Some(("person:ann".into(), "x".into()));
+    v
 }
 
 struct Room {
@@ -222,13 +229,16 @@ fn whoever_is_only_told_does_not_vote() {
     assert!(votes(&batch).is_empty(), "{:?}", batch.entries);
 }
 
-fn forged(rng: &mut StdRng, own: &[String], others: &[String]) -> String {
+fn letters(rng: &mut StdRng, n: usize) -> String {
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut random = |n: usize| -> String { (0..n).map(|_| char::from(alphabet[rng.random_range(0..64)])).collect() };
+    (0..n).map(|_| char::from(alphabet[rng.random_range(0..64)])).collect()
+}
+
+fn forged(rng: &mut StdRng, own: &[String], others: &[String]) -> String {
     match rng.random_range(0..6) {
-        0 => format!("c:{}", random(44)),
+        0 => format!("c:{}", letters(rng, 44)),
         // The right change, a random tag.
-        1 => format!("{}{}", &own[0][..24], random(22)),
+        1 => format!("{}{}", &own[0][..24], letters(rng, 22)),
         2 => {
             let mut bytes = own[rng.random_range(0..own.len())].clone().into_bytes();
             let at = rng.random_range(0..bytes.len());
@@ -239,8 +249,8 @@ fn forged(rng: &mut StdRng, own: &[String], others: &[String]) -> String {
         3 => format!("{}{}", &own[0][..24], &others[rng.random_range(0..others.len())][24..]),
         4 => own[rng.random_range(0..own.len())].chars().rev().collect(),
         _ => {
-            let len = rng.random_range(0..64);
-            format!("{}{}", ["c:", "r:", ""][rng.random_range(0..3)], random(len))
+            let (len, head) = (rng.random_range(0..64), ["c:", "r:", ""][rng.random_range(0..3)]);
+            format!("{head}{}", letters(rng, len))
         }
     }
 }
@@ -249,7 +259,7 @@ fn forge_handles(n: usize) {
     let room = Room::new(RiskLevel::High);
     let c = then(&change(1, RiskLevel::High, 1), armed("ann"));
     let other = change(2, RiskLevel::High, 1);
-    let v = View { stopped: Some(("person:ann".into(), String::new())), ..view(&[c.clone(), other.clone()]) };
+    let v = stopped(view(&[c.clone(), other.clone()]));
     let all = |c: &Change| -> Vec<String> {
         let numbers = room.key.numbers(c, "ann", 0).unwrap().all.map(Action::Number);
         let actions: Vec<Action> = Action::FIXED.into_iter().chain(numbers).collect();
@@ -533,7 +543,7 @@ fn commands_are_understood_with_words_behind_them_and_with_the_bots_name() {
 #[test]
 fn two_different_people_resume_and_nobody_twice() {
     let room = Room::new(RiskLevel::Critical);
-    let v = View { stopped: Some(("person:ann".into(), "x".into())), ..View::default() };
+    let v = stopped(View::default());
     let button = |name: &str| room.key.resume(v.stop_seq(), name);
     let mut batch = Batch::default();
     for _ in 0..3 {

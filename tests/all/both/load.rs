@@ -8,7 +8,6 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use countersign::cli::demo::agent::Agent;
-use countersign::sandbox::bot::Press;
 use countersign::sandbox::world::{ANNA, policy};
 use futures::future::join_all;
 use serde_json::{Value, json};
