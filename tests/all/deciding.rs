@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use countersign::channel::telegram::Telegram;
 use countersign::channel::webhook::{EVENT, SIGNATURE, signature};
 use countersign::sandbox::bot::{Press, ShownMessage};
 use countersign::sandbox::git::Author;
@@ -282,6 +283,40 @@ async fn a_revert_that_cannot_be_made_says_so_to_whoever_wanted_it() {
         s.world.bot.chat(MAX).iter().any(|m| m.text.contains("NO REVERT"))
     })
     .await;
+    s.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_poller_with_the_token_stops_everything_within_seconds() {
+    let mut s = Stage::new(quick()).await;
+    let change = s.propose(set_image("checkout", GOOD)).await;
+    asked(&s, ANNA).await;
+    let thief = Telegram::new(&SecretString::from(s.world.bot.token()), Some(&s.world.bot.url())).unwrap();
+    let stealing = tokio::spawn(async move {
+        loop {
+            let _ = thief.poll(0, Duration::from_secs(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let begun = tokio::time::Instant::now();
+    let stopped = async || s.daemon.as_ref().unwrap().pipeline.journal.read(|v| v.stopped.clone()).await;
+    let (by, why) = loop {
+        if let Some(stop) = stopped().await {
+            break stop;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "no stop");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(by, "countersign");
+    assert!(why.contains("token"), "{why}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // A signed yes is taken, and nothing leaves.
+    let key = s.world.keys.anna_key.to_string_lossy().into_owned();
+    let yes = crate::people::countersign(&s.world, &["approve", &change, "--key", &key, "--yes"]).await;
+    assert!(yes.ok, "{}", yes.out);
+    never("a push while stopped", Duration::from_millis(500), || !s.world.git.pushes().is_empty()).await;
+    assert_eq!(text(&s.call("change", json!({"change": change})).await, "state"), "held");
+    stealing.abort();
     s.end().await;
 }
 
