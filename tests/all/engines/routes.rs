@@ -91,7 +91,9 @@ impl Stage {
         let found = self
             .world
             .bot
-            .wait_for(ANNA, PATIENCE, |t| t.text.contains("FAILED") && t.text.contains(commit) && t.buttons.is_empty())
+            .wait_for(ANNA, PATIENCE, |t| {
+                t.text.contains("FAILED") && t.text.contains(commit) && t.button("Approve").is_none()
+            })
             .await;
         let told = found.unwrap_or_else(|| panic!("nobody says so: {:#?}", self.world.bot.chat(ANNA)));
         assert!(told.text.contains(words), "{words:?} in {}", told.text);
