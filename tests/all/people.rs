@@ -391,8 +391,7 @@ async fn two_needed_are_two_people_whichever_way_they_say_it() {
         .unwrap();
     let signed = countersign(&s.world, &["approve", &two, "--key", &key, "--yes"]).await;
     assert!(signed.ok && signed.out.contains("approved by anna"), "{}", signed.out);
-    let (words, _) =
-        told(&s, &Press { message_id: Some(asked_again.message_id), ..Press::button(ANNA, "Approve") }).await;
+    let (words, _) = told(&s, &Press::forged(ANNA, asked_again.message_id, &data(&asked_again, "Approve"))).await;
     assert!(words.contains("decided already"), "{words}");
     for change in [&one, &two] {
         let now = s.call("change", json!({"change": change})).await;
