@@ -31,7 +31,7 @@ use crate::pipeline::{Pipeline, RepoHandle};
 use crate::render::Kustomize;
 use crate::server::control::{serve_control, socket_path as control_path};
 use crate::server::{
-    Agents, HttpOptions, HttpServer, Mcp, Meter, Prompts, SOCKET, Service, SharedAgents, bind_socket, serve_socket,
+    Agents, HttpOptions, HttpServer, Mcp, Meter, MetricsServer, Prompts, SOCKET, Service, SharedAgents, bind_socket, serve_socket,
 };
 
 /// Where the journal of a configuration lies.
@@ -49,6 +49,7 @@ pub struct Daemon {
     /// Everything it does.
     pub pipeline: Arc<Pipeline>,
     http: Option<SocketAddr>,
+    metrics: Option<SocketAddr>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
     _lock: File,
@@ -210,12 +211,13 @@ impl Daemon {
             workers: Mutex::new(BTreeSet::new()),
             greeted: Greeted::default(),
             held: Mutex::default(),
+            meters: Default::default(),
             turns: Default::default(),
             halt: CancellationToken::new(),
             config: ArcSwap::from_pointee(config),
         });
         let mut daemon =
-            Self { pipeline, http: None, shutdown: CancellationToken::new(), tasks: TaskTracker::new(), _lock: lock };
+            Self { pipeline, http: None, metrics: None, shutdown: CancellationToken::new(), tasks: TaskTracker::new(), _lock: lock };
         daemon.serve(&dir, http, prompts, agents, http_options).await?;
         Ok(daemon)
     }
@@ -230,6 +232,12 @@ impl Daemon {
     ) -> Result<()> {
         let service: Arc<dyn Service> = Arc::new(Product(Arc::clone(&self.pipeline)));
         let mcp = Mcp::new(Arc::clone(&service), prompts)?;
+        let metrics = self.pipeline.config.load().bootstrap.metrics.clone();
+        if let Some(address) = metrics {
+            let server = MetricsServer::bind(&address, Arc::clone(&service)).await?;
+            self.metrics = Some(server.local_addr());
+            self.tasks.spawn(server.run(self.shutdown.clone()));
+        }
         // One for both faces: an agent has its limits, not each of its connections.
         let meter = Arc::new(Meter::new(options.limits.clone()));
         if let Some(addr) = http {
@@ -264,6 +272,11 @@ impl Daemon {
     /// Where MCP over HTTP listens.
     pub fn http_addr(&self) -> Option<SocketAddr> {
         self.http
+    }
+
+    /// Where metrics are served, apart from the HTTP face.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics
     }
 
     /// Runs until SIGINT, SIGTERM or a request to stop; SIGHUP reloads the configuration.
@@ -326,5 +339,11 @@ impl Service for Product {
     }
     async fn rollback(&self, who: &Principal, args: RollbackArgs) -> Result<ChangeAnswer> {
         self.0.rollback(who, args).await
+    }
+    async fn ready(&self) -> Result<()> {
+        self.0.ready().await
+    }
+    async fn metrics(&self) -> String {
+        self.0.metrics().await
     }
 }

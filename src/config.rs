@@ -45,6 +45,9 @@ pub struct Bootstrap {
     /// HTTP face.
     #[serde(default)]
     pub http: Http,
+    /// Where metrics and health are served, beside the HTTP face; absent = nowhere.
+    #[serde(default)]
+    pub metrics: Option<String>,
     /// Times.
     #[serde(default)]
     pub times: Times,

@@ -1,12 +1,14 @@
 //! Command line.
 
 mod audit;
+mod connect;
 pub mod demo;
 mod people;
 mod policy;
 pub mod replay;
 mod sandbox;
 mod serve;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,7 +46,9 @@ enum Command {
     /// End the emergency stop, signed with your SSH key.
     Resume(people::Resume),
     /// The daemon on one screen.
-    Status,
+    Status(status::Status),
+    /// Print the MCP configuration for a client, or add it to the client's file.
+    Connect(connect::Connect),
     /// Load the configuration anew; a bad one is refused and the last good one stays.
     Reload,
     /// Policies: check, explain.
@@ -86,7 +90,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             Command::Reject(args) => people::vote(&config, args, false).await,
             Command::Stop(args) => people::stop(&config, args).await,
             Command::Resume(args) => people::resume(&config, args).await,
-            Command::Status => people::status(&config).await,
+            Command::Status(args) => status::run(&config, args).await,
+            Command::Connect(args) => connect::run(&config, args),
             Command::Reload => people::reload(&config).await,
             Command::Policy(args) => policy::run(&config, args),
             Command::Audit(args) => audit::run(&config, args).await,

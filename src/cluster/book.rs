@@ -3,7 +3,8 @@
 //! Cards are kept as JSON text of the few fields that matter: a tenth of what parsed values take.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
 
 use countersign_core::error::Problem;
 use countersign_core::model::{Engine, ObjectKey, OwnerRef, SourceKind};
@@ -59,6 +60,18 @@ pub(super) enum Progress {
     Absent,
     /// Read once and followed since; with a problem while the connection is lost.
     Ready(Option<Problem>),
+}
+
+impl Progress {
+    /// The state without its words.
+    fn stage(&self) -> u8 {
+        match self {
+            Self::Absent => 0,
+            Self::Starting(_) => 1,
+            Self::Ready(None) => 2,
+            Self::Ready(Some(_)) => 3,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -308,11 +321,13 @@ fn ready(card: &Value) -> Option<&Value> {
 pub(super) struct Shared {
     book: RwLock<Book>,
     progress: watch::Sender<BTreeMap<&'static str, Progress>>,
+    /// Since when each watch is in its state; other words about the same state do not count.
+    since: Mutex<BTreeMap<&'static str, Instant>>,
 }
 
 impl Default for Shared {
     fn default() -> Self {
-        Self { book: RwLock::default(), progress: watch::Sender::new(BTreeMap::new()) }
+        Self { book: RwLock::default(), progress: watch::Sender::new(BTreeMap::new()), since: Mutex::default() }
     }
 }
 
@@ -329,11 +344,18 @@ impl Shared {
     pub(super) fn set(&self, kind: &'static str, progress: Progress) {
         self.progress.send_if_modified(|all| match all.get(kind) {
             Some(old) if *old == progress => false,
-            _ => {
+            old => {
+                if old.is_none_or(|old| old.stage() != progress.stage()) {
+                    self.since.lock().unwrap_or_else(PoisonError::into_inner).insert(kind, Instant::now());
+                }
                 all.insert(kind, progress);
                 true
             }
         });
+    }
+
+    pub(super) fn since(&self) -> BTreeMap<&'static str, Instant> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn progress(&self) -> watch::Receiver<BTreeMap<&'static str, Progress>> {

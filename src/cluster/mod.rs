@@ -13,6 +13,7 @@ mod nearest;
 mod owner;
 mod requests;
 mod schema;
+mod standing;
 mod watch;
 
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use nearest::nearest;
 pub use owner::Located;
 pub use requests::Hinted;
 pub use schema::check;
+pub use standing::{OwnerCount, WatchStanding, WatchState};
 
 /// One cluster: clones share everything. Dropping the last one ends its watches.
 #[derive(Clone)]

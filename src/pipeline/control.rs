@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use countersign_core::change::State;
 use countersign_core::message;
 use countersign_core::model::Body;
 use countersign_core::{Problem, Result};
@@ -159,53 +158,6 @@ impl Pipeline {
             "The signature is by no key of a listed person, or over something else.",
             "Sign with a key that is in `ssh_keys` of a Person; show the change again and sign what it is now.",
         ))
-    }
-
-    async fn pending(&self) -> Value {
-        let list: Vec<Value> = self
-            .journal
-            .read(|v| {
-                v.changes
-                    .values()
-                    .filter(|c| matches!(c.state(), State::AwaitingApproval | State::AwaitingMerge | State::AwaitingCommit))
-                    .map(|c| {
-                        json!({"change": c.id.to_string(), "name": c.name(), "state": c.state().name(),
-                               "what": format!("{} in {}: {}", message::what_short(&c.proposal.fields), c.proposal.cluster, self.waits_for(c))})
-                    })
-                    .collect()
-            })
-            .await;
-        json!({"pending": list})
-    }
-
-    async fn status(&self) -> Value {
-        let (open, ended, stopped) = self
-            .journal
-            .read(|v| {
-                let open = v.changes.values().filter(|c| c.is_open()).count();
-                (open, v.changes.len() - open, v.stopped.clone())
-            })
-            .await;
-        let head = self.journal.head().await;
-        let mut lines = vec![format!("{open} open changes, {ended} ended; journal at event {}", head.seq)];
-        if let Some((by, why)) = stopped {
-            lines.push(format!("STOPPED by {by}: {why}"));
-        }
-        for (name, cluster) in &self.clusters {
-            let said = match cluster.ping().await {
-                Ok(()) => "reachable".to_owned(),
-                Err(p) => p.message,
-            };
-            lines.push(format!("cluster {name}: {said}"));
-        }
-        lines.extend(self.repos.keys().map(|r| format!("repository {r}")));
-        lines.push(if self.telegram.is_some() { "Telegram: polling".into() } else { "Telegram: none".into() });
-        lines.push(if self.kustomize.is_some() {
-            "kustomize: found".into()
-        } else {
-            "kustomize: not found (kustomizations are refused)".into()
-        });
-        json!({"say": format!("countersign {}", env!("CARGO_PKG_VERSION")), "lines": lines})
     }
 
     /// Loads the configuration anew. People, agents and policies take effect at once; clusters,

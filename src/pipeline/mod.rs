@@ -13,6 +13,7 @@ pub mod fault;
 pub mod greet;
 pub mod handle;
 mod inspect;
+pub mod meters;
 mod observe;
 mod plan;
 mod propose;
@@ -20,6 +21,7 @@ mod record;
 mod revert;
 mod run;
 mod source;
+mod status;
 mod story;
 mod turns;
 
@@ -99,6 +101,8 @@ pub struct Pipeline {
     pub greeted: greet::Greeted,
     /// What keeps approved changes from the gate now. Only for telling: each try finds out anew.
     pub held: Mutex<BTreeMap<countersign_core::model::ChangeId, Held>>,
+    /// What is measured.
+    pub meters: meters::Meters,
     /// Who moves which branch now.
     pub(crate) turns: turns::Turns,
     /// Ends the workers.
