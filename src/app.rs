@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use countersign_core::model::{
-    CancelArgs, ChangeAnswer, ChangeArgs, ChangesAnswer, ChangesArgs, InspectAnswer, InspectArgs, OperateArgs,
-    Principal, RepositoryAuth, RepositorySpec, RollbackArgs,
+    CancelArgs, ChangeAnswer, ChangeArgs, ChangesAnswer, ChangesArgs, ClusterSpec, InspectAnswer, InspectArgs, Named,
+    OperateArgs, Principal, RepositoryAuth, RepositorySpec, RollbackArgs,
 };
 use countersign_core::secrets::Redactor;
 use countersign_core::{Problem, Result};
@@ -102,7 +102,8 @@ fn installation_key(dir: &Path) -> Result<[u8; 32]> {
     Ok(key)
 }
 
-fn credentials(base: &Path, name: &str, auth: &RepositoryAuth) -> Result<Credentials> {
+/// The credentials of a repository, read now.
+pub(crate) fn credentials(base: &Path, name: &str, auth: &RepositoryAuth) -> Result<Credentials> {
     use secrecy::ExposeSecret as _;
     let what = format!("repository {name}");
     let known_hosts = match &auth.known_hosts {
@@ -128,6 +129,13 @@ async fn repository(config: &Config, name: &str, spec: &RepositorySpec) -> Resul
         }
     };
     Ok(RepoHandle { git, forge })
+}
+
+/// Connects a cluster of the configuration.
+pub(crate) async fn connect_cluster(config: &Config, named: &Named<ClusterSpec>) -> Result<Cluster> {
+    let mut spec = named.spec.clone();
+    spec.kubeconfig = spec.kubeconfig.map(|k| config.base.join(k).to_string_lossy().into_owned());
+    Cluster::connect(&named.name, spec).await
 }
 
 /// Seals the journal's head with the signing key.
@@ -167,9 +175,7 @@ impl Daemon {
         }
         let mut clusters = BTreeMap::new();
         for c in &config.clusters {
-            let mut spec = c.spec.clone();
-            spec.kubeconfig = spec.kubeconfig.map(|k| config.base.join(k).to_string_lossy().into_owned());
-            clusters.insert(c.name.clone(), Cluster::connect(&c.name, spec).await?);
+            clusters.insert(c.name.clone(), connect_cluster(&config, c).await?);
         }
         let telegram = match config.channels.first() {
             None => None,
@@ -210,6 +216,7 @@ impl Daemon {
             config_path,
             workers: Mutex::new(BTreeSet::new()),
             greeted: Greeted::default(),
+            pairings: Default::default(),
             held: Mutex::default(),
             meters: Default::default(),
             turns: Default::default(),

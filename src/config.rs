@@ -312,6 +312,15 @@ impl Config {
         Ok(())
     }
 
+    /// Files that resources are read from, in the order of reading.
+    pub fn files(&self, file: &Path) -> Result<Vec<PathBuf>> {
+        let mut all = vec![std::path::absolute(file).map_err(|e| bad(file, e))?];
+        for place in &self.bootstrap.resources {
+            all.extend(yaml_files(place)?);
+        }
+        Ok(all)
+    }
+
     /// The principal of an agent.
     pub fn principal(&self, agent: &str) -> Option<Principal> {
         self.agents

@@ -7,12 +7,14 @@ use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use countersign_core::error::Problem;
-use countersign_core::model::{Engine, ObjectKey, OwnerRef, SourceKind};
+use countersign_core::model::{Engine, ObjectKey, OwnerRef, Source, SourceKind};
 use countersign_core::ownership::{
     Feed, Follow, Index, Listing, Reach, SourceBasis, feeds, follow, reach, repo_key, source_object,
 };
 use serde_json::Value;
 use tokio::sync::watch;
+
+use super::rights::Followed;
 
 /// Another owner that reads a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -273,6 +275,30 @@ impl Book {
         fed.map(|(owner, feed)| Feeder { reach: by_path(&feed), owner, feed })
             .filter(|f| f.reach != Reach::Never)
             .collect()
+    }
+
+    /// Every repository that an owner or a Git source names, in a stable order.
+    pub(super) fn followed(&self) -> Vec<Followed> {
+        let mut out = Vec::new();
+        let mut read: BTreeSet<&ObjectKey> = BTreeSet::new();
+        for (key, card) in &self.cards {
+            let (Some(owner), Some(object)) = (&card.owner, self.card(key)) else { continue };
+            read.extend(&card.source);
+            let through = card.source.as_ref().and_then(|s| self.card(s));
+            for feed in feeds(SourceBasis { owner, object: &object, source: through.as_ref() }) {
+                let Source { url, target_revision, kind, .. } = feed.source;
+                // A chart's repository, or one that only a plugin can read: nothing there is edited.
+                if !url.is_empty() && kind != Some(SourceKind::Other) {
+                    out.push(Followed { owner: Some(owner.clone()), url, revision: target_revision });
+                }
+            }
+        }
+        for (key, _) in self.cards.iter().filter(|(k, c)| c.owner.is_none() && !read.contains(k)) {
+            let Some(object) = self.card(key) else { continue };
+            let get = |p: &str| object.pointer(p).and_then(Value::as_str).unwrap_or_default().to_owned();
+            out.push(Followed { owner: None, url: get("/spec/url"), revision: get("/spec/ref/branch") });
+        }
+        out
     }
 
     /// Every owner with its own word on its state, in a stable order.

@@ -12,6 +12,7 @@ mod kinds;
 mod nearest;
 mod owner;
 mod requests;
+mod rights;
 mod schema;
 mod standing;
 mod watch;
@@ -34,6 +35,7 @@ pub use kinds::Kind;
 pub use nearest::nearest;
 pub use owner::Located;
 pub use requests::Hinted;
+pub use rights::{About, Followed, Right};
 pub use schema::check;
 pub use standing::{OwnerCount, WatchStanding, WatchState};
 

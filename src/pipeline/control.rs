@@ -51,6 +51,16 @@ pub enum Request {
     },
     /// Is it up, and what does it do.
     Status,
+    /// A fresh pairing code for a person.
+    PairBegin {
+        /// Person.
+        person: String,
+    },
+    /// Whether somebody sent it.
+    PairState {
+        /// Person.
+        person: String,
+    },
     /// Load the configuration anew; a bad one is refused and the last good one stays.
     Reload,
     /// Stop the daemon itself.
@@ -108,6 +118,8 @@ impl Pipeline {
                 Ok(json!({"say": format!("Resumed by {person}.")}))
             }
             Request::Status => Ok(self.status().await),
+            Request::PairBegin { person } => self.pair_begin(&person).await,
+            Request::PairState { person } => Ok(self.pair_state(&person)),
             Request::Reload => self.reload(),
             Request::Shutdown => Ok(json!({})),
         }
@@ -162,7 +174,7 @@ impl Pipeline {
 
     /// Loads the configuration anew. People, agents and policies take effect at once; clusters,
     /// repositories and channels need a restart. A bad one is refused and the last good one stays.
-    pub fn reload(&self) -> Result<Value> {
+    pub fn reload(self: &Arc<Self>) -> Result<Value> {
         let Some(path) = &self.config_path else {
             return Err(Problem::new(
                 "config.no_file",
@@ -172,7 +184,9 @@ impl Pipeline {
         };
         let fresh = Config::load(path)?;
         (self.on_reload)(&fresh)?;
+        let before = self.config.load().people.iter().map(|p| (p.name.clone(), p.spec.telegram)).collect();
         self.config.store(Arc::new(fresh));
+        self.tell_accounts(before);
         Ok(
             json!({"say": "Reloaded: people, agents and policies are in effect; clusters, repositories and channels need a restart."}),
         )

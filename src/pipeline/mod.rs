@@ -15,6 +15,7 @@ pub mod handle;
 mod inspect;
 pub mod meters;
 mod observe;
+pub mod pairing;
 mod plan;
 mod propose;
 mod record;
@@ -26,6 +27,7 @@ mod story;
 mod turns;
 
 pub use control::{Request as ControlRequest, vote_text};
+pub use status::engine_name;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -99,6 +101,8 @@ pub struct Pipeline {
     pub workers: Mutex<BTreeSet<countersign_core::model::ChangeId>>,
     /// Who was told lately who they are.
     pub greeted: greet::Greeted,
+    /// Codes that wait for their person.
+    pub pairings: pairing::Pairings,
     /// What keeps approved changes from the gate now. Only for telling: each try finds out anew.
     pub held: Mutex<BTreeMap<countersign_core::model::ChangeId, Held>>,
     /// What is measured.

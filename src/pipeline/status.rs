@@ -13,7 +13,7 @@ use super::meters::{ChannelState, waits_for_a_person};
 const MOST: usize = 20;
 
 /// Name of an engine as answers and labels have it.
-pub(super) fn engine_name(engine: Engine) -> &'static str {
+pub fn engine_name(engine: Engine) -> &'static str {
     match engine {
         Engine::Argocd => "argocd",
         Engine::Flux => "flux",
