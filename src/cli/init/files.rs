@@ -200,13 +200,18 @@ fn auth(plan: &Plan, r: &Repository) -> String {
     }
 }
 
-/// Kind and API of a forge: by its host where that is known, else as given.
-fn forge_of(plan: &Plan, r: &Repository) -> Option<(ForgeKind, String)> {
-    match r.host.as_str() {
+/// Kind and API of a forge that is known by its host.
+pub fn known_forge(host: &str) -> Option<(ForgeKind, String)> {
+    match host {
         "github.com" => Some((ForgeKind::Github, "https://api.github.com".into())),
         "codeberg.org" => Some((ForgeKind::Gitea, "https://codeberg.org/api/v1".into())),
-        _ => plan.forge.clone(),
+        _ => None,
     }
+}
+
+/// The same, else as given.
+fn forge_of(plan: &Plan, r: &Repository) -> Option<(ForgeKind, String)> {
+    known_forge(&r.host).or_else(|| plan.forge.clone())
 }
 
 fn forge(plan: &Plan, r: &Repository) -> String {
@@ -255,7 +260,7 @@ fn agents(plan: &Plan) -> String {
         head("Agent", &plan.agent),
         plan.person,
         plan.agent,
-        plan.token_sha256
+        q(&plan.token_sha256)
     )
 }
 

@@ -296,7 +296,7 @@ mod tests {
         ];
         let (repos, left) = repositories(&[found(&urls)], true);
         let names: Vec<&str> = repos.iter().map(|r| r.name.as_str()).collect();
-        assert_eq!(names, ["app", "y-app", "y-x-app"]);
+        assert_eq!(names, ["app", "y-x-app", "y-app"]);
         assert_eq!(left, ["http://plain.example/a/b", "oci://reg.example/charts"]);
     }
 

@@ -253,16 +253,7 @@ fn plan(args: &Init, clusters: Vec<find::Found>, home: &Path, ask: bool) -> Resu
         .as_deref()
         .zip(args.forge_api.clone())
         .map(|(kind, api)| (if kind == "github" { ForgeKind::Github } else { ForgeKind::Gitea }, api));
-    let hosts: BTreeSet<(&str, Option<u16>)> = repositories.iter().map(|r| (r.host.as_str(), r.port)).collect();
-    if forge.is_some() && hosts.iter().filter(|(h, _)| !matches!(*h, "github.com" | "codeberg.org")).count() > 1 {
-        let names: Vec<String> = hosts.iter().map(|(h, _)| (*h).to_owned()).collect();
-        return Err(Problem::new(
-            "init.which_forge",
-            "The repositories are on several hosts, and one forge cannot be that of all of them.",
-            "Leave --forge out, and write `forge` for each Repository afterwards.",
-        )
-        .with_all(names));
-    }
+    one_host(&repositories, &forge, git_token.is_some(), args.forge_token_file.is_some())?;
     for (what, name) in [("--person", &person), ("--agent", &args.agent)] {
         if find::plain(name) != *name {
             return Err(Problem::new(
@@ -290,6 +281,43 @@ fn plan(args: &Init, clusters: Vec<find::Found>, home: &Path, ask: bool) -> Resu
         telegram_api: args.telegram_api.clone(),
     };
     Ok((plan, token))
+}
+
+/// One token is one host's: it must not be shown to another. One forge is one host's too.
+fn one_host(
+    repositories: &[Repository],
+    forge: &Option<(ForgeKind, String)>,
+    git_token: bool,
+    forge_token: bool,
+) -> Result<()> {
+    let hosts = |wanted: &dyn Fn(&Repository) -> bool| -> BTreeSet<String> {
+        repositories.iter().filter(|r| wanted(r)).map(host).collect()
+    };
+    let https = hosts(&|r| r.transport != Transport::Ssh);
+    let forges = hosts(&|r| files::known_forge(&r.host).is_some() || forge.is_some());
+    let unknown = hosts(&|r| files::known_forge(&r.host).is_none());
+    let (option, say, hosts) = if git_token && https.len() > 1 {
+        let say = "The https repositories are on several hosts, and one token must not be shown to all of them.";
+        ("--git-token-file", say, https)
+    } else if forge_token && forges.len() > 1 {
+        let say = "The repositories are at several forges, and one token must not be shown to all of them.";
+        ("--forge-token-file", say, forges)
+    } else if forge.is_some() && unknown.len() > 1 {
+        return Err(Problem::new(
+            "init.which_forge",
+            "The repositories are on several hosts, and one forge cannot be that of all of them.",
+            "Leave --forge out, and write `forge` for each Repository afterwards.",
+        )
+        .with_all(unknown));
+    } else {
+        return Ok(());
+    };
+    Err(Problem::new(
+        "init.which_token",
+        say,
+        format!("Leave {option} out, and name a token for each Repository afterwards."),
+    )
+    .with_all(hosts))
 }
 
 fn public_key(file: &Path) -> Result<String> {
@@ -480,6 +508,26 @@ mod tests {
         assert_eq!(code(&["c"]), Err("init.unknown_context".into()));
         assert_eq!(code(&["a", "b"]), Ok(2));
         assert_eq!(choose(&all[..1], &[], false).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_token_is_never_shown_to_a_second_host() {
+        let url = |u: &str| (u.to_owned(), "x".to_owned(), String::new());
+        let found =
+            |urls: &[&str]| find::Found { followed: urls.iter().map(|u| url(u)).collect(), ..find::Found::default() };
+        let of = |urls: &[&str]| find::repositories(&[found(urls)], true).0;
+        let code = |r: Result<()>| r.err().map(|p| p.code.to_string());
+        let gitea = Some((ForgeKind::Gitea, "https://g.example/api/v1".to_owned()));
+        let two = of(&["https://a.example/x/y", "https://b.example/x/z"]);
+        assert_eq!(code(one_host(&two, &None, true, false)).as_deref(), Some("init.which_token"));
+        assert_eq!(code(one_host(&two, &None, false, true)), None, "no forge is known, so the token goes nowhere");
+        assert_eq!(code(one_host(&two, &gitea, false, false)).as_deref(), Some("init.which_forge"));
+        assert_eq!(code(one_host(&two, &gitea, false, true)).as_deref(), Some("init.which_token"));
+        let mixed = of(&["https://github.com/x/y", "git@b.example:x/z"]);
+        assert_eq!(code(one_host(&mixed, &None, true, true)), None);
+        assert_eq!(code(one_host(&mixed, &gitea, true, true)).as_deref(), Some("init.which_token"));
+        let same = of(&["https://a.example/x/y", "https://a.example/x/z"]);
+        assert_eq!(code(one_host(&same, &gitea, true, true)), None);
     }
 
     #[test]
