@@ -128,7 +128,7 @@ async fn propose(file: &Path, config: &Config, args: &Pair, account: i64) -> Res
         Err(problem) => return Err(by_hand(&args.name, account, problem)),
     };
     let shown = place.to_string_lossy();
-    print!("{}", unified_diff(&shown, Some(before.as_bytes()), Some(after.as_bytes())));
+    print!("{}", unified_diff(shown.trim_start_matches('/'), Some(before.as_bytes()), Some(after.as_bytes())));
     if !args.write && !std::io::stdin().is_terminal() {
         println!("Nothing was written: put that line into the configuration and run `countersign reload`.");
         return Ok(ExitCode::SUCCESS);

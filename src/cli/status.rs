@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::config::Config;
 use crate::pipeline::ControlRequest as Request;
+use crate::server::Limits;
 use crate::server::control::call;
 
 /// Arguments of `status`.
@@ -116,6 +117,8 @@ fn screen(v: &Value) -> String {
         limit("stable_s"),
         limit("poll_s")
     ));
+    let per_agent = Limits::default();
+    line(format!("           per agent {} calls a second, {} at once", per_agent.per_second, per_agent.burst));
     let found = v.pointer("/kustomize").and_then(Value::as_bool).unwrap_or(false);
     line(format!("kustomize  {}", if found { "found" } else { "not found: edits of kustomizations are refused" }));
     out

@@ -256,9 +256,10 @@ impl Pipeline {
         m.journal_up.set(i64::from(self.journal.ready().await.is_ok()));
         m.journal_events.set(i64::try_from(self.journal.head().await.seq).unwrap_or(i64::MAX));
         m.ready.set(i64::from(self.ready().await.is_ok()));
-        self.measure_edges();
         let mut text = String::new();
+        // One scrape at a time: between clearing and setting nobody may look.
         let registry = m.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        self.measure_edges();
         // Writing to a string cannot fail.
         let _ = encode(&mut text, &registry);
         text

@@ -7,6 +7,7 @@ use countersign_core::model::{Body, ChangeId, Effect, Ending};
 use countersign_core::{Problem, Result};
 use serde_json::Value;
 use tokio::sync::broadcast;
+use tracing::Instrument as _;
 
 use super::observe::Watching;
 use super::{ACTOR, Pipeline, fault, turns};
@@ -65,7 +66,8 @@ impl Pipeline {
         tokio::spawn(async move {
             tokio::select! {
                 () = me.halt.cancelled() => {}
-                () = me.drive(id) => {}
+                // Whatever is logged below carries the change, also by edges that know of none.
+                () = me.drive(id).instrument(tracing::info_span!("drive", change = %id)) => {}
             }
             if let Ok(mut w) = me.workers.lock() {
                 w.remove(&id);

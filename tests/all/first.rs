@@ -354,7 +354,8 @@ async fn at_level_manual_nothing_is_written_and_the_paired_person_is_told_of_the
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pairing_without_a_terminal_writes_nothing_and_another_account_gains_nothing_by_it() {
     let mut s = Start::new().await;
-    let said = s.init(&["--person", "anna", "--level", "prompted", "--yes"]).await;
+    let key = s.key("anna.pub");
+    let said = s.init(&["--person", "anna", "--ssh-key", &key, "--level", "prompted", "--yes"]).await;
     assert_eq!(said.code, 0, "{}", said.out);
     let people = s.home.join("cs/resources/people.yaml");
     let before = std::fs::read_to_string(&people).unwrap();
@@ -382,4 +383,32 @@ async fn a_pairing_without_a_terminal_writes_nothing_and_another_account_gains_n
     let status: Value = serde_json::from_str(&status.out).unwrap();
     assert!(status["stopped"].is_null(), "a stranger stops nothing: {status:#}");
     daemon.kill().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_daemon_is_not_ready_while_a_needed_watch_is_down_and_says_which() {
+    let s = crate::world::Stage::new(crate::people::quick()).await;
+    let pipeline = s.daemon.as_ref().unwrap().pipeline.clone();
+    let url = format!("http://{}/readyz", s.daemon.as_ref().unwrap().http_addr().unwrap());
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let asked = || async {
+        let answer = client.get(&url).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    let ready = || async { pipeline.ready().await.map_err(|p| format!("{p}\n{:#?}", standing(&pipeline))) };
+    crate::world::eventually("ready", ready).await;
+    assert_eq!(asked().await, (200, "ready\n".into()));
+    s.world.cluster.deny("watch", "applications.argoproj.io");
+    s.world.cluster.state().drop_watches();
+    let down = || async { pipeline.ready().await.map_or(Ok(()), |()| Err("it is ready".to_owned())) };
+    crate::world::eventually("not ready", down).await;
+    assert_eq!(asked().await, (503, "cluster.forbidden\n".into()));
+    assert!(pipeline.metrics().await.contains("countersign_ready 0\n"));
+    s.world.cluster.state().access.allow_all();
+    crate::world::eventually("ready again", ready).await;
+    assert_eq!(asked().await, (200, "ready\n".into()));
+}
+
+fn standing(pipeline: &countersign::pipeline::Pipeline) -> Vec<countersign::cluster::WatchStanding> {
+    pipeline.clusters.values().flat_map(|c| c.standing()).collect()
 }

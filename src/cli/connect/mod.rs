@@ -152,7 +152,10 @@ fn write(file: &Path, args: &Connect, entry: &Entry, text: &str) -> Result<ExitC
         Err(problem) => return Err(problem.with(text.trim_end().to_owned())),
     };
     let shown = file.to_string_lossy();
-    print!("{}", unified_diff(&shown, before.as_deref().map(str::as_bytes), Some(after.as_bytes())));
+    print!(
+        "{}",
+        unified_diff(shown.trim_start_matches('/'), before.as_deref().map(str::as_bytes), Some(after.as_bytes()))
+    );
     if !args.yes && !super::people::confirmed(&format!("Write {shown}"))? {
         println!("Nothing was written.");
         return Ok(ExitCode::from(1));

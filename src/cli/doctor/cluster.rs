@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use countersign_core::model::{ClusterSpec, Named};
 use countersign_core::{Problem, Result};
+use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::{Check, Looks};
 use crate::clock::Clock;
@@ -55,6 +56,9 @@ const HINTED: [(&str, &str); 3] = [
     ("helm.toolkit.fluxcd.io", "HelmRelease"),
 ];
 
+/// Kinds that are asked about at the same time.
+const AT_ONCE: usize = 8;
+
 const READ: [&str; 3] = ["get", "list", "watch"];
 
 pub async fn examine(config: &Config, named: &Named<ClusterSpec>, clock: &Clock) -> Vec<Check> {
@@ -97,11 +101,9 @@ async fn missing(cluster: &Cluster, group: &str, kind: &str, verbs: &[&str], nam
 }
 
 async fn all_missing(cluster: &Cluster, kinds: &[(&str, &str)], verbs: &[&str], ns: &str) -> Result<Vec<String>> {
-    let mut out = Vec::new();
-    for (group, kind) in kinds {
-        out.extend(missing(cluster, group, kind, verbs, ns).await?);
-    }
-    Ok(out)
+    let asked = kinds.iter().map(|(group, kind)| missing(cluster, group, kind, verbs, ns));
+    let answers: Vec<Vec<String>> = futures::stream::iter(asked).buffered(AT_ONCE).try_collect().await?;
+    Ok(answers.concat())
 }
 
 fn forbidden(what: &str, missing: Vec<String>, role: &str) -> Problem {

@@ -38,7 +38,7 @@ pub fn configuration(config: &Config, looks: &mut Looks) {
     };
     let mut findings = check(&config.policies, &config.people);
     findings.extend(check_names(&config.policies, &names));
-    let next = "Correct the rule; `countersign policy check` says the same.";
+    let next = "Look at the rule; `countersign policy check` says the same.";
     let words = |file: &str, rule: &str, say: &str| match (file, rule) {
         ("", "") => say.to_owned(),
         (file, "") => format!("{file}: {say}"),

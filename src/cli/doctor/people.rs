@@ -26,6 +26,8 @@ pub async fn examine(config: &Config) -> Vec<Check> {
                 format!("{} is in a group and has no way to decide: no Telegram, no SSH key, no forge login.", p.name),
                 "Pair Telegram with `countersign people pair NAME`, or add `ssh_keys` or `forge`.",
             ));
+        } else if decides && telegram.is_some() && p.spec.telegram.is_none() {
+            looks.ok(format!("{0} gets no cards: `countersign people pair {0}` pairs Telegram", p.name));
         }
     }
     for agent in &config.agents {

@@ -74,8 +74,9 @@ pub struct Init {
 
 /// Runs `init`.
 pub async fn run(args: Init) -> Result<ExitCode> {
-    let ask = !args.yes && std::io::stdin().is_terminal();
-    if !args.yes && !ask {
+    let mut stdin = std::io::stdin().lock();
+    let mut ask = Asker(if args.yes { None } else { Some(&mut stdin) });
+    if !args.yes && !std::io::stdin().is_terminal() {
         return Err(Problem::new(
             "input.no_terminal",
             "Nobody can be asked: this is no terminal.",
@@ -86,7 +87,7 @@ pub async fn run(args: Init) -> Result<ExitCode> {
     let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let env = std::env::var_os("KUBECONFIG");
     let all = find::contexts(&find::kubeconfig_files(args.kubeconfig.as_deref(), env.as_deref(), &home))?;
-    let chosen = choose(&all, &args.contexts, ask)?;
+    let chosen = choose(&all, &args.contexts, &mut ask)?;
     let mut names = BTreeSet::new();
     let mut clusters = Vec::new();
     for context in chosen {
@@ -99,14 +100,14 @@ pub async fn run(args: Init) -> Result<ExitCode> {
         names.insert(name);
         clusters.push(found);
     }
-    let (plan, token) = plan(&args, clusters, &home, ask)?;
+    let (plan, token) = plan(&args, clusters, &home, &mut ask)?;
     tell(&plan);
     let new = with_secrets(&plan, &token, &home)?;
     println!("\nInto {}:", args.dir.display());
     for f in &new {
         println!("  {}{}", f.path, if f.secret { "  (for you alone)" } else { "" });
     }
-    if ask && !super::people::confirmed("Write these files")? {
+    if ask.can() && !ask.yes("Write these files?")? {
         println!("Nothing was written.");
         return Ok(ExitCode::from(1));
     }
@@ -138,7 +139,7 @@ fn untouched(dir: &Path) -> Result<()> {
 }
 
 /// The contexts that are named, the only one, or whichever the person picks.
-fn choose(all: &[Context], named: &[String], ask: bool) -> Result<Vec<Context>> {
+fn choose(all: &[Context], named: &[String], ask: &mut Asker<'_>) -> Result<Vec<Context>> {
     let known = || all.iter().map(|c| c.name.clone());
     if !named.is_empty() {
         return named
@@ -158,7 +159,7 @@ fn choose(all: &[Context], named: &[String], ask: bool) -> Result<Vec<Context>> 
     if let [only] = all {
         return Ok(vec![only.clone()]);
     }
-    if !ask {
+    if !ask.can() {
         return Err(Problem::new(
             "init.which_context",
             "The kubeconfig has several contexts.",
@@ -170,7 +171,7 @@ fn choose(all: &[Context], named: &[String], ask: bool) -> Result<Vec<Context>> 
         println!("  {}  {}{}", i + 1, c.name, if c.current { "  (current)" } else { "" });
     }
     loop {
-        let line = question("Which clusters may agents look at (numbers)?", "")?;
+        let line = ask.line("Which clusters may agents look at (numbers)?", "")?;
         let picked: Option<Vec<Context>> = line
             .split([',', ' '])
             .filter(|w| !w.is_empty())
@@ -183,19 +184,33 @@ fn choose(all: &[Context], named: &[String], ask: bool) -> Result<Vec<Context>> 
     }
 }
 
-/// A line from the terminal; empty takes the default.
-fn question(words: &str, default: &str) -> Result<String> {
-    let unreadable = |e: std::io::Error| {
-        Problem::new("input.unreadable", format!("The answer could not be read: {e}."), "Try again.")
-    };
-    print!("{words}{} ", if default.is_empty() { String::new() } else { format!(" [{default}]") });
-    std::io::stdout().flush().map_err(unreadable)?;
-    let mut line = String::new();
-    if std::io::stdin().read_line(&mut line).map_err(unreadable)? == 0 {
-        return Err(Problem::new("input.unreadable", "The answer could not be read: the input ended.", "Try again."));
+/// Who can be asked: whoever sits at the terminal, or nobody.
+struct Asker<'a>(Option<&'a mut dyn std::io::BufRead>);
+
+impl Asker<'_> {
+    fn can(&self) -> bool {
+        self.0.is_some()
     }
-    let line = line.trim();
-    Ok(if line.is_empty() { default.to_owned() } else { line.to_owned() })
+
+    /// One line; empty takes the default, which is also the answer of nobody.
+    fn line(&mut self, words: &str, default: &str) -> Result<String> {
+        let unreadable = |why: String| {
+            Problem::new("input.unreadable", format!("The answer could not be read: {why}."), "Try again.")
+        };
+        let Some(input) = &mut self.0 else { return Ok(default.to_owned()) };
+        print!("{words}{} ", if default.is_empty() { String::new() } else { format!(" [{default}]") });
+        std::io::stdout().flush().map_err(|e| unreadable(e.to_string()))?;
+        let mut line = String::new();
+        if input.read_line(&mut line).map_err(|e| unreadable(e.to_string()))? == 0 {
+            return Err(unreadable("the input ended".into()));
+        }
+        let line = line.trim();
+        Ok(if line.is_empty() { default.to_owned() } else { line.to_owned() })
+    }
+
+    fn yes(&mut self, words: &str) -> Result<bool> {
+        Ok(matches!(self.line(&format!("{words} [y/N]"), "")?.as_str(), "y" | "Y" | "yes" | "ja"))
+    }
 }
 
 /// A file that holds a credential: it must be there, and its name goes into the configuration.
@@ -216,37 +231,28 @@ fn credential(given: Option<&PathBuf>) -> Result<Option<PathBuf>> {
 }
 
 /// What was found with what was chosen, and the agent's fresh token.
-fn plan(args: &Init, clusters: Vec<find::Found>, home: &Path, ask: bool) -> Result<(Plan, String)> {
+fn plan(args: &Init, clusters: Vec<find::Found>, home: &Path, ask: &mut Asker<'_>) -> Result<(Plan, String)> {
     let git_token = credential(args.git_token_file.as_ref())?;
     let (repositories, left) = find::repositories(&clusters, git_token.is_some());
     let user = std::env::var("USER").unwrap_or_default();
     let person = match &args.person {
         Some(name) => name.clone(),
-        None if ask => question("Your name, for the record:", &find::plain(&user))?,
-        None => find::plain(&user),
+        None => ask.line("Your name, for the record:", &find::plain(&user))?,
     };
     let ssh_key = match &args.ssh_key {
         Some(file) => Some(public_key(file)?),
-        None if ask => offered_key(home)?,
-        None => None,
+        None => offered_key(home, ask)?,
     };
     let bot_token = match &args.bot_token_file {
         Some(_) => credential(args.bot_token_file.as_ref())?,
-        None if ask => {
-            let file = question("File with the token of your Telegram bot (empty: later):", "")?;
-            if file.is_empty() { None } else { credential(Some(&PathBuf::from(file)))? }
-        }
-        None => None,
+        None => match ask.line("File with the token of your Telegram bot (empty: later):", "")?.as_str() {
+            "" => None,
+            file => credential(Some(&PathBuf::from(file)))?,
+        },
     };
     let level = match args.level {
         Some(level) => level,
-        None if ask
-            && question("At first: manual (nothing is written) or prompted (you are asked)?", "manual")?
-                == "prompted" =>
-        {
-            FirstLevel::Prompted
-        }
-        None => FirstLevel::Manual,
+        None => first_level(ask)?,
     };
     let forge = args
         .forge
@@ -333,13 +339,24 @@ fn public_key(file: &Path) -> Result<String> {
     key.to_openssh().map_err(|e| bad(e.to_string()))
 }
 
-/// The person's usual key, if it is wanted.
-fn offered_key(home: &Path) -> Result<Option<String>> {
+fn first_level(ask: &mut Asker<'_>) -> Result<FirstLevel> {
+    loop {
+        let words = "At first: manual (nothing is written) or prompted (you are asked, and on a yes it is)?";
+        match ask.line(words, "manual")?.as_str() {
+            "manual" => return Ok(FirstLevel::Manual),
+            "prompted" => return Ok(FirstLevel::Prompted),
+            _ => println!("Write manual or prompted."),
+        }
+    }
+}
+
+/// The person's usual key, if it is wanted. Whose key may approve is never assumed.
+fn offered_key(home: &Path, ask: &mut Asker<'_>) -> Result<Option<String>> {
     let file = home.join(".ssh/id_ed25519.pub");
-    if !file.is_file() {
+    if !ask.can() || !file.is_file() {
         return Ok(None);
     }
-    let wanted = super::people::confirmed(&format!("May {} sign your approvals", file.display()))?;
+    let wanted = ask.yes(&format!("May {} sign your approvals?", file.display()))?;
     if wanted { public_key(&file).map(Some) } else { Ok(None) }
 }
 
@@ -502,12 +519,25 @@ mod tests {
         let all = [context("a"), context("b")];
         let code = |named: &[&str]| {
             let named: Vec<String> = named.iter().map(|n| (*n).to_owned()).collect();
-            choose(&all, &named, false).map(|c| c.len()).map_err(|p| p.code.to_string())
+            choose(&all, &named, &mut Asker(None)).map(|c| c.len()).map_err(|p| p.code.to_string())
         };
         assert_eq!(code(&[]), Err("init.which_context".into()), "not even the current one is guessed");
         assert_eq!(code(&["c"]), Err("init.unknown_context".into()));
         assert_eq!(code(&["a", "b"]), Ok(2));
-        assert_eq!(choose(&all[..1], &[], false).unwrap().len(), 1);
+        assert_eq!(choose(&all[..1], &[], &mut Asker(None)).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn at_a_terminal_what_is_unclear_is_asked_until_it_is_clear() {
+        let all = [context("a"), context("b")];
+        let mut typed: &[u8] = b"\n3\n2, 1\nsometimes\nprompted\nn\n";
+        let mut ask = Asker(Some(&mut typed));
+        let picked = choose(&all, &[], &mut ask).unwrap();
+        assert_eq!(picked.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["b", "a"]);
+        assert_eq!(first_level(&mut ask).unwrap(), FirstLevel::Prompted);
+        assert!(!ask.yes("Write?").unwrap());
+        assert_eq!(ask.line("More?", "x").unwrap_err().code, "input.unreadable", "an input that ends answers nothing");
+        assert_eq!(first_level(&mut Asker(None)).unwrap(), FirstLevel::Manual);
     }
 
     #[test]
