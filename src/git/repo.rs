@@ -90,7 +90,7 @@ impl GitRepo {
     ///
     /// Errors: as of a push that did not get that far.
     pub async fn try_push_access(&self) -> Result<()> {
-        self.talk(self.inner.limits.push, |repo, session| remote::knock(repo, session)).await
+        self.talk(self.inner.limits.push, remote::knock).await
     }
 
     /// Opens (or makes) the mirror of `url` in `mirror_dir`; contacts nobody.

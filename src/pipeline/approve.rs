@@ -190,7 +190,7 @@ impl Pipeline {
                 Ok(updates) => self.take_updates(&updates).await,
                 Err(problem) => Err(problem),
             };
-            self.meters.polled(outcome.as_ref().map(|()| ()));
+            self.meters.polled(outcome.as_ref().copied());
             match outcome {
                 Ok(()) => pause = Duration::from_millis(500),
                 Err(problem) => {

@@ -204,10 +204,13 @@ fn without_credentials(url: &str) -> String {
     }
 }
 
+/// An address, as it is written, who follows it, and at which revision.
+type Use = (RemoteUrl, String, String, String);
+
 /// The repositories of all clusters, each once, whatever the spelling. What is no Git address that Countersign
 /// speaks (OCI, charts, plain http) is left out and told. `https` prefers that spelling where there are both.
 pub fn repositories(found: &[Found], https: bool) -> (Vec<Repository>, Vec<String>) {
-    let mut by_key: BTreeMap<(String, String), Vec<(RemoteUrl, String, String, String)>> = BTreeMap::new();
+    let mut by_key: BTreeMap<(String, String), Vec<Use>> = BTreeMap::new();
     let mut left = BTreeSet::new();
     for (url, owner, revision) in found.iter().flat_map(|f| &f.followed) {
         let clean = without_credentials(url);
