@@ -165,9 +165,11 @@ impl Pipeline {
                 match telegram.check().await {
                     Ok(bot) => {
                         tracing::info!(bot = ?bot, "Telegram is connected");
+                        self.meters.polled(Ok(()));
                         checked = true;
                     }
                     Err(problem) => {
+                        self.meters.polled(Err(&problem));
                         tracing::warn!(code = %problem.code, "{}", problem.message);
                         tokio::select! {
                             () = shutdown.cancelled() => return,
@@ -188,6 +190,7 @@ impl Pipeline {
                 Ok(updates) => self.take_updates(&updates).await,
                 Err(problem) => Err(problem),
             };
+            self.meters.polled(outcome.as_ref().copied());
             match outcome {
                 Ok(()) => pause = Duration::from_millis(500),
                 Err(problem) => {

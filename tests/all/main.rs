@@ -15,6 +15,7 @@ mod deploy;
 mod docs;
 mod engines;
 mod errors;
+mod first;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod people;

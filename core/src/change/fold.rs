@@ -397,7 +397,11 @@ pub fn fold(change: Option<Change>, event: &Event) -> Result<Change> {
             c.revert = Some(*change);
         }
         Body::Proposed { .. } => return Err(illegal(event, "it was proposed already")),
-        Body::Stopped { .. } | Body::Resumed { .. } | Body::Checkpoint { .. } | Body::Polled { .. } => {
+        Body::Stopped { .. }
+        | Body::Resumed { .. }
+        | Body::Checkpoint { .. }
+        | Body::Polled { .. }
+        | Body::PairingClaimed { .. } => {
             return Err(illegal(event, "this event belongs to no change"));
         }
     }

@@ -374,4 +374,13 @@ pub enum Body {
         /// Next update id to ask for.
         offset: i64,
     },
+    /// An account sent the pairing code of a person. It gives no right: the configuration does.
+    PairingClaimed {
+        /// Person whose code it was.
+        person: String,
+        /// Channel.
+        channel: String,
+        /// Numeric account there.
+        account: i64,
+    },
 }
