@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::channel::telegram::Telegram;
+use crate::channel::webhook::Webhook;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::config::{Config, read_secret};
@@ -177,10 +178,15 @@ impl Daemon {
         for c in &config.clusters {
             clusters.insert(c.name.clone(), connect_cluster(&config, c).await?);
         }
-        let telegram = match config.channels.first() {
+        let telegram = match config.telegram() {
             None => None,
             Some(ch) => Some(Telegram::new(&config.secret("Telegram", &ch.spec.token)?, ch.spec.api_url.as_deref())?),
         };
+        let mut webhooks = Vec::new();
+        for ch in config.webhooks() {
+            let secret = config.secret(&format!("the webhook {}", ch.name), &ch.spec.token)?;
+            webhooks.push((ch.name.clone(), Webhook::new(ch.spec.url.as_deref().unwrap_or_default(), secret)?));
+        }
         let prompts = match &config.bootstrap.prompts {
             Some(dir) => Prompts::from_dir(dir)?,
             None => Prompts::built_in()?,
@@ -226,6 +232,9 @@ impl Daemon {
         let mut daemon =
             Self { pipeline, http: None, metrics: None, shutdown: CancellationToken::new(), tasks: TaskTracker::new(), _lock: lock };
         daemon.serve(&dir, http, prompts, agents, http_options).await?;
+        for (name, hook) in webhooks {
+            daemon.tasks.spawn(Arc::clone(&daemon.pipeline).feed(name, hook, daemon.shutdown.clone()));
+        }
         Ok(daemon)
     }
 

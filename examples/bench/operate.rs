@@ -115,7 +115,7 @@ impl Bench<'_> {
         }
         let before = self.tip();
         let started = Instant::now();
-        self.world.bot.press(&Press::button(ANNA, "Approve")).map_err(anyhow::Error::msg)?;
+        self.world.bot.approve(ANNA, None).await.map_err(anyhow::Error::msg)?;
         let commit = self.moved(&before).await?;
         let took = ms(started.elapsed());
         let message = self.world.git.repos().commit_info(REPO, &commit)?.message;

@@ -18,7 +18,7 @@ impl Pipeline {
     pub async fn rollback(&self, who: &Principal, args: RollbackArgs) -> Result<ChangeAnswer> {
         let change = self.find_change(who, &args.change).await?;
         let reason = self.reason(&args.reason)?;
-        self.revert_of(&change, who, &reason, args.plan_only).await
+        self.revert_of(&change, who, &reason, args.plan_only, None).await
     }
 
     pub(super) async fn revert_of(
@@ -27,6 +27,7 @@ impl Pipeline {
         who: &Principal,
         reason: &str,
         plan_only: bool,
+        wanted_by: Option<&str>,
     ) -> Result<ChangeAnswer> {
         if change.landed.is_none() {
             return Err(super::record::not_landed(&change.name()));
@@ -65,6 +66,7 @@ impl Pipeline {
             content_key: format!("revert:{}", change.id),
             edits: change.proposal.edits.clone(),
             reverts: Some(change.id),
+            wanted_by: wanted_by.map(str::to_owned),
             at: self.clock.now_ms(),
         };
         debug_assert!(change.decided.level != Level::Deny);

@@ -11,6 +11,7 @@
 mod architecture;
 mod both;
 mod components;
+mod deciding;
 mod deploy;
 mod docs;
 mod engines;

@@ -79,6 +79,21 @@ pub struct Decided {
     /// A moved base voids the approval, however innocent the move.
     #[serde(default)]
     pub reapprove_on_move: bool,
+    /// Seconds between reminders; `None` = nobody is reminded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remind_s: Option<u32>,
+    /// Approvers who are asked only where the others did not decide in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub escalate: Option<Escalate>,
+}
+
+/// Who is asked later. They are among [`Decided::approvers`] from the beginning: only their card waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Escalate {
+    /// Seconds after the proposal.
+    pub after_s: u32,
+    /// People (names).
+    pub to: Vec<String>,
 }
 
 /// A proposal, as first written.
@@ -120,6 +135,9 @@ pub struct Proposal {
     pub reverts: Option<ChangeId>,
     /// How the target was at proposal time (`0/3 ready, CrashLoopBackOff (exit 1)`).
     pub health: Option<String>,
+    /// When it was healthy last (`1.9.1, until 02:58 (4be1d2a)`), where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_healthy: Option<String>,
     /// Changed files with their figures.
     pub files: Vec<FileNote>,
     /// Further things that people and agents are told.
@@ -172,14 +190,14 @@ pub enum Effect {
     SettleCard {
         /// Person.
         person: String,
-        /// `decided` or `closed`.
+        /// `closed` and the like: what of the change the card shows. Each is done once.
         phase: String,
     },
     /// Tell one person something new, with sound.
     Notify {
         /// Person.
         person: String,
-        /// What about (`failed`, `healthy`, `standard`).
+        /// What about (`proposed`, `ended`, `held`, `late`, `why`, `no_revert`, `remind1`…).
         about: String,
     },
 }
@@ -288,8 +306,32 @@ pub enum Body {
         callback: String,
         /// Who, by the configuration.
         person: String,
-        /// `approve`, `reject`, `stop`.
+        /// `approve`, `reject`, `stop`; `armed` where a number must follow, `wrong_number`, `foreign`.
         action: String,
+    },
+    /// Why a person said no, told after the no, which does not wait for it.
+    Reasoned {
+        /// Who.
+        person: String,
+        /// Their words, redacted; `None` = they were asked to write.
+        reason: Option<String>,
+    },
+    /// A person wants an expired change to be asked about again.
+    AgainAsked {
+        /// Who.
+        person: String,
+    },
+    /// What became of that wish.
+    AgainPrepared {
+        /// The change that asks again; `None` = none could be made.
+        change: Option<ChangeId>,
+        /// Why not.
+        say: String,
+    },
+    /// A person wants the revert of a failed change prepared.
+    RevertAsked {
+        /// Who.
+        person: String,
     },
     /// A person voted, on any channel.
     Voted {
@@ -345,13 +387,27 @@ pub enum Body {
     },
     /// After a failure: the change that would undo it.
     RevertPrepared {
-        /// Its id.
+        /// Its id; the change itself = there is none.
         change: ChangeId,
+        /// Why there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        say: Option<String>,
     },
     /// Emergency stop.
     Stopped {
         /// Why.
         reason: String,
+    },
+    /// One person wants the emergency stop to end.
+    ResumeVoted {
+        /// Who.
+        person: String,
+        /// `telegram` or `ssh`.
+        channel: String,
+        /// Sequence number of the stop that is meant.
+        stop: u64,
+        /// Detached signature (ssh), armoured.
+        proof: Option<String>,
     },
     /// End of the emergency stop.
     Resumed {

@@ -206,6 +206,8 @@ pub fn decide(set: &PolicySet, people: &[Named<PersonSpec>], facts: &Facts) -> D
         policy_version: set.version().to_owned(),
         expires_s: asks.iter().filter_map(|(_, a)| a.expires_s).min().unwrap_or(EXPIRES_S),
         reapprove_on_move: rules.iter().any(|r| r.on_base_move == OnBaseMove::Reapprove),
+        remind_s: asks.iter().filter_map(|(_, a)| a.remind_s).min(),
+        escalate: None,
     };
     Decision {
         decided,

@@ -8,7 +8,6 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use countersign::cli::demo::agent::Agent;
-use countersign::sandbox::bot::Press;
 use countersign::sandbox::world::{ANNA, policy};
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -153,8 +152,7 @@ async fn approve_all(p: &Place, cards: usize) {
     };
     p.eventually("all cards", || async { buttons().len() == cards }).await;
     for id in buttons() {
-        let press = Press { message_id: Some(id), ..Press::button(ANNA, "Approve") };
-        p.bot.press(&press).unwrap_or_else(|e| panic!("{e}"));
+        p.bot.approve(ANNA, Some(id)).await.unwrap_or_else(|e| panic!("{e}"));
     }
 }
 

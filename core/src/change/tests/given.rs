@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use crate::change::{Change, fold};
 use crate::error::{Problem, Result};
 use crate::model::{
-    Body, ChangeId, Decided, Delivery, DeliveryState, Digest, Effect, EffectLine, Ending, Engine, Event, Level,
-    OwnerRef, Principal, Proposal, Quorum, Risk, RiskLevel, Sealed, SealedFile, Source, digest_of,
+    Body, ChangeId, Decided, Delivery, DeliveryState, Digest, Effect, EffectLine, Ending, Engine, Escalate, Event,
+    Level, OwnerRef, Principal, Proposal, Quorum, Risk, RiskLevel, Sealed, SealedFile, Source, digest_of,
 };
 
 pub const T0: i64 = 1_900_000_000_000;
@@ -33,6 +33,8 @@ pub struct Given {
     pub approvers: Vec<String>,
     pub tell: Vec<String>,
     pub reverts: Option<ChangeId>,
+    pub remind_s: Option<u32>,
+    pub escalate: Option<Escalate>,
 }
 
 pub fn names(list: &[&str]) -> Vec<String> {
@@ -49,6 +51,8 @@ impl Given {
             approvers: names(&["ann", "bob"]),
             tell: names(&["tom"]),
             reverts: None,
+            remind_s: None,
+            escalate: None,
         }
     }
 
@@ -71,6 +75,8 @@ impl Given {
             policy_version: "p1".into(),
             expires_s: 3600,
             reapprove_on_move: false,
+            remind_s: self.remind_s,
+            escalate: self.escalate.clone(),
         }
     }
 
@@ -136,6 +142,7 @@ impl Given {
             diff: String::new(),
             reverts: self.reverts,
             health: None,
+            last_healthy: None,
             files: Vec::new(),
             notes: Vec::new(),
             targets: json!([]),
