@@ -114,6 +114,7 @@ fn facts(c: &Config, call: &Call) -> Result<Facts> {
             kind: target.kind.clone(),
             labels_before: Some(labels),
             labels_after: None,
+            values: None,
         }],
         cluster_labels: c
             .clusters
@@ -136,5 +137,7 @@ fn facts(c: &Config, call: &Call) -> Result<Facts> {
         lines: 2,
         objects: 1,
         privileged: None,
+        now: 0,
+        counts: Default::default(),
     })
 }

@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::decide::{Facts, Meets, decide, level_word, views};
+use super::decide::decide;
+use super::facts::Facts;
+use super::matching::{Meets, views};
 use super::rule::PolicySet;
-use super::words::asks;
+use super::words::{asks, level_word};
 use crate::model::{Level, Named, PersonSpec};
 
 /// Every rule with what it matched or what was missing, then the decision. Plain text, one line each.
@@ -13,7 +15,7 @@ pub fn explain(set: &PolicySet, people: &[Named<PersonSpec>], facts: &Facts) -> 
     let mut out = String::new();
     let views = views(facts);
     for rule in set.rules() {
-        let met: Vec<Meets> = views.iter().map(|v| v.meets(&rule.matches, facts)).collect();
+        let met: Vec<Meets> = views.iter().map(|v| v.meets_rule(rule)).collect();
         let line = if met.contains(&Meets::Yes) {
             format!("matches, {}", level_word(rule.level))
         } else if let Some(Meets::Maybe(m)) = met.iter().find(|m| matches!(m, Meets::Maybe(_))) {

@@ -71,6 +71,8 @@ impl Given {
             policy_version: "p1".into(),
             expires_s: 3600,
             reapprove_on_move: false,
+            obligations: Default::default(),
+            freezes: Vec::new(),
         }
     }
 
@@ -141,6 +143,7 @@ impl Given {
             targets: json!([]),
             objects: 1,
             privileged: None,
+            facts: serde_json::Value::Null,
         }
     }
 
