@@ -47,7 +47,7 @@ enum Command {
     Status,
     /// Load the configuration anew; a bad one is refused and the last good one stays.
     Reload,
-    /// Policies: check, explain.
+    /// Policies: check, test, explain, schema, replay.
     #[command(subcommand)]
     Policy(policy::Policy),
     /// The journal: verify.
@@ -88,7 +88,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             Command::Resume(args) => people::resume(&config, args).await,
             Command::Status => people::status(&config).await,
             Command::Reload => people::reload(&config).await,
-            Command::Policy(args) => policy::run(&config, args),
+            Command::Policy(args) => policy::run(&config, args).await,
             Command::Audit(args) => audit::run(&config, args).await,
             Command::Replay { .. } => Ok(ExitCode::SUCCESS),
         }

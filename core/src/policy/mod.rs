@@ -19,14 +19,17 @@ mod people;
 mod privileged;
 mod quota;
 mod raw;
+mod replay;
 pub mod risk;
 mod rule;
+mod samples;
+mod schema;
 #[cfg(test)]
 mod tests;
 mod values;
 mod words;
 
-pub use cases::{TestOutcome, run_tests};
+pub use cases::{TestOutcome, run_tests, stand_ins};
 pub use check::{Finding, Known, Severity, check, check_names};
 pub use condition::Condition;
 pub use decide::{Decision, decide, tightened};
@@ -35,6 +38,8 @@ pub use facts::{Facts, Target};
 pub use freeze::Freeze;
 pub use privileged::privileged;
 pub use quota::{By, Counts, DAY_MS, Past, Quota, count};
+pub use replay::{Replayed, Summary, replay};
 pub use rule::{Approve, Caps, Match, OnBaseMove, PolicySet, Rule};
+pub use schema::{call, schema};
 pub use values::Values;
 pub use words::{asks, delivery_word, level_word};
