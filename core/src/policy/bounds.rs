@@ -17,6 +17,54 @@ const MAX_PATTERN: usize = 256;
 /// Steps that one `matches` counts for: its pattern is compiled anew each time.
 const MATCHES_COST: u64 = 1000;
 
+/// Deepest nesting of brackets, `? :` included: the parser needs some 170 KB of stack for each in a debug
+/// build (measured with cel 0.15), and a thread has 2 MB.
+const MAX_BRACKETS: usize = 6;
+/// Longest chain of operators between two `&&`, `||` or commas (`a.b[c] + d < e`).
+const MAX_CHAIN: usize = 16;
+/// Deepest expression: evaluating recurses as deep.
+const MAX_DEPTH: u32 = 64;
+
+/// Refuses what would make the parser recurse deeply, before it does: it has no bound of its own that
+/// fits every stack. Counts characters, so brackets and dots in texts count as well.
+pub(super) fn nesting(source: &str) -> Result<(), String> {
+    let (mut depth, mut choices, mut chain) = (0_usize, 0_usize, 0_usize);
+    for token in tokens(source) {
+        match token {
+            "(" | "[" | "{" => {
+                depth += 1;
+                chain = if token == "[" { chain + 1 } else { 0 };
+            }
+            ")" | "]" | "}" => depth = depth.saturating_sub(1),
+            "?" => choices += 1,
+            "&" | "|" | "," => chain = 0,
+            "." | "+" | "-" | "*" | "/" | "%" | "<" | ">" | "=" | "!" | "in" => chain += 1,
+            _ => {}
+        }
+        if depth + choices > MAX_BRACKETS {
+            return Err(format!("it is nested deeper than {MAX_BRACKETS}"));
+        }
+        if chain > MAX_CHAIN {
+            return Err(format!("it has more than {MAX_CHAIN} operators in a row"));
+        }
+    }
+    Ok(())
+}
+
+/// Words, and every other character by itself; spaces left out.
+fn tokens(source: &str) -> impl Iterator<Item = &str> {
+    let mut rest = source;
+    std::iter::from_fn(move || {
+        rest = rest.trim_start();
+        let first = rest.chars().next()?;
+        let word = |c: char| c.is_alphanumeric() || c == '_';
+        let length = if word(first) { rest.find(|c| !word(c)).unwrap_or(rest.len()) } else { first.len_utf8() };
+        let (token, after) = rest.split_at_checked(length)?;
+        rest = after;
+        Some(token)
+    })
+}
+
 /// Variables of a condition.
 pub(super) const VARIABLES: [&str; 10] = [
     "change",
@@ -125,6 +173,7 @@ pub(super) fn inspect(e: &Expression) -> Result<Uses, String> {
         },
         scope: Vec::new(),
         nesting: 0,
+        depth: 0,
     };
     let cost = walk.cost(e)?;
     if cost > MAX_COST {
@@ -138,6 +187,7 @@ struct Walk {
     /// Variables of the comprehensions around.
     scope: Vec<String>,
     nesting: u32,
+    depth: u32,
 }
 
 /// `change.after.replicas` as its names; `None` for what is no path from a variable.
@@ -147,7 +197,7 @@ fn path(e: &Expression) -> Option<Vec<&str>> {
         Expr::Select(SelectExpr { operand, field, .. }) => {
             let mut names = path(operand)?;
             names.push(field);
-            Some(names)
+            (names.len() < MAX_DEPTH as usize).then_some(names)
         }
         Expr::Call(CallExpr { func_name, target: None, args })
             if [op::INDEX, op::OPT_INDEX, op::OPT_SELECT].contains(&func_name.as_str()) =>
@@ -164,6 +214,16 @@ fn path(e: &Expression) -> Option<Vec<&str>> {
 
 impl Walk {
     fn cost(&mut self, e: &Expression) -> Result<u64, String> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(format!("it has more than {MAX_DEPTH} levels"));
+        }
+        let cost = self.cost_of(e)?;
+        self.depth -= 1;
+        Ok(cost)
+    }
+
+    fn cost_of(&mut self, e: &Expression) -> Result<u64, String> {
         if let Some(names) = path(e)
             && let Some((root, fields)) = names.split_first()
             && !self.scope.iter().any(|s| s == root)

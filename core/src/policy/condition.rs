@@ -62,20 +62,21 @@ impl Condition {
         if source.len() > MAX_SOURCE {
             return Err(format!("it is longer than {MAX_SOURCE} bytes"));
         }
-        let parsed = catch_unwind(AssertUnwindSafe(|| ENV.compile(source)));
-        let program = match parsed {
-            Ok(Ok(program)) => program,
-            Ok(Err(e)) => {
-                let words = e.to_string();
-                let line = words.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("it does not parse");
-                // `ERROR: <input>:1:14: what`: the place is within the condition, not within the file.
-                let what = line.strip_prefix("ERROR: <input>:").map_or(line, |l| l.splitn(3, ':').nth(2).unwrap_or(l));
-                return Err(what.trim().trim_end_matches('.').chars().take(160).collect());
-            }
-            Err(_) => return Err("it does not parse".into()),
-        };
+        bounds::nesting(source)?;
+        catch_unwind(AssertUnwindSafe(|| Self::parse(source.trim().to_owned())))
+            .unwrap_or_else(|_| Err("it does not parse".into()))
+    }
+
+    fn parse(source: String) -> Result<Self, String> {
+        let program = ENV.compile(&source).map_err(|e| {
+            let words = e.to_string();
+            let line = words.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("it does not parse");
+            // `ERROR: <input>:1:14: what`: the place is within the condition, not within the file.
+            let what = line.strip_prefix("ERROR: <input>:").map_or(line, |l| l.splitn(3, ':').nth(2).unwrap_or(l));
+            what.trim().trim_end_matches('.').chars().take(160).collect::<String>()
+        })?;
         let uses = bounds::inspect(program.expression())?;
-        Ok(Self { source: source.trim().to_owned(), program: Arc::new(program), uses })
+        Ok(Self { source, program: Arc::new(program), uses })
     }
 
     /// As written.

@@ -117,7 +117,7 @@ fn conditions_see_the_change_and_its_surroundings() {
 #[test]
 fn a_condition_that_names_what_does_not_exist_is_refused() {
     let refused = |when: &str| {
-        let text = format!("version: 1\nrules:\n- id: a\n  match: {{}}\n  level: standard\n  when: >-\n    {when}\n");
+        let text = format!("version: 1\nrules:\n- id: a\n  match: {{}}\n  level: standard\n  when: |-\n    {when}\n");
         PolicySet::parse(&[("p.yaml", text)]).unwrap_err()
     };
     let chain = "true".to_owned() + &" && labels.exists(k, k.matches('a.*b')) ".repeat(4);
@@ -148,7 +148,35 @@ fn a_condition_that_names_what_does_not_exist_is_refused() {
         assert!(p.message.contains(says), "{when}: {}", p.message);
     }
     assert_eq!(refused(&format!("files == {}1", "1 + ".repeat(600))).code, "policy.condition");
-    assert_eq!(refused(&format!("{}files == 1{}", "(".repeat(900), ")".repeat(900))).code, "policy.condition");
+    for deep in [
+        format!("{}files == 1{}", "(".repeat(900), ")".repeat(900)),
+        format!("{}files == 1{}", "[".repeat(900), "]".repeat(900)),
+        format!("{}true", "!".repeat(2000)),
+        format!("files == {}1", "- ".repeat(900)),
+        format!("{}true", "true ? true : ".repeat(140)),
+        format!("files == 1{}", "+1".repeat(1000)),
+        format!("labels{}", ".a".repeat(1000)),
+        format!("labels{}", "['a']".repeat(400)),
+        format!("files in {}", "[1] + ".repeat(300) + "[1]"),
+        format!("files{}", " in files".repeat(200)),
+    ] {
+        assert_eq!(refused(&deep).code, "policy.condition");
+    }
+    // The deepest that is let through to the parser leaves a part of a thread's 2 MB.
+    let chain = "labels.a.b.c + labels.a.b.c + labels.a.b.c + labels.a.b.c + ";
+    for deepest in [
+        format!("{}1{}", format!("({chain}").repeat(6), ")".repeat(6)),
+        format!("{}true", "true ? true : ".repeat(6)),
+        format!("{}true{}", "labels.all(a, ".repeat(6), ")".repeat(6)),
+    ] {
+        let parsed = std::thread::Builder::new().stack_size(3 << 19).spawn(move || {
+            PolicySet::parse(&[("p", format!("version: 1\nrules: [{{id: a, match: {{}}, level: deny, when: \"{deepest}\"}}]"))]).is_ok()
+        });
+        parsed.unwrap().join().unwrap();
+    }
+    // Wide is not deep.
+    let wide = (0..60).map(|i| format!("files != {i}")).collect::<Vec<_>>().join(" && ");
+    set(&format!("version: 1\nrules:\n- {{id: a, match: {{}}, when: '{wide}', level: standard}}\n"));
 }
 
 #[test]
