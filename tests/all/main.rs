@@ -20,6 +20,7 @@ mod lab;
 mod people;
 mod replay;
 mod rights;
+mod rules;
 mod scenarios;
 mod sources;
 mod trouble;

@@ -30,6 +30,9 @@ pub fn call(set: &PolicySet, given: Value) -> Result<Facts> {
             "Write the keys of `given` (docs/policy.md), for example {\"operation\": \"scale\", \"labels\": {\"env\": \"staging\"}, \"after\": {\"replicas\": 5}}.",
         )
     };
+    if !given.is_object() {
+        return Err(bad("it is no mapping".into()));
+    }
     let given: Given = serde_json::from_value(given).map_err(|e| bad(e.to_string().chars().take(200).collect()))?;
     known_given(&given).map_err(bad)?;
     Ok(facts_of(set, &given))

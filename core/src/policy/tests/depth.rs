@@ -496,3 +496,113 @@ fn decisions_of_older_journals_still_parse() {
     assert_eq!(target.values, None);
     assert_eq!(serde_json::to_value(&d).unwrap().get("obligations"), None, "nothing new is written where nothing new is asked");
 }
+
+// ---- check, explain, replay -----------------------------------------------------------------------
+
+#[test]
+fn check_finds_what_never_matches_and_windows_that_are_over() {
+    let s = set("
+version: 1
+default: {level: deny}
+rules:
+- {id: never, match: {}, when: 1 > 2, level: deny}
+- {id: always, match: {}, when: 2 > 1, level: deny}
+- {id: apart, match: {operation: scale}, when: change.after.replicas < 5 && change.after.replicas > 9, level: deny}
+- {id: other-operation, match: {operation: scale}, when: change.operation == 'restart', level: deny}
+- {id: typed, match: {}, when: \"change.after.replicas <= '3'\", level: deny}
+- {id: exact, match: {operation: set_image}, when: \"change.before.replicas == 17 && change.after.tag == 'v1'\", level: deny}
+- {id: hours, match: {}, when: now.getHours('Europe/Berlin') == 13 && now.getDayOfWeek() == 2, level: deny}
+- {id: memory, match: {}, when: quantity(change.after.resources.limits.memory) > quantity('2Gi'), level: deny}
+- {id: open, match: {operation: scale, risk: low}, when: change.after.replicas <= 3, level: standard, tell: [sre], caps: {lines: 4}, quota: {per_day: 7}}
+- {id: none, match: {}, level: standard, quota: {per_day: 0}}
+freeze:
+- {id: past, zone: UTC, between: {from: 2020-01-01, to: 2020-01-02}}
+- {id: lone, zone: UTC, daily: {from: '00:00', to: '12:00'}, approve: {from: [ghosts]}}
+- {id: typo, match: {cluster: nowhere}, zone: UTC, daily: {from: '00:00', to: '12:00'}}
+");
+    let found = check(&s, &people(), at("2026-01-01T00:00:00Z"));
+    let has = |code: &str, rule: &str| found.iter().any(|f| f.code == code && f.rule == rule);
+    for (code, rule) in [
+        ("policy.never_matches", "never"),
+        ("policy.always_true", "always"),
+        ("policy.never_matches", "apart"),
+        ("policy.never_matches", "other-operation"),
+        ("policy.never_clear", "typed"),
+        ("policy.reaches_standard", "open"),
+        ("policy.never_decides", "none"),
+        ("policy.freeze_over", "freeze past"),
+        ("policy.unknown_group", "freeze lone"),
+    ] {
+        assert!(has(code, rule), "{code} {rule}: {found:#?}");
+    }
+    for rule in ["exact", "hours", "memory", "open"] {
+        assert!(!has("policy.never_matches", rule) && !has("policy.never_clear", rule), "{rule}: {found:#?}");
+    }
+    let open = found.iter().find(|f| f.code == "policy.reaches_standard" && f.rule == "open").unwrap();
+    assert_eq!(
+        open.message,
+        "Commits without a person: scale, risk low, when change.after.replicas <= 3, at most 4 lines, at most 7 a day."
+    );
+    let names = check_names(&s, &Known { clusters: vec!["prod".into()], ..Known::default() });
+    assert!(names.iter().any(|f| f.rule == "freeze typo" && f.code == "policy.never_matches"), "{names:#?}");
+}
+
+#[test]
+fn explain_says_what_would_have_been_needed() {
+    let f = with_values("scale", &[("env", "staging")], json!({"replicas": 3}), json!({"replicas": 50}));
+    let text = explain(&set(SMALL), &people(), &f);
+    for says in [
+        "small (p.yaml): no: `when` is false: change.after.replicas <= 10",
+        "Needed: for rule small (standard): when change.after.replicas <= 10",
+    ] {
+        assert!(text.contains(says), "{says}: {text}");
+    }
+    let text = explain(&set(SMALL), &people(), &facts("restart", &[("env", "prod")]));
+    let says = "Needed: for rule small (standard): operation scale or set_image, label env=staging";
+    assert!(text.contains(says), "{text}");
+    let frozen = explain(&set(FROZEN), &people(), &Facts { now: at("2026-07-04T12:00:00Z"), ..facts("scale", &[("env", "staging")]) });
+    for says in ["freeze weekend (p.yaml): on until 2026-07-06 00:00 UTC", "freeze year-end (p.yaml): off (from 2026-12-20 00:00 to 2027-01-04 00:00, UTC)", "Asks: 1 of bob (dev)"] {
+        assert!(frozen.contains(says), "{says}: {frozen}");
+    }
+    let over = explain(&set(PROD), &people(), &Facts { lines: 11, ..facts("scale", &[("env", "prod")]) });
+    assert!(over.contains("Needed: at most 10 lines (there are 11)"), "{over}");
+}
+
+#[test]
+fn replay_decides_the_past_anew() {
+    use crate::change::tests::given::{Given, event};
+    use crate::model::Body;
+    let proposed = |n: u64, facts: Option<&Facts>| {
+        let mut body = Given::prompted().proposed();
+        if let Body::Proposed { proposal, .. } = &mut body {
+            proposal.facts = facts.map_or(Value::Null, |f| serde_json::to_value(f).unwrap());
+            proposal.requester.agent = "sre-bot".into();
+        }
+        event(n, i64::try_from(n).unwrap() * 1000, body)
+    };
+    let f = |n: u32| with_values("scale", &[("env", "staging")], json!({}), json!({"replicas": n}));
+    let events = [proposed(1, Some(&f(3))), proposed(2, Some(&f(30))), proposed(3, None), proposed(4, Some(&f(4))), proposed(5, Some(&f(5)))];
+    let s = set("
+version: 1
+rules:
+- {id: prod, match: {}, when: change.after.replicas <= 10, level: prompted, approve: {from: [sre]}, quota: {per_day: 3}}
+");
+    let rows = replay(&s, None, &events);
+    let would: Vec<_> = rows.iter().map(|r| r.would_be.as_ref().map(|w| w.level)).collect();
+    // The second is refused and counts for no quota; the third counts as it was decided then.
+    assert_eq!(would, [Some("prompted"), Some("deny"), None, Some("prompted"), Some("deny")]);
+    assert_eq!(rows[0].differs, Vec::<String>::new());
+    assert!(rows[1].differs.contains(&"level: prompted -> deny".to_owned()), "{:?}", rows[1]);
+    assert!(rows[2].why[0].contains("older version"), "{:?}", rows[2]);
+    assert!(rows[4].why.iter().any(|w| w.contains("3 changes of this agent")), "{:?}", rows[4]);
+}
+
+#[test]
+fn a_call_in_short_form_becomes_facts() {
+    let s = set(SMALL);
+    let f = call(&s, json!({"operation": "scale", "labels": {"env": "staging"}, "after": {"replicas": 5}})).unwrap();
+    assert_eq!(decide(&s, &people(), &f).decided.level, Level::Standard);
+    for bad in [json!({"operation": "scael"}), json!({"after": {"replica": 5}}), json!({"colour": 1}), json!([]), json!({"now": "today"})] {
+        assert_eq!(call(&s, bad.clone()).unwrap_err().code, "policy.call", "{bad}");
+    }
+}
