@@ -126,13 +126,13 @@ async fn a_quota_is_used_up_and_comes_back_after_a_day() {
     let first = s.propose(set_image("checkout", CHECKOUT.new)).await;
     // The same call again is the same change, and counts once.
     assert_eq!(s.propose(set_image("checkout", CHECKOUT.new)).await, first);
-    s.propose(set_image("payments", PAYMENTS.new)).await;
+    let second = s.propose(set_image("payments", PAYMENTS.new)).await;
     let refused = s.operate(vec![scale("checkout", 3)]).await;
     assert_eq!((text(&refused, "outcome"), code(&refused)), ("refused", "policy.quota"), "{refused:#}");
     assert_eq!(refused["problem"]["retry"], "later");
     // What was proposed within the quota stays good although it is used up.
     s.press(ANNA, "Approve").await;
-    s.until(&first, &["healthy"]).await;
+    s.until(&second, &["healthy"]).await;
     s.clock.advance(Duration::from_secs(24 * 3600 + 60));
     s.propose(scale("checkout", 3)).await;
     s.end().await;

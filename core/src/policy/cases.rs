@@ -52,6 +52,7 @@ pub fn stand_ins(set: &PolicySet) -> Vec<Named<PersonSpec>> {
         .iter()
         .flat_map(|a| a.from.iter().chain(a.escalate.iter().flat_map(|(_, to)| to)))
         .chain(of_freezes.iter().copied())
+        .chain(set.rules().iter().chain(set.default_rule()).flat_map(|r| &r.tell))
         .collect();
     let mut out: Vec<Named<PersonSpec>> = Vec::new();
     for group in groups {
