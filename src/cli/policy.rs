@@ -67,8 +67,9 @@ pub async fn run(config: &Path, args: Policy) -> Result<ExitCode> {
 
 /// Indented JSON.
 pub(super) fn pretty(value: &impl serde::Serialize) -> Result<String> {
-    serde_json::to_string_pretty(value)
-        .map_err(|e| Problem::new("policy.output", format!("The result cannot be written: {e}."), "Report this as a bug."))
+    serde_json::to_string_pretty(value).map_err(|e| {
+        Problem::new("policy.output", format!("The result cannot be written: {e}."), "Report this as a bug.")
+    })
 }
 
 /// Prints findings and tests; a mistake or a failed test is exit code 1.

@@ -45,7 +45,10 @@ async fn a_condition_looks_at_the_values_before_and_after() {
         (scale("checkout", 5), "for rule small (standard): when change.after.replicas <= 4"),
         (set_image("checkout", "evil.example/checkout:1"), "same-registry"),
         (set_image("checkout", "reg.example/checkout:latest"), "same-registry"),
-        (json!({"target": target("checkout"), "set_env": {"container": "app", "name": "LOG_LEVEL", "value": "debug"}}), "verbose"),
+        (
+            json!({"target": target("checkout"), "set_env": {"container": "app", "name": "LOG_LEVEL", "value": "debug"}}),
+            "verbose",
+        ),
     ] {
         let refused = s.operate(vec![edit.clone()]).await;
         assert_eq!((text(&refused, "outcome"), code(&refused)), ("refused", "policy.denied"), "{refused:#}");
@@ -143,7 +146,12 @@ async fn the_command_line_tests_a_policy_and_prints_its_schema() {
     let s = Stage::new(quick(format!("{WHEN}tests:\n- {{given: {{operation: scale, labels: {{env: prod}}, after: {{replicas: 9}}}}, expect: {{level: standard}}}}\n"))).await;
     let tested = countersign(&s.world, &["policy", "test"]).await;
     assert!(!tested.ok, "a failed test is a failure");
-    for says in ["failed policy.yaml: test 1", "level is deny, expected standard", "- No rule clearly matches for scale of Deployment", "1 tests, 1 failed"] {
+    for says in [
+        "failed policy.yaml: test 1",
+        "level is deny, expected standard",
+        "- No rule clearly matches for scale of Deployment",
+        "1 tests, 1 failed",
+    ] {
         assert!(tested.out.contains(says), "{says}: {}", tested.out);
     }
     let examples = crate::docs::root().join("policies").display().to_string();
@@ -170,7 +178,10 @@ async fn the_command_line_tests_a_policy_and_prints_its_schema() {
         let errors: Vec<String> = validator.iter_errors(&value).map(|e| e.to_string()).collect();
         assert_eq!(errors, Vec::<String>::new(), "{file}");
     }
-    for bad in [json!({"version": 1, "rule": []}), json!({"version": 1, "rules": [{"id": "a", "match": {"operation": "scael"}, "level": "deny"}]})] {
+    for bad in [
+        json!({"version": 1, "rule": []}),
+        json!({"version": 1, "rules": [{"id": "a", "match": {"operation": "scael"}, "level": "deny"}]}),
+    ] {
         assert!(!validator.is_valid(&bad), "{bad}");
     }
     let checked = countersign(&s.world, &["policy", "check"]).await;

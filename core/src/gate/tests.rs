@@ -117,7 +117,10 @@ fn the_stop_holds_it_back_and_says_later() {
 fn a_freeze_that_began_since_holds_it_back_and_says_later() {
     let g = Given::prompted();
     let freeze = |id: &str| crate::model::FreezeNote { id: id.into(), until: 1_800_000_000 };
-    for (given, story) in [(&g, approved()), (&Given::new(Level::Standard, Delivery::Direct), Given::new(Level::Standard, Delivery::Direct).story())] {
+    for (given, story) in [
+        (&g, approved()),
+        (&Given::new(Level::Standard, Delivery::Direct), Given::new(Level::Standard, Delivery::Direct).story()),
+    ] {
         let mut world = World::of(given);
         world.decided.freezes.push(freeze("weekend"));
         // Held also where the freeze refuses everything that is new.

@@ -66,18 +66,8 @@ fn tokens(source: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Variables of a condition.
-pub(super) const VARIABLES: [&str; 10] = [
-    "change",
-    "labels",
-    "cluster",
-    "repository",
-    "agent",
-    "risk",
-    "files",
-    "lines",
-    "objects",
-    "now",
-];
+pub(super) const VARIABLES: [&str; 10] =
+    ["change", "labels", "cluster", "repository", "agent", "risk", "files", "lines", "objects", "now"];
 
 const FUNCTIONS: [&str; 47] = [
     op::CONDITIONAL,

@@ -135,8 +135,7 @@ fn run_one(set: &PolicySet, people: &[Named<PersonSpec>], t: &TestCase) -> (Vec<
 const CALM_MS: i64 = 1_767_787_200_000;
 
 pub(super) fn facts_of(set: &PolicySet, g: &Given) -> Facts {
-    let operations =
-        g.operation.clone().map_or_else(|| vec![Operation::NAMES[0].to_owned()], OneOrMany::into_vec);
+    let operations = g.operation.clone().map_or_else(|| vec![Operation::NAMES[0].to_owned()], OneOrMany::into_vec);
     let after = g.labels_after.clone().unwrap_or_else(|| g.labels.clone());
     let values = |operation: &str| {
         (g.before.is_some() || g.after.is_some()).then(|| Values {

@@ -98,7 +98,8 @@ pub fn check_names(set: &PolicySet, known: &Known) -> Vec<Finding> {
     let rules = set.rules().iter().map(|r| (&r.matches, r.file.as_str(), r.id.clone()));
     let freezes = set.freezes().iter().map(|f| (&f.matches, f.file.as_str(), format!("freeze {}", f.id)));
     for (m, file, id) in rules.chain(freezes) {
-        let about = |severity, code, message| Finding { severity, code, file: file.to_owned(), rule: id.clone(), message };
+        let about =
+            |severity, code, message| Finding { severity, code, file: file.to_owned(), rule: id.clone(), message };
         let lists = [
             ("cluster", &m.cluster, &known.clusters),
             ("repository", &m.repository, &known.repositories),

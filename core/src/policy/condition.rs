@@ -162,11 +162,9 @@ fn value_of(v: &Json) -> Option<Value> {
         Json::Array(items) if items.len() <= bounds::MAX_ITEMS => {
             Value::List(Arc::new(items.iter().map(value_of).collect::<Option<_>>()?))
         }
-        Json::Object(map) if map.len() <= bounds::MAX_ITEMS => map
-            .iter()
-            .filter_map(|(k, v)| Some((k.clone(), value_of(v)?)))
-            .collect::<HashMap<String, Value>>()
-            .into(),
+        Json::Object(map) if map.len() <= bounds::MAX_ITEMS => {
+            map.iter().filter_map(|(k, v)| Some((k.clone(), value_of(v)?))).collect::<HashMap<String, Value>>().into()
+        }
         Json::String(_) | Json::Array(_) | Json::Object(_) => return None,
     })
 }

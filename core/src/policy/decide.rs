@@ -118,7 +118,11 @@ fn frozen_level(
         let until_words = f.local(*until);
         match &f.approve {
             Some((from, _)) => {
-                why.push(format!("Freeze {} is on until {until_words}{reason}; only {} can let it through.", f.id, from.join(", ")));
+                why.push(format!(
+                    "Freeze {} is on until {until_words}{reason}; only {} can let it through.",
+                    f.id,
+                    from.join(", ")
+                ));
                 level = level.max(Level::Prompted);
             }
             None => {

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use super::condition::Condition;
 use super::freeze::{self, Freeze};
 use super::quota::Quota;
-use super::raw::{Given, OneOrMany, RawApprove, RawBaseMove, RawDefault, RawFile, RawFreeze, RawMatch, RawRule, TestCase};
+use super::raw::{
+    Given, OneOrMany, RawApprove, RawBaseMove, RawDefault, RawFile, RawFreeze, RawMatch, RawRule, TestCase,
+};
 use super::rule::{Approve, Caps, Match, OnBaseMove, Rule};
 use crate::error::{Problem, Result};
 use crate::model::{Delivery, Level, Operation};
@@ -111,8 +113,8 @@ fn freeze(file: &str, raw: RawFreeze) -> Result<Freeze> {
 }
 
 fn id(id: &str) -> Result<(), String> {
-    let ok = (1..=64).contains(&id.len())
-        && id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    let ok =
+        (1..=64).contains(&id.len()) && id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
     if ok && id != super::rule::DEFAULT {
         return Ok(());
     }

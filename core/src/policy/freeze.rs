@@ -2,7 +2,10 @@
 //! overrides them. Times are wall-clock times of an IANA zone; where a clock change makes one
 //! ambiguous, the longer reading counts.
 
-use chrono::{DateTime, Datelike as _, Days, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone as _, Timelike as _, Utc, Weekday};
+use chrono::{
+    DateTime, Datelike as _, Days, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone as _, Timelike as _, Utc,
+    Weekday,
+};
 use chrono_tz::Tz;
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
@@ -185,7 +188,10 @@ pub(super) fn read(file: &str, raw: RawFreeze, matches: Match) -> Result<Freeze,
 
 fn weekly(w: &RawWeekly) -> Result<Window, String> {
     let moment = |text: &str| -> Result<u32, String> {
-        let (day, time) = text.trim().split_once(' ').ok_or_else(|| format!("\"{}\" is no day and time; write fri 17:00", text.escape_debug()))?;
+        let (day, time) = text
+            .trim()
+            .split_once(' ')
+            .ok_or_else(|| format!("\"{}\" is no day and time; write fri 17:00", text.escape_debug()))?;
         Ok((weekday(day)?.num_days_from_monday() * DAY_MIN + clock(time.trim())?) % WEEK_MIN)
     };
     let (from, to) = (moment(&w.from)?, moment(&w.to)?);

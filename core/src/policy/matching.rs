@@ -154,11 +154,9 @@ impl View<'_> {
         let values = self.target.values.as_ref();
         let side = |s: Option<&serde_json::Map<String, Value>>| s.map_or(Value::Null, |m| Value::Object(m.clone()));
         let mut change = serde_json::Map::new();
-        for (key, value) in [
-            ("operation", &self.target.operation),
-            ("namespace", &self.target.namespace),
-            ("kind", &self.target.kind),
-        ] {
+        for (key, value) in
+            [("operation", &self.target.operation), ("namespace", &self.target.namespace), ("kind", &self.target.kind)]
+        {
             change.insert(key.into(), value.clone().into());
         }
         if let Some(v) = values {

@@ -134,10 +134,7 @@ impl Asks<'_> {
         for p in people.iter().filter(|p| p.spec.groups.iter().any(|g| quorum.groups.contains(g))) {
             let is_sponsor = p.name == facts.sponsor || sponsor.is_some_and(|s| same_person(&s.spec, &p.spec));
             let counted = found.iter().any(|f| f.name == p.name || same_person(&f.spec, &p.spec));
-            if (!is_sponsor || quorum.allow_sponsor)
-                && reachable(&p.spec, delivery)
-                && in_freezes(&p.spec)
-                && !counted
+            if (!is_sponsor || quorum.allow_sponsor) && reachable(&p.spec, delivery) && in_freezes(&p.spec) && !counted
             {
                 found.push(p);
             }

@@ -51,8 +51,7 @@ pub struct Past<'a> {
 
 /// Counts the changes of the 24 hours before `now` for each rule that has a quota.
 pub fn count<'a>(rules: &[Rule], agent: &str, now: i64, past: impl Iterator<Item = Past<'a>>) -> Counts {
-    let mut out: Counts =
-        rules.iter().filter(|r| r.quota.is_some()).map(|r| (r.id.clone(), 0)).collect();
+    let mut out: Counts = rules.iter().filter(|r| r.quota.is_some()).map(|r| (r.id.clone(), 0)).collect();
     if out.is_empty() {
         return out;
     }
@@ -86,7 +85,10 @@ pub(super) fn exceeded(rules: &[&Rule], counts: &Counts) -> Option<Problem> {
             };
             Problem::new(
                 "policy.quota",
-                format!("Rule {} allows {} changes {whose} within 24 hours, and they are used up.", r.id, quota.per_day),
+                format!(
+                    "Rule {} allows {} changes {whose} within 24 hours, and they are used up.",
+                    r.id, quota.per_day
+                ),
                 "Wait until the oldest of them is a day ago, or ask the people who keep the policy.",
             )
             .later()

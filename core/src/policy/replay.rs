@@ -132,13 +132,7 @@ pub fn replay(set: &PolicySet, people: Option<&[Named<PersonSpec>]>, events: &[E
                 if decision.problem.is_some() { Vec::new() } else { decision.decided.rules }
             }
         };
-        seen.push(Seen {
-            at: event.at,
-            rules,
-            agent: &p.requester.agent,
-            cluster: &p.cluster,
-            fields: &p.fields,
-        });
+        seen.push(Seen { at: event.at, rules, agent: &p.requester.agent, cluster: &p.cluster, fields: &p.fields });
         out.push(row);
     }
     out

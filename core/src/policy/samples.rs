@@ -149,9 +149,10 @@ impl<'a> Pool<'a> {
             let all: Map<String, Value> = self.texts.iter().map(|k| (k.clone(), self.text(dice))).collect();
             put(map, all.into());
         }
-        let amounts: Vec<Value> =
-            self.texts.iter().filter(|t| super::condition::quantity(t).is_some()).cloned().map(Value::from).collect();
-        let amount = |dice: &mut Dice| dice.one(&amounts).cloned().unwrap_or_else(|| "100m".into());
+        // Those that are written in it, one that is less than any of them and one that is more.
+        let written = self.texts.iter().filter(|t| super::condition::quantity(t).is_some()).map(String::as_str);
+        let amounts: Vec<&str> = written.chain(["1n", "1Ei"]).collect();
+        let amount = |dice: &mut Dice| dice.one(&amounts).copied().unwrap_or("1");
         let mut pair = || json!({"cpu": amount(dice), "memory": amount(dice)});
         put("resources", json!({"requests": pair(), "limits": pair()}));
         put("pointer", self.text(dice));

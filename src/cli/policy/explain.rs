@@ -72,7 +72,9 @@ async fn of_change(c: &Config, name: &str) -> Result<String> {
         decided.policy_version.get(..12).unwrap_or(&decided.policy_version)
     );
     let Ok(facts) = serde_json::from_value::<Facts>(proposal.facts.clone()) else {
-        return Ok(format!("{then}An older version wrote it, without what it was decided on: the rest is not known.\n"));
+        return Ok(format!(
+            "{then}An older version wrote it, without what it was decided on: the rest is not known.\n"
+        ));
     };
     let same = c.policies.version() == decided.policy_version;
     let files = if same { "The same files on the same facts:" } else { "The files of now on the same facts:" };
@@ -184,10 +186,8 @@ fn labels(what: &What) -> Result<std::collections::BTreeMap<String, String>> {
 fn base(c: &Config, target: &ResourceRef, what: &What) -> Result<Facts> {
     let agent = what.agent.clone().unwrap_or_else(|| c.agents.first().map(|a| a.name.clone()).unwrap_or_default());
     let principal = c.principal(&agent).unwrap_or(Principal { agent, sponsor: String::new() });
-    let repository = what
-        .repository
-        .clone()
-        .unwrap_or_else(|| c.repositories.first().map(|r| r.name.clone()).unwrap_or_default());
+    let repository =
+        what.repository.clone().unwrap_or_else(|| c.repositories.first().map(|r| r.name.clone()).unwrap_or_default());
     let risk = serde_json::from_value(Value::String(what.risk.clone())).map_err(|_| {
         Problem::new("input.risk", format!("\"{}\" is no risk.", what.risk), "Use low, medium, high or critical.")
     })?;

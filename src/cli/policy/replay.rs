@@ -66,7 +66,10 @@ fn table(rows: &[Replayed]) -> String {
     }
     let _ = writeln!(out, "{} changes: {differ} would be decided differently.", rows.len());
     if unknown > 0 {
-        let _ = writeln!(out, "{unknown} cannot be replayed: an older version wrote them, without what they were decided on.");
+        let _ = writeln!(
+            out,
+            "{unknown} cannot be replayed: an older version wrote them, without what they were decided on."
+        );
     }
     out.push_str("Changes that were refused are in no journal, so looser files show nothing about them.\n");
     out

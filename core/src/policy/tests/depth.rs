@@ -170,7 +170,11 @@ fn a_condition_that_names_what_does_not_exist_is_refused() {
         format!("{}true{}", "labels.all(a, ".repeat(6), ")".repeat(6)),
     ] {
         let parsed = std::thread::Builder::new().stack_size(3 << 19).spawn(move || {
-            PolicySet::parse(&[("p", format!("version: 1\nrules: [{{id: a, match: {{}}, level: deny, when: \"{deepest}\"}}]"))]).is_ok()
+            PolicySet::parse(&[(
+                "p",
+                format!("version: 1\nrules: [{{id: a, match: {{}}, level: deny, when: \"{deepest}\"}}]"),
+            )])
+            .is_ok()
         });
         parsed.unwrap().join().unwrap();
     }
@@ -192,7 +196,8 @@ rules:
     let mixed = Facts { cluster_labels: labels(&[("env", "prod")]), ..plain.clone() };
     assert_eq!(level_of(text, &mixed).0, Level::Deny);
     // About something that the condition does not look at.
-    let other = Facts { cluster_labels: labels(&[("team", "x")]), ..facts("scale", &[("env", "staging"), ("team", "y")]) };
+    let other =
+        Facts { cluster_labels: labels(&[("team", "x")]), ..facts("scale", &[("env", "staging"), ("team", "y")]) };
     assert_eq!(level_of(text, &other).0, Level::Standard);
     // Relabelled.
     let mut relabelled = plain.clone();
@@ -227,7 +232,10 @@ fn values_come_from_the_objects() {
     assert_eq!((&scale.before.unwrap()["replicas"], &after_scale["replicas"]), (&json!(3), &json!(5)));
     assert_eq!(after_scale["labels"], json!({"env": "prod"}));
     assert_eq!(after_scale["containers"], json!(["app", "init"]));
-    assert_eq!(after_scale["images"]["init"], json!({"image": "busybox", "registry": "docker.io", "repository": "busybox", "tag": "latest"}));
+    assert_eq!(
+        after_scale["images"]["init"],
+        json!({"image": "busybox", "registry": "docker.io", "repository": "busybox", "tag": "latest"})
+    );
     let op = Operation::SetImage(SetImage { container: "app".into(), image: "a lie".into() });
     let image = Values::of(&op, Some(&before), Some(&after)).after.unwrap();
     assert_eq!(
@@ -235,14 +243,17 @@ fn values_come_from_the_objects() {
         (&json!("reg.eu:5000"), &json!("team/app"), &json!("2"), &json!("sha256:ab"))
     );
     assert_eq!(image["image"], "reg.eu:5000/team/app:2@sha256:ab", "the object, not the call");
-    let env: Operation = serde_json::from_value(json!({"set_env": {"container": "app", "name": "P", "value": "x"}})).unwrap();
+    let env: Operation =
+        serde_json::from_value(json!({"set_env": {"container": "app", "name": "P", "value": "x"}})).unwrap();
     let mut v = Values::of(&env, Some(&before), None);
     assert_eq!(v.before.as_ref().unwrap()["env"], json!({"P": "hush"}));
     assert_eq!(v.after, None);
     v.retain(&|s| s != "hush");
     assert_eq!(v.before.unwrap()["env"], json!({}), "a secret is not there");
-    let field: Operation =
-        serde_json::from_value(json!({"set_field": {"pointer": "/spec/template/spec/containers/name=app/image", "value": "x"}})).unwrap();
+    let field: Operation = serde_json::from_value(
+        json!({"set_field": {"pointer": "/spec/template/spec/containers/name=app/image", "value": "x"}}),
+    )
+    .unwrap();
     assert_eq!(Values::of(&field, Some(&before), None).before.unwrap()["value"], "reg.eu:5000/team/app:1");
     let annotate: Operation = serde_json::from_value(json!({"annotate": {"a": "3", "new": "4"}})).unwrap();
     assert_eq!(Values::of(&annotate, Some(&before), None).before.unwrap()["annotations"], json!({"a": "1"}));
@@ -264,13 +275,22 @@ fn every_field_that_is_made_can_be_named() {
         let op: Operation = serde_json::from_value(op).unwrap();
         seen.extend(Values::of(&op, Some(&object), None).before.unwrap().keys().cloned());
     }
-    let known: std::collections::BTreeSet<String> = crate::policy::values::FIELDS.iter().map(|f| (*f).to_owned()).collect();
+    let known: std::collections::BTreeSet<String> =
+        crate::policy::values::FIELDS.iter().map(|f| (*f).to_owned()).collect();
     assert_eq!(seen, known);
 }
 
 #[test]
 fn quantities_are_those_of_kubernetes() {
-    for (text, is) in [("1", 1.0), ("500m", 0.5), ("1Ki", 1024.0), ("1.5Gi", 1_610_612_736.0), ("2e3", 2000.0), ("1E", 1e18), ("3k", 3000.0)] {
+    for (text, is) in [
+        ("1", 1.0),
+        ("500m", 0.5),
+        ("1Ki", 1024.0),
+        ("1.5Gi", 1_610_612_736.0),
+        ("2e3", 2000.0),
+        ("1E", 1e18),
+        ("3k", 3000.0),
+    ] {
         assert_eq!(quantity(text), Some(is), "{text}");
     }
     for text in ["", "Mi", "1 Gi", "x", "1Kib", "1e", "--1", "1e999"] {
@@ -312,7 +332,10 @@ fn freezes_are_on_by_the_clock_of_their_zone() {
     ] {
         assert_eq!(freeze_until(nights, "UTC", now).as_deref(), until, "{now}");
     }
-    assert_eq!(freeze_until("daily: {from: '00:00', to: '24:00'}", "UTC", "2026-07-07T23:59:59Z").as_deref(), Some("2026-07-08T00:00Z"));
+    assert_eq!(
+        freeze_until("daily: {from: '00:00', to: '24:00'}", "UTC", "2026-07-07T23:59:59Z").as_deref(),
+        Some("2026-07-08T00:00Z")
+    );
     let year_end = "between: {from: 2026-12-20T00:00, to: 2027-01-04T08:00}";
     for (now, until) in [
         ("2026-12-19T22:59:59Z", None),
@@ -385,7 +408,10 @@ fn a_freeze_adds_to_the_rules_and_no_level_overrides_it() {
     assert!(d.why.iter().any(|w| w.contains("until 2026-07-06 00:00 UTC (nobody is there)")), "{:?}", d.why);
     // The rule asks sre, the freeze dev: whoever is both.
     let d = on("prod", weekend).decided;
-    assert_eq!((d.approvers.as_slice(), d.quorum.groups.as_slice()), (&["bob".to_owned()][..], &["sre".to_owned()][..]));
+    assert_eq!(
+        (d.approvers.as_slice(), d.quorum.groups.as_slice()),
+        (&["bob".to_owned()][..], &["sre".to_owned()][..])
+    );
     let d = on("staging", year_end);
     let p = d.problem.unwrap();
     assert_eq!((d.decided.level, p.code.as_ref(), p.retry), (Level::Deny, "policy.frozen", crate::error::Retry::Later));
@@ -458,7 +484,8 @@ rules:
     let d = decide(&s, &all, &facts("scale", &[])).decided;
     assert_eq!(d.approvers, ["ann", "bob", "dee", "eve"]);
     assert_eq!((d.obligations.remind_s, d.obligations.confirm), (Some(300), Some(Confirm::Number)));
-    let later: Vec<_> = d.obligations.escalate.iter().map(|e| (e.after_s, e.groups.join(","), e.people.join(","))).collect();
+    let later: Vec<_> =
+        d.obligations.escalate.iter().map(|e| (e.after_s, e.groups.join(","), e.people.join(","))).collect();
     assert_eq!(later, [(1200, "boss,dev".to_owned(), "dee,eve".to_owned())], "asked when the slower rule says");
     assert_eq!((d.obligations.asked_after_s("ann"), d.obligations.asked_after_s("dee")), (0, 1200));
     // A rule that asks nobody later takes nobody's later yes.
@@ -469,8 +496,11 @@ rules:
     let restart = decide(&s, &all, &facts("restart", &[])).decided;
     assert_eq!(restart.obligations.confirm, None);
     assert!(tightened(&restart, &decide(&s, &all, &facts("scale", &[])).decided).is_some());
-    for bad in ["escalate: {after: 2h, to: [dev]}", "escalate: {after: 1m, to: [sre]}", "escalate: {after: 1m, to: []}"] {
-        let p = refused(&format!("version: 1\nrules: [{{id: a, match: {{}}, level: prompted, approve: {{from: [sre], {bad}}}}}]"));
+    for bad in ["escalate: {after: 2h, to: [dev]}", "escalate: {after: 1m, to: [sre]}", "escalate: {after: 1m, to: []}"]
+    {
+        let p = refused(&format!(
+            "version: 1\nrules: [{{id: a, match: {{}}, level: prompted, approve: {{from: [sre], {bad}}}}}]"
+        ));
         assert_eq!(p.code, "policy.invalid", "{bad}");
     }
 }
@@ -492,9 +522,16 @@ fn decisions_of_older_journals_still_parse() {
         "tell": [], "rules": ["prod"], "policy_version": "x", "expires_s": 60});
     let d: crate::model::Decided = serde_json::from_value(old.clone()).unwrap();
     assert!(d.obligations.is_empty() && d.freezes.is_empty());
-    let target: Target = serde_json::from_value(json!({"operation": "scale", "namespace": "a", "kind": "b", "labels_before": null, "labels_after": null})).unwrap();
+    let target: Target = serde_json::from_value(
+        json!({"operation": "scale", "namespace": "a", "kind": "b", "labels_before": null, "labels_after": null}),
+    )
+    .unwrap();
     assert_eq!(target.values, None);
-    assert_eq!(serde_json::to_value(&d).unwrap().get("obligations"), None, "nothing new is written where nothing new is asked");
+    assert_eq!(
+        serde_json::to_value(&d).unwrap().get("obligations"),
+        None,
+        "nothing new is written where nothing new is asked"
+    );
 }
 
 // ---- check, explain, replay -----------------------------------------------------------------------
@@ -560,8 +597,16 @@ fn explain_says_what_would_have_been_needed() {
     let text = explain(&set(SMALL), &people(), &facts("restart", &[("env", "prod")]));
     let says = "Needed: for rule small (standard): operation scale or set_image, label env=staging";
     assert!(text.contains(says), "{text}");
-    let frozen = explain(&set(FROZEN), &people(), &Facts { now: at("2026-07-04T12:00:00Z"), ..facts("scale", &[("env", "staging")]) });
-    for says in ["freeze weekend (p.yaml): on until 2026-07-06 00:00 UTC", "freeze year-end (p.yaml): off (from 2026-12-20 00:00 to 2027-01-04 00:00, UTC)", "Asks: 1 of bob (dev)"] {
+    let frozen = explain(
+        &set(FROZEN),
+        &people(),
+        &Facts { now: at("2026-07-04T12:00:00Z"), ..facts("scale", &[("env", "staging")]) },
+    );
+    for says in [
+        "freeze weekend (p.yaml): on until 2026-07-06 00:00 UTC",
+        "freeze year-end (p.yaml): off (from 2026-12-20 00:00 to 2027-01-04 00:00, UTC)",
+        "Asks: 1 of bob (dev)",
+    ] {
         assert!(frozen.contains(says), "{says}: {frozen}");
     }
     let over = explain(&set(PROD), &people(), &Facts { lines: 11, ..facts("scale", &[("env", "prod")]) });
@@ -581,7 +626,13 @@ fn replay_decides_the_past_anew() {
         event(n, i64::try_from(n).unwrap() * 1000, body)
     };
     let f = |n: u32| with_values("scale", &[("env", "staging")], json!({}), json!({"replicas": n}));
-    let events = [proposed(1, Some(&f(3))), proposed(2, Some(&f(30))), proposed(3, None), proposed(4, Some(&f(4))), proposed(5, Some(&f(5)))];
+    let events = [
+        proposed(1, Some(&f(3))),
+        proposed(2, Some(&f(30))),
+        proposed(3, None),
+        proposed(4, Some(&f(4))),
+        proposed(5, Some(&f(5))),
+    ];
     let s = set("
 version: 1
 rules:
@@ -602,7 +653,13 @@ fn a_call_in_short_form_becomes_facts() {
     let s = set(SMALL);
     let f = call(&s, json!({"operation": "scale", "labels": {"env": "staging"}, "after": {"replicas": 5}})).unwrap();
     assert_eq!(decide(&s, &people(), &f).decided.level, Level::Standard);
-    for bad in [json!({"operation": "scael"}), json!({"after": {"replica": 5}}), json!({"colour": 1}), json!([]), json!({"now": "today"})] {
+    for bad in [
+        json!({"operation": "scael"}),
+        json!({"after": {"replica": 5}}),
+        json!({"colour": 1}),
+        json!([]),
+        json!({"now": "today"}),
+    ] {
         assert_eq!(call(&s, bad.clone()).unwrap_err().code, "policy.call", "{bad}");
     }
 }
