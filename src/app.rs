@@ -32,7 +32,8 @@ use crate::pipeline::{Pipeline, RepoHandle};
 use crate::render::Kustomize;
 use crate::server::control::{serve_control, socket_path as control_path};
 use crate::server::{
-    Agents, HttpOptions, HttpServer, Mcp, Meter, MetricsServer, Prompts, SOCKET, Service, SharedAgents, bind_socket, serve_socket,
+    Agents, HttpOptions, HttpServer, Mcp, Meter, MetricsServer, Prompts, SOCKET, Service, SharedAgents, bind_socket,
+    serve_socket,
 };
 
 /// Where the journal of a configuration lies.
@@ -229,8 +230,14 @@ impl Daemon {
             halt: CancellationToken::new(),
             config: ArcSwap::from_pointee(config),
         });
-        let mut daemon =
-            Self { pipeline, http: None, metrics: None, shutdown: CancellationToken::new(), tasks: TaskTracker::new(), _lock: lock };
+        let mut daemon = Self {
+            pipeline,
+            http: None,
+            metrics: None,
+            shutdown: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            _lock: lock,
+        };
         daemon.serve(&dir, http, prompts, agents, http_options).await?;
         for (name, hook) in webhooks {
             daemon.tasks.spawn(Arc::clone(&daemon.pipeline).feed(name, hook, daemon.shutdown.clone()));

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use countersign::cli::demo::agent::Agent;
-use countersign::sandbox::bot::Press;
 use countersign::sandbox::git::{Author, FileChange};
 use countersign::sandbox::world::{ANNA, CLUSTER, REPO, World, WorldOptions};
 use serde_json::{Value, json};

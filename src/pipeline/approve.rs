@@ -51,7 +51,7 @@ impl Pipeline {
             delivery: c.decided.delivery,
             pull_request: c.pull_url().map(str::to_owned),
             approvers: c.decided.approvers.clone(),
-            later: c.decided.escalate.clone(),
+            later: c.decided.obligations.escalate.clone(),
             approved_by: Vec::new(),
             number: None,
             viewer: None,

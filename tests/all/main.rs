@@ -22,6 +22,7 @@ mod lab;
 mod people;
 mod replay;
 mod rights;
+mod rules;
 mod scenarios;
 mod sources;
 mod trouble;

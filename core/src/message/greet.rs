@@ -54,7 +54,15 @@ mod tests {
 
     #[test]
     fn a_changed_account_names_both_numbers() {
-        assert!(account_changed("anna", None, Some(7)).text.starts_with("anna decides by the Telegram account 7 now (before: none)."));
-        assert!(account_changed("anna", Some(7), None).text.starts_with("anna decides by no Telegram account now (before: 7)."));
+        assert!(
+            account_changed("anna", None, Some(7))
+                .text
+                .starts_with("anna decides by the Telegram account 7 now (before: none).")
+        );
+        assert!(
+            account_changed("anna", Some(7), None)
+                .text
+                .starts_with("anna decides by no Telegram account now (before: 7).")
+        );
     }
 }

@@ -153,7 +153,7 @@ impl Telegram {
     /// `telegram.chat_not_found`, `telegram.cannot_write`, or the server cannot be reached.
     pub async fn try_chat(&self, chat_id: i64) -> Result<()> {
         let typing = Typing { chat_id, action: "typing" };
-        let sent = self.patient(|| JsonRequest::new(self.calls.clone(), typing.clone()).send()).await;
+        let sent = self.patient(None, || JsonRequest::new(self.calls.clone(), typing.clone()).send()).await;
         sent.map(|_| ()).map_err(|e| self.problem(e))
     }
 
