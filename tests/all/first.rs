@@ -165,6 +165,8 @@ async fn a_new_user_gets_from_nothing_to_the_first_card_without_editing_yaml() {
     let key = s.key("anna.pub");
     let said = s.init(&["--person", "anna", "--ssh-key", &key, "--level", "prompted", "--yes"]).await;
     assert_eq!(said.code, 0, "{}", said.out);
+    let nobody = s.command(&["init", "--dir", "other", "--level", "prompted", "--yes"]);
+    refused(&s, nobody, "init.no_approver").await;
     let again = s.run(&["init", "--dir", "cs", "--yes"]).await;
     assert!(again.code == 2 && again.out.contains("init.exists"), "{}", again.out);
     let said = s.run(&["policy", "check", "--config", "cs/countersign.yaml"]).await;
@@ -207,6 +209,14 @@ async fn a_new_user_gets_from_nothing_to_the_first_card_without_editing_yaml() {
     assert!(s.world.file("apps/checkout/deploy.yaml").unwrap().contains(GOOD));
     daemon.kill().await.unwrap();
     insta::assert_snapshot!(s.transcript);
+}
+
+/// The command is refused with this code, and leaves nothing behind.
+async fn refused(s: &Start, mut command: Command, code: &str) {
+    let done = command.env("KUBECONFIG", s.world.dir.join("kubeconfig.yaml")).output().await.unwrap();
+    let out = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.code() == Some(2) && out.starts_with(code), "{out}");
+    assert!(!s.home.join("other").exists());
 }
 
 /// The entry of the client's file, started as the client does: it speaks MCP.

@@ -254,6 +254,14 @@ fn plan(args: &Init, clusters: Vec<find::Found>, home: &Path, ask: &mut Asker<'_
         Some(level) => level,
         None => first_level(ask)?,
     };
+    if level == FirstLevel::Prompted && ssh_key.is_none() {
+        // Until the pairing nobody could answer, and a rule that nobody can answer is a mistake.
+        return Err(Problem::new(
+            "init.no_approver",
+            "With the level prompted somebody must be able to answer from the first moment.",
+            "Give --ssh-key FILE.pub, or begin with --level manual and change the level after pairing.",
+        ));
+    }
     let forge = args
         .forge
         .as_deref()
