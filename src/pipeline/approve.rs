@@ -20,6 +20,8 @@ use crate::channel::telegram::{
 use crate::config::Config;
 use crate::journal::{Entry, View};
 
+/// Within this time a second sign of another poller counts, milliseconds.
+const CONFLICT_MS: i64 = 60_000;
 /// Commands of one batch of updates that are answered.
 const COMMANDS: usize = 5;
 /// How long one poll waits for updates.
@@ -177,6 +179,7 @@ impl Pipeline {
         let Some(telegram) = &self.telegram else { return };
         let mut pause = Duration::from_millis(500);
         let mut checked = false;
+        let mut conflict = None;
         loop {
             if !checked {
                 // A webhook would take the presses elsewhere; a wrong token takes them nowhere.
@@ -213,6 +216,7 @@ impl Pipeline {
                 Ok(()) => pause = Duration::from_millis(500),
                 Err(problem) => {
                     tracing::warn!(code = %problem.code, "{}", problem.message);
+                    self.guard_token(&problem, &mut conflict).await;
                     tokio::select! {
                         () = shutdown.cancelled() => return,
                         () = self.clock.sleep_until(self.clock.now_ms() + i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)) => {}
@@ -220,6 +224,22 @@ impl Pipeline {
                     pause = (pause * 2).min(Duration::from_secs(30));
                 }
             }
+        }
+    }
+
+    /// Whoever else polls with the token takes presses away and can change cards: the second sign of that within a
+    /// minute stops everything. One alone may be an own process that is just ending.
+    async fn guard_token(self: &Arc<Self>, problem: &Problem, last: &mut Option<i64>) {
+        if problem.code != "telegram.second_poller" {
+            return;
+        }
+        let now = self.clock.now_ms();
+        if last.replace(now).is_none_or(|at| now - at > CONFLICT_MS) {
+            return;
+        }
+        let why = "Another process polls with the bot's token: unless it is your own, revoke the token at BotFather.";
+        if let Err(problem) = self.stop(super::ACTOR, why).await {
+            tracing::error!(code = %problem.code, "{}", problem.message);
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use countersign::channel::telegram::Telegram;
 use countersign::channel::webhook::{EVENT, SIGNATURE, signature};
 use countersign::sandbox::bot::{Press, ShownMessage};
 use countersign::sandbox::git::Author;
@@ -201,7 +202,7 @@ fn config_map(name: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn people_are_not_asked_too_much() {
-    let approvals = "{cooldown_s: 30, number_from: critical}".into();
+    let approvals = "{cooldown_s: 600, number_from: critical}".into();
     let mut s = Stage::new(WorldOptions { approvals, ..quick() }).await;
     let first = s.propose(set_image("checkout", GOOD)).await;
     // One card for one object.
@@ -220,7 +221,7 @@ async fn people_are_not_asked_too_much() {
     })
     .await;
     // After a no the agent pauses, after the next one twice as long.
-    for (change, pause) in [("payments", 30), ("checkout", 60)] {
+    for (change, pause) in [("payments", 600), ("checkout", 1200)] {
         let card = s
             .world
             .bot
@@ -229,9 +230,9 @@ async fn people_are_not_asked_too_much() {
         card_gone(&s, change).await;
         let cooling = s.operate(vec![config_map("two")]).await;
         assert_eq!(code(&cooling), "load.cooling_down", "{cooling:#}");
-        s.clock.advance(Duration::from_secs(pause - 5));
+        s.clock.advance(Duration::from_secs(pause - 120));
         assert_eq!(code(&s.operate(vec![config_map("two")]).await), "load.cooling_down");
-        s.clock.advance(Duration::from_secs(6));
+        s.clock.advance(Duration::from_secs(121));
     }
     s.propose(config_map("two")).await;
     s.end().await;
@@ -282,6 +283,40 @@ async fn a_revert_that_cannot_be_made_says_so_to_whoever_wanted_it() {
         s.world.bot.chat(MAX).iter().any(|m| m.text.contains("NO REVERT"))
     })
     .await;
+    s.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_poller_with_the_token_stops_everything_within_seconds() {
+    let mut s = Stage::new(quick()).await;
+    let change = s.propose(set_image("checkout", GOOD)).await;
+    asked(&s, ANNA).await;
+    let thief = Telegram::new(&SecretString::from(s.world.bot.token()), Some(&s.world.bot.url())).unwrap();
+    let stealing = tokio::spawn(async move {
+        loop {
+            let _ = thief.poll(0, Duration::from_secs(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let begun = tokio::time::Instant::now();
+    let stopped = async || s.daemon.as_ref().unwrap().pipeline.journal.read(|v| v.stopped.clone()).await;
+    let (by, why) = loop {
+        if let Some(stop) = stopped().await {
+            break stop;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "no stop");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(by, "countersign");
+    assert!(why.contains("token"), "{why}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // A signed yes is taken, and nothing leaves.
+    let key = s.world.keys.anna_key.to_string_lossy().into_owned();
+    let yes = crate::people::countersign(&s.world, &["approve", &change, "--key", &key, "--yes"]).await;
+    assert!(yes.ok, "{}", yes.out);
+    never("a push while stopped", Duration::from_millis(500), || !s.world.git.pushes().is_empty()).await;
+    assert_eq!(text(&s.call("change", json!({"change": change})).await, "state"), "held");
+    stealing.abort();
     s.end().await;
 }
 

@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use countersign::cli::demo::agent::Agent;
+use countersign::sandbox::bot::Press;
 use countersign::sandbox::world::{ANNA, policy};
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -152,7 +153,8 @@ async fn approve_all(p: &Place, cards: usize) {
     };
     p.eventually("all cards", || async { buttons().len() == cards }).await;
     for id in buttons() {
-        p.bot.approve(ANNA, Some(id)).await.unwrap_or_else(|e| panic!("{e}"));
+        let press = Press { message_id: Some(id), ..Press::button(ANNA, "Approve") };
+        p.bot.press(&press).unwrap_or_else(|e| panic!("{e}"));
     }
 }
 
