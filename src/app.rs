@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::channel::telegram::Telegram;
+use crate::channel::webhook::Webhook;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::config::{Config, read_secret};
@@ -31,7 +32,8 @@ use crate::pipeline::{Pipeline, RepoHandle};
 use crate::render::Kustomize;
 use crate::server::control::{serve_control, socket_path as control_path};
 use crate::server::{
-    Agents, HttpOptions, HttpServer, Mcp, Meter, MetricsServer, Prompts, SOCKET, Service, SharedAgents, bind_socket, serve_socket,
+    Agents, HttpOptions, HttpServer, Mcp, Meter, MetricsServer, Prompts, SOCKET, Service, SharedAgents, bind_socket,
+    serve_socket,
 };
 
 /// Where the journal of a configuration lies.
@@ -177,10 +179,15 @@ impl Daemon {
         for c in &config.clusters {
             clusters.insert(c.name.clone(), connect_cluster(&config, c).await?);
         }
-        let telegram = match config.channels.first() {
+        let telegram = match config.telegram() {
             None => None,
             Some(ch) => Some(Telegram::new(&config.secret("Telegram", &ch.spec.token)?, ch.spec.api_url.as_deref())?),
         };
+        let mut webhooks = Vec::new();
+        for ch in config.webhooks() {
+            let secret = config.secret(&format!("the webhook {}", ch.name), &ch.spec.token)?;
+            webhooks.push((ch.name.clone(), Webhook::new(ch.spec.url.as_deref().unwrap_or_default(), secret)?));
+        }
         let prompts = match &config.bootstrap.prompts {
             Some(dir) => Prompts::from_dir(dir)?,
             None => Prompts::built_in()?,
@@ -223,9 +230,18 @@ impl Daemon {
             halt: CancellationToken::new(),
             config: ArcSwap::from_pointee(config),
         });
-        let mut daemon =
-            Self { pipeline, http: None, metrics: None, shutdown: CancellationToken::new(), tasks: TaskTracker::new(), _lock: lock };
+        let mut daemon = Self {
+            pipeline,
+            http: None,
+            metrics: None,
+            shutdown: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            _lock: lock,
+        };
         daemon.serve(&dir, http, prompts, agents, http_options).await?;
+        for (name, hook) in webhooks {
+            daemon.tasks.spawn(Arc::clone(&daemon.pipeline).feed(name, hook, daemon.shutdown.clone()));
+        }
         Ok(daemon)
     }
 

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use countersign_core::model::{
-    AgentSpec, ChannelSpec, ClusterSpec, Named, PersonSpec, Principal, RepositorySpec, SecretRef,
+    AgentSpec, ChannelKind, ChannelSpec, ClusterSpec, Named, PersonSpec, Principal, RepositorySpec, RiskLevel,
+    SecretRef,
 };
 use countersign_core::policy::PolicySet;
 use countersign_core::{Problem, Result};
@@ -51,6 +52,9 @@ pub struct Bootstrap {
     /// Times.
     #[serde(default)]
     pub times: Times,
+    /// How much is asked of people, and how carefully.
+    #[serde(default)]
+    pub approvals: Approvals,
     /// `kustomize` program; absent = looked up on PATH.
     #[serde(default)]
     pub kustomize: Option<PathBuf>,
@@ -101,6 +105,28 @@ pub struct Times {
 impl Default for Times {
     fn default() -> Self {
         Self { observe_s: 900, stable_s: 10, failed_grace_s: 20, deliver_s: 600, poll_s: 15 }
+    }
+}
+
+/// How much is asked of people, and how carefully.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Approvals {
+    /// From this risk on a yes in the chat needs the number that stands on the card.
+    pub number_from: RiskLevel,
+    /// Changes of one agent that may wait for people at once.
+    pub pending_per_agent: u32,
+    /// Changes that one person may be asked about at once.
+    pub pending_per_person: u32,
+    /// Pause of an agent after a rejection, seconds; doubles with each further one in a row, up to an hour.
+    pub cooldown_s: u32,
+    /// How many people must agree to end the emergency stop; never more than there are who could.
+    pub resume: u32,
+}
+
+impl Default for Approvals {
+    fn default() -> Self {
+        Self { number_from: RiskLevel::High, pending_per_agent: 3, pending_per_person: 20, cooldown_s: 30, resume: 2 }
     }
 }
 
@@ -298,9 +324,7 @@ impl Config {
         {
             return Err(bad(file, format!("stdio_agent {name} is no Agent")));
         }
-        if self.channels.len() > 1 {
-            return Err(bad(file, "there is more than one Channel, and only one is used"));
-        }
+        self.check_channels(file)?;
         let mut seen: BTreeMap<i64, &str> = BTreeMap::new();
         for p in &self.people {
             if let Some(id) = p.spec.telegram
@@ -319,6 +343,41 @@ impl Config {
             all.extend(yaml_files(place)?);
         }
         Ok(all)
+    }
+
+    fn check_channels(&self, file: &Path) -> Result<()> {
+        if self.channels.iter().filter(|c| c.spec.kind == ChannelKind::Telegram).count() > 1 {
+            return Err(bad(file, "there is more than one Channel of kind telegram, and only one is used"));
+        }
+        for c in &self.channels {
+            let fits = match c.spec.kind {
+                ChannelKind::Telegram => c.spec.url.is_none(),
+                ChannelKind::Webhook => c.spec.url.is_some() && c.spec.api_url.is_none(),
+            };
+            if !fits {
+                return Err(bad(
+                    file,
+                    format!("Channel {}: `url` is for webhooks, which need it, and `api_url` for Telegram", c.name),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The channel that asks people.
+    pub fn telegram(&self) -> Option<&Named<ChannelSpec>> {
+        self.channels.iter().find(|c| c.spec.kind == ChannelKind::Telegram)
+    }
+
+    /// Addresses that get every event.
+    pub fn webhooks(&self) -> impl Iterator<Item = &Named<ChannelSpec>> {
+        self.channels.iter().filter(|c| c.spec.kind == ChannelKind::Webhook)
+    }
+
+    /// How many people must agree to end the emergency stop.
+    pub fn resume_needed(&self) -> usize {
+        let able = self.people.iter().filter(|p| p.spec.telegram.is_some() || !p.spec.ssh_keys.is_empty()).count();
+        usize::try_from(self.bootstrap.approvals.resume).unwrap_or(usize::MAX).min(able).max(1)
     }
 
     /// The principal of an agent.

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use countersign::cli::demo::agent::Agent;
-use countersign::sandbox::bot::Press;
 use countersign::sandbox::git::{Author, FileChange};
 use countersign::sandbox::world::{ANNA, CLUSTER, REPO, World, WorldOptions};
 use serde_json::{Value, json};
@@ -115,7 +114,7 @@ impl Bench<'_> {
         }
         let before = self.tip();
         let started = Instant::now();
-        self.world.bot.press(&Press::button(ANNA, "Approve")).map_err(anyhow::Error::msg)?;
+        self.world.bot.approve(ANNA, None).await.map_err(anyhow::Error::msg)?;
         let commit = self.moved(&before).await?;
         let took = ms(started.elapsed());
         let message = self.world.git.repos().commit_info(REPO, &commit)?.message;

@@ -259,7 +259,7 @@ impl Drive<'_> {
         (d.change, d.name) = (change, name);
         let (first, end) = match act {
             Act::Approve | Act::Fail => (Some("Approve"), if act == Act::Fail { "failed" } else { "healthy" }),
-            Act::Reject => (Some("Reject"), "rejected"),
+            Act::Reject => (Some("Reject…"), "rejected"),
             Act::Nothing | Act::Merge => (None, "healthy"),
             Act::Cancel => (None, "cancelled"),
         };
@@ -389,8 +389,11 @@ impl Drive<'_> {
         Ok(())
     }
 
-    /// The revert that was prepared is approved as any other change.
+    /// The revert is asked for with the button, and approved as any other change.
     async fn revert(&mut self, change: &str, d: &mut Driven) -> Result<()> {
+        if !self.press(&d.name.clone(), "Prepare revert", d).await? {
+            return Ok(());
+        }
         loop {
             if let Ok(seen) = self.agent.call("change", json!({"change": change})).await
                 && seen.pointer("/next/tool").and_then(Value::as_str) == Some("change")

@@ -1,3 +1,4 @@
 //! Channels that ask and tell people.
 
 pub mod telegram;
+pub mod webhook;

@@ -154,12 +154,12 @@ async fn story(t: &Teller, world: &World, url: &str, yes: bool) -> Result<()> {
     let labels: Vec<String> = card.buttons.iter().flatten().map(|b| format!("[{}]", b.text)).collect();
     println!("{:>20}{} {}", "", t.paint("34", "│"), labels.join(" "));
     if !yes && !ask("You are Anna. Approve? [y/N] ")? {
-        let _ = world.bot.press(&Press::button(ANNA, "Reject"));
+        let _ = world.bot.press(&Press::button(ANNA, "Reject…"));
         t.say("Anna", "presses Reject. Nothing is written. Run it again to see the other ending.");
         return Err(off("rejected, as you wished"));
     }
-    world.bot.press(&Press::button(ANNA, "Approve")).map_err(off)?;
-    t.say("Anna", "presses Approve");
+    world.bot.approve(ANNA, Some(card.message_id)).await.map_err(off)?;
+    t.say("Anna", "presses Approve, and the number that stands on the card");
     follow(t, &mut agent, text(&asked, "change")).await?;
     let image = world.live_image("checkout").unwrap_or_default();
     t.say("cluster", &format!("deployment shop/checkout runs {image}"));
@@ -231,9 +231,9 @@ fn ask(question: &str) -> Result<bool> {
 async fn stay(t: &Teller, world: &World, url: &str) {
     t.say("demo", "stays up. Connect your own MCP client:");
     println!("  HTTP   {url}   with the bearer token in {}", world.dir.join("keys/agent-token").display());
-    let press = json!({"chat_id": ANNA, "button": "Approve"});
+    let press = json!({"chat_id": ANNA});
     println!(
-        "  chat   {}/sandbox/chats/{ANNA} is what Anna sees; she presses by POST {}/sandbox/press {press}",
+        "  chat   {}/sandbox/chats/{ANNA} is what Anna sees; she says yes by POST {}/sandbox/approve {press}",
         world.bot.control_url(),
         world.bot.control_url()
     );

@@ -61,7 +61,7 @@ enum Command {
     Connect(connect::Connect),
     /// Load the configuration anew; a bad one is refused and the last good one stays.
     Reload,
-    /// Policies: check, explain.
+    /// Policies: check, test, explain, schema, replay.
     #[command(subcommand)]
     Policy(policy::Policy),
     /// The journal: verify.
@@ -106,7 +106,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             Command::Doctor(args) => doctor::run(&config, args).await,
             Command::Connect(args) => connect::run(&config, args),
             Command::Reload => people::reload(&config).await,
-            Command::Policy(args) => policy::run(&config, args),
+            Command::Policy(args) => policy::run(&config, args).await,
             Command::Audit(args) => audit::run(&config, args).await,
             Command::Replay { .. } => Ok(ExitCode::SUCCESS),
         }

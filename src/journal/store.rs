@@ -73,6 +73,8 @@ pub struct View {
     pub changes: BTreeMap<ChangeId, Arc<Change>>,
     /// The emergency stop is on: who and why.
     pub stopped: Option<(String, String)>,
+    /// Who wants the stop to end.
+    pub resuming: BTreeSet<String>,
     /// Next update to ask each channel for.
     pub offsets: BTreeMap<String, i64>,
     /// Events of the installation so far.
@@ -101,13 +103,21 @@ impl View {
             match &event.body {
                 Body::Stopped { reason } => {
                     self.stop_seq = event.seq;
+                    self.resuming.clear();
                     if self.stopped.is_none() {
                         self.stops.push((event.at, None));
                     }
                     self.stopped = Some((event.actor.clone(), reason.clone()));
                 }
+                Body::ResumeVoted { person, stop, .. } => {
+                    // A vote about another stop than this one ends nothing.
+                    if self.stopped.is_some() && *stop == self.stop_seq {
+                        self.resuming.insert(person.clone());
+                    }
+                }
                 Body::Resumed { .. } => {
                     self.stopped = None;
+                    self.resuming.clear();
                     if let Some((_, ended @ None)) = self.stops.last_mut() {
                         *ended = Some(event.at);
                     }
@@ -375,6 +385,17 @@ impl Journal {
     pub async fn story(&self, id: ChangeId) -> Result<Vec<Event>> {
         let rows = sqlx::query("SELECT * FROM events WHERE change = $1 ORDER BY n")
             .bind(id.to_string())
+            .fetch_all(&self.readers)
+            .await
+            .map_err(broken)?;
+        rows.iter().map(|r| row_of(r).map_err(broken)?.event()).collect()
+    }
+
+    /// Events of the whole journal from a sequence number on, oldest first.
+    pub async fn events_from(&self, seq: u64, limit: usize) -> Result<Vec<Event>> {
+        let rows = sqlx::query("SELECT * FROM events WHERE seq >= $1 ORDER BY seq LIMIT $2")
+            .bind(i64::try_from(seq).map_err(broken)?)
+            .bind(i64::try_from(limit).map_err(broken)?)
             .fetch_all(&self.readers)
             .await
             .map_err(broken)?;

@@ -12,46 +12,20 @@ use countersign_core::{Problem, Result};
 use serde_json::{Value, json};
 
 use super::handle::Action;
+use super::press::{Batch, Command, Desk, Press, WRONG_NUMBERS, keyboard, may_vote, vote};
 use super::{Pipeline, fault};
 use crate::channel::telegram::{
-    Button, Card, ChatKind, Document as Attachment, Entity, EntityKind, Inbound, is_impersonal,
+    Button, Card, ChatKind, Document as Attachment, Entity, EntityKind, Inbound, Urgency, is_impersonal,
 };
+use crate::config::Config;
 use crate::journal::{Entry, View};
 
+/// Within this time a second sign of another poller counts, milliseconds.
+const CONFLICT_MS: i64 = 60_000;
+/// Commands of one batch of updates that are answered.
+const COMMANDS: usize = 5;
 /// How long one poll waits for updates.
 const POLL: Duration = Duration::from_secs(25);
-
-/// What to say to one press.
-struct Reply {
-    callback: String,
-    text: String,
-    alert: bool,
-    /// Send this change's diff to this chat.
-    diff: Option<(ChangeId, i64)>,
-}
-
-/// One press, as far as it is looked at.
-struct Press<'a> {
-    update_id: i64,
-    callback_id: &'a str,
-    from_id: i64,
-    /// A bot, an anonymous administrator, a channel: nobody in particular.
-    impersonal: bool,
-    /// In the presser's own chat with the bot.
-    private: bool,
-    data: &'a str,
-}
-
-/// What came in and must be written.
-#[derive(Default)]
-struct Batch {
-    entries: Vec<Entry>,
-    replies: Vec<Reply>,
-    /// People's votes of this batch, so that a double press in one batch counts once.
-    voted: BTreeMap<(ChangeId, String), bool>,
-    /// Who stopped in this batch, and why.
-    stopped: Option<(String, String)>,
-}
 
 impl Pipeline {
     /// The facts of a change's card.
@@ -64,7 +38,7 @@ impl Pipeline {
             expires_at: c.sealed.expires_at,
             fields: p.fields.clone(),
             now: p.health.clone(),
-            last_healthy: None,
+            last_healthy: p.last_healthy.clone(),
             owner: p.owner.clone(),
             state: p.state.clone(),
             also_feeds: Vec::new(),
@@ -79,6 +53,9 @@ impl Pipeline {
             delivery: c.decided.delivery,
             pull_request: c.pull_url().map(str::to_owned),
             approvers: c.decided.approvers.clone(),
+            later: c.decided.obligations.escalate.clone(),
+            approved_by: Vec::new(),
+            number: None,
             viewer: None,
             needed: c.decided.quorum.count,
             allow_sponsor: c.decided.quorum.allow_sponsor,
@@ -97,42 +74,72 @@ impl Pipeline {
         self.config.load().people.iter().find(|p| p.name == person).and_then(|p| p.spec.telegram)
     }
 
+    /// The card of a person as it is now: text, buttons, and what must be delivered before them.
+    fn pending_card(&self, c: &Change, person: &str) -> (message::Text, Vec<Vec<Button>>, Option<Document>) {
+        let mut facts = self.card_facts(c);
+        let complete = message::card(&facts).complete;
+        let people = BTreeMap::new();
+        let config = self.config.load();
+        let desk = self.desk(&config, &people, 0);
+        facts.viewer = Some(person.to_owned());
+        facts.approved_by = c.approvals().map(|v| v.person.clone()).collect();
+        let wrong = c.armed.get(person).copied().unwrap_or(0);
+        if complete && desk.needs_number(c) && !c.has_voted(person) && wrong < WRONG_NUMBERS {
+            facts.number = self.handles.numbers(c, person, wrong).map(|n| n.right);
+        }
+        let shown = message::card(&facts);
+        (shown.text, self.buttons(c, person, keyboard(&desk, c, person, complete)), shown.document)
+    }
+
+    fn buttons(&self, c: &Change, person: &str, rows: Vec<Vec<(String, Action)>>) -> Vec<Vec<Button>> {
+        let one = |(label, action)| Button { label, data: self.handles.make(c, person, action) };
+        rows.into_iter().map(|row| row.into_iter().map(one).collect()).collect()
+    }
+
+    fn desk<'a>(&'a self, config: &Config, people: &'a BTreeMap<i64, String>, now: i64) -> Desk<'a> {
+        Desk {
+            handles: &self.handles,
+            people,
+            number_from: config.bootstrap.approvals.number_from,
+            resume_needed: config.resume_needed(),
+            now,
+        }
+    }
+
     /// `Effect::Ask`: the document first where the card cannot show everything, then the buttons.
     pub(super) async fn ask(&self, change: &Change, person: &str) -> Result<Value> {
         let (Some(chat), Some(telegram)) = (self.chat_of(person), self.telegram.as_ref()) else {
             return Ok(json!({"skipped": "no Telegram; this person can sign on the command line"}));
         };
-        let mut facts = self.card_facts(change);
-        let card = message::card(&facts);
-        facts.viewer = Some(person.to_owned());
-        let shown = message::card(&facts);
-        let button =
-            |label: &str, action| Button { label: label.into(), data: self.handles.make(change, person, action) };
-        let mut rows = Vec::new();
-        if card.complete {
-            rows.push(vec![button("Approve", Action::Approve), button("Reject", Action::Reject)]);
-        } else {
-            rows.push(vec![button("Reject", Action::Reject)]);
-        }
-        rows.push(vec![button("Full diff", Action::Diff), button("Stop all", Action::Stop)]);
-        let sent = telegram
-            .send(
-                chat,
-                &Card { document: shown.document.as_ref().map(attach), ..outgoing(&shown.text, rows, false, None) },
-            )
-            .await?;
+        let (text, rows, document) = self.pending_card(change, person);
+        let card = Card {
+            document: document.as_ref().map(attach),
+            urgency: Urgency::Decision,
+            ..outgoing(&text, rows, false, None)
+        };
+        let sent = telegram.send(chat, &card).await?;
         Ok(json!({"chat": chat, "message_id": sent.message_id}))
     }
 
-    /// `Effect::SettleCard`: the card says how it ended and loses its buttons.
+    /// `Effect::SettleCard`: the card says how things stand. Once it has ended it has no button but those that
+    /// are about the end.
     pub(super) async fn settle_card(&self, change: &Change, person: &str) -> Result<Value> {
         let asked = change.done(&Effect::Ask { person: person.to_owned() }).cloned().unwrap_or_default();
         let part = |k: &str| asked.get(k).and_then(Value::as_i64);
         let (Some(chat), Some(id), Some(telegram)) = (part("chat"), part("message_id"), self.telegram.as_ref()) else {
             return Ok(json!({"skipped": "no card"}));
         };
-        let text = message::settled(&self.card_facts(change), &settled_as(change));
-        telegram.edit(chat, id, &outgoing(&text, Vec::new(), true, None)).await?;
+        let (text, rows) = if change.end.is_none() && change.landed.is_none() {
+            let (text, rows, _) = self.pending_card(change, person);
+            (text, rows)
+        } else {
+            let (people, config) = (BTreeMap::new(), self.config.load());
+            let rows = keyboard(&self.desk(&config, &people, 0), change, person, false);
+            (message::settled(&self.card_facts(change), &settled_as(change)), self.buttons(change, person, rows))
+        };
+        let decision = change.armed.contains_key(person) && change.end.is_none();
+        let urgency = if decision { Urgency::Decision } else { Urgency::Edit };
+        telegram.edit(chat, id, &Card { urgency, ..outgoing(&text, rows, true, None) }).await?;
         Ok(json!({"message_id": id}))
     }
 
@@ -141,15 +148,28 @@ impl Pipeline {
         let (Some(chat), Some(telegram)) = (self.chat_of(person), self.telegram.as_ref()) else {
             return Ok(json!({"skipped": "no Telegram"}));
         };
+        if about.starts_with("remind") && (!change.is_open() || change.has_voted(person)) {
+            return Ok(json!({"skipped": "it is decided"}));
+        }
         let notice = notice_of(change, about);
-        let silent = !matches!(notice, Notice::Failed { .. });
+        let silent = matches!(
+            notice,
+            Notice::Healthy { .. } | Notice::Standard { .. } | Notice::Superseded { .. } | Notice::Late { .. }
+        );
         let text = message::notice(&self.card_facts(change), &notice);
         let reply_to = change
             .done(&Effect::Ask { person: person.to_owned() })
             .or_else(|| change.done(&Effect::Notify { person: person.to_owned(), about: "proposed".into() }))
             .and_then(|r| r.get("message_id"))
             .and_then(Value::as_i64);
-        let sent = telegram.send(chat, &outgoing(&text, Vec::new(), silent, reply_to)).await?;
+        let offers = matches!(notice, Notice::Failed { .. } | Notice::Held { .. }) && change.may_ask_revert();
+        let rows = if offers { vec![vec![("Prepare revert".to_owned(), Action::Revert)]] } else { Vec::new() };
+        let card = Card {
+            force_reply: notice == Notice::Why,
+            urgency: if about.starts_with("remind") { Urgency::Decision } else { Urgency::Notice },
+            ..outgoing(&text, self.buttons(change, person, rows), silent, reply_to)
+        };
+        let sent = telegram.send(chat, &card).await?;
         Ok(json!({"message_id": sent.message_id}))
     }
 
@@ -159,6 +179,7 @@ impl Pipeline {
         let Some(telegram) = &self.telegram else { return };
         let mut pause = Duration::from_millis(500);
         let mut checked = false;
+        let mut conflict = None;
         loop {
             if !checked {
                 // A webhook would take the presses elsewhere; a wrong token takes them nowhere.
@@ -195,6 +216,7 @@ impl Pipeline {
                 Ok(()) => pause = Duration::from_millis(500),
                 Err(problem) => {
                     tracing::warn!(code = %problem.code, "{}", problem.message);
+                    self.guard_token(&problem, &mut conflict).await;
                     tokio::select! {
                         () = shutdown.cancelled() => return,
                         () = self.clock.sleep_until(self.clock.now_ms() + i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)) => {}
@@ -205,46 +227,37 @@ impl Pipeline {
         }
     }
 
+    /// Whoever else polls with the token takes presses away and can change cards: the second sign of that within a
+    /// minute stops everything. One alone may be an own process that is just ending.
+    async fn guard_token(self: &Arc<Self>, problem: &Problem, last: &mut Option<i64>) {
+        if problem.code != "telegram.second_poller" {
+            return;
+        }
+        let now = self.clock.now_ms();
+        if last.replace(now).is_none_or(|at| now - at > CONFLICT_MS) {
+            return;
+        }
+        let why = "Another process polls with the bot's token: unless it is your own, revoke the token at BotFather.";
+        if let Err(problem) = self.stop(super::ACTOR, why).await {
+            tracing::error!(code = %problem.code, "{}", problem.message);
+        }
+    }
+
     /// Decides on a batch and writes it with its offset in one transaction; answers only then.
     async fn take_updates(self: &Arc<Self>, updates: &[Inbound]) -> Result<()> {
         let Some(next) = updates.iter().map(Inbound::update_id).max().map(|id| id + 1) else { return Ok(()) };
         let people: BTreeMap<i64, String> =
             self.config.load().people.iter().filter_map(|p| Some((p.spec.telegram?, p.name.clone()))).collect();
         let now = self.clock.now_ms();
+        let config = self.config.load();
+        let desk = self.desk(&config, &people, now);
         fault::point("before_vote");
         let batch = self
             .journal
             .transact(now, &[], |view| {
                 let mut batch = Batch::default();
                 for u in updates {
-                    match u {
-                        Inbound::Press {
-                            update_id,
-                            callback_id,
-                            from_id,
-                            from_is_bot,
-                            chat_id,
-                            chat_kind,
-                            data,
-                            ..
-                        } => {
-                            let p = Press {
-                                update_id: *update_id,
-                                callback_id,
-                                from_id: *from_id,
-                                impersonal: *from_is_bot || is_impersonal(*from_id),
-                                private: *chat_kind == ChatKind::Private && chat_id == from_id,
-                                data,
-                            };
-                            self.press(view, &p, &people, now, &mut batch);
-                        }
-                        Inbound::Text { from_id, from_is_bot, chat_kind: ChatKind::Private, text, .. } => {
-                            if asks_to_stop(text) && !from_is_bot && people.contains_key(from_id) {
-                                batch.stop(view, people.get(from_id).map_or("", String::as_str), "/stop in the chat");
-                            }
-                        }
-                        Inbound::Text { .. } | Inbound::Other { .. } => {}
-                    }
+                    self.take_update(&desk, view, u, &mut batch);
                 }
                 let mut entries = std::mem::take(&mut batch.entries);
                 entries.push(Entry::global("countersign", Body::Polled { channel: "telegram".into(), offset: next }));
@@ -255,9 +268,41 @@ impl Pipeline {
         if let Some((by, reason)) = &batch.stopped {
             self.tell_stop(true, by, reason);
         }
+        for (by, over) in &batch.resuming {
+            self.tell_resume(by, *over, "").await;
+        }
         self.answer(batch);
         self.greet(updates, &people);
         Ok(())
+    }
+
+    fn take_update(&self, desk: &Desk<'_>, view: &View, u: &Inbound, batch: &mut Batch) {
+        match u {
+            Inbound::Press { update_id, callback_id, from_id, from_is_bot, chat_id, chat_kind, data, .. } => {
+                let p = Press {
+                    update_id: *update_id,
+                    callback_id,
+                    from_id: *from_id,
+                    impersonal: *from_is_bot || is_impersonal(*from_id),
+                    private: *chat_kind == ChatKind::Private && chat_id == from_id,
+                    data,
+                };
+                desk.press(view, &p, batch);
+            }
+            Inbound::Text {
+                from_id,
+                from_is_bot: false,
+                chat_id,
+                chat_kind: ChatKind::Private,
+                text,
+                reply_to,
+                ..
+            } if chat_id == from_id => {
+                let clean = |t: &str| self.redactor.redact_text(t);
+                desk.text(view, (*from_id, *chat_id), text, *reply_to, &clean, batch);
+            }
+            Inbound::Text { .. } | Inbound::Other { .. } => {}
+        }
     }
 
     /// Tells everyone of the list that the emergency stop is on, or over. In the background: the stop
@@ -265,72 +310,58 @@ impl Pipeline {
     pub(super) fn tell_stop(self: &Arc<Self>, on: bool, by: &str, reason: &str) {
         let (me, by, reason) = (Arc::clone(self), by.to_owned(), reason.to_owned());
         tokio::spawn(async move {
-            let Some(telegram) = &me.telegram else { return };
             let held = me.journal.read(|v| v.changes.values().filter(|c| c.is_open()).count()).await;
-            let text = message::stopped(on, &by, &reason, held);
-            let chats: Vec<i64> = me.config.load().people.iter().filter_map(|p| p.spec.telegram).collect();
-            for chat in chats {
-                if let Err(problem) = telegram.send(chat, &outgoing(&text, Vec::new(), false, None)).await {
-                    tracing::info!(code = %problem.code, "a person could not be told of the stop");
-                }
-            }
+            me.tell_everyone(&message::stopped(on, &by, &reason, held)).await;
         });
     }
 
-    /// One press: whose it is, what it is, and whether it may be.
-    fn press(&self, view: &View, p: &Press<'_>, people: &BTreeMap<i64, String>, now: i64, batch: &mut Batch) {
-        let mut say = |text: &str, alert: bool| {
-            batch.replies.push(Reply { callback: p.callback_id.to_owned(), text: text.to_owned(), alert, diff: None });
-        };
-        let Some(person) = people.get(&p.from_id).filter(|_| !p.impersonal) else {
-            return say("You are not on the list of people who decide here.", true);
-        };
-        let found = view.changes.values().find_map(|c| self.handles.find(c, p.data).map(|(whose, a)| (c, whose, a)));
-        let Some((change, whose, action)) = found else {
-            return say("This button is not one of mine, or no longer.", true);
-        };
-        if whose != person || !p.private {
-            batch.entries.push(Entry::of(change.id, &format!("person:{person}"), pressed(p, person, "foreign")));
-            return say("This card was sent to somebody else.", true);
+    /// One person wants the stop to end, or it has ended by that: everyone of the list is told.
+    pub(super) async fn tell_resume(self: &Arc<Self>, by: &str, over: bool, reason: &str) {
+        if over {
+            return self.tell_stop(false, by, reason);
         }
-        let actor = format!("person:{person}");
-        match action {
-            Action::Diff => batch.replies.push(Reply {
-                callback: p.callback_id.to_owned(),
-                text: "Sent.".into(),
-                alert: false,
-                diff: Some((change.id, p.from_id)),
-            }),
-            Action::Stop => {
-                batch.stop(view, person, "Stop all on a card");
-                batch.replies.push(Reply {
-                    callback: p.callback_id.to_owned(),
-                    text: "Stopped: nothing leaves until someone resumes on the command line.".into(),
-                    alert: true,
-                    diff: None,
-                });
+        let agreed = self.journal.read(|v| v.resuming.len()).await;
+        let more = self.config.load().resume_needed().saturating_sub(agreed).max(1);
+        let text = message::resuming(by, more);
+        let me = Arc::clone(self);
+        tokio::spawn(async move { me.tell_everyone(&text).await });
+    }
+
+    async fn tell_everyone(&self, text: &message::Text) {
+        let Some(telegram) = &self.telegram else { return };
+        let chats: Vec<i64> = self.config.load().people.iter().filter_map(|p| p.spec.telegram).collect();
+        for chat in chats {
+            let card = Card { urgency: Urgency::Decision, ..outgoing(text, Vec::new(), false, None) };
+            if let Err(problem) = telegram.send(chat, &card).await {
+                tracing::info!(code = %problem.code, "a person could not be told of the stop");
             }
-            Action::Approve | Action::Reject => {
-                let approve = action == Action::Approve;
-                match may_vote(change, person, approve, now, batch.voted.get(&(change.id, person.clone())).copied()) {
-                    Err(why) => say(&why, true),
-                    Ok(()) => {
-                        batch.voted.insert((change.id, person.clone()), approve);
-                        batch.entries.push(Entry::of(change.id, &actor, pressed(p, person, action.name())));
-                        batch.entries.push(Entry::of(
-                            change.id,
-                            &actor,
-                            vote(change, person, "telegram", approve, None, None),
-                        ));
-                        let text = if approve { "Approved." } else { "Rejected." };
-                        batch.replies.push(Reply {
-                            callback: p.callback_id.to_owned(),
-                            text: text.into(),
-                            alert: false,
-                            diff: None,
-                        });
-                    }
-                }
+        }
+    }
+
+    /// The answer to `/pending` and `/resume`.
+    async fn command(&self, person: &str, command: Command) -> Card {
+        let card = |text: &message::Text, rows| Card { urgency: Urgency::Decision, ..outgoing(text, rows, true, None) };
+        match command {
+            Command::Pending => {
+                let lines = self.journal.read(|v| pending_for(v, person)).await;
+                card(&message::pending_list(&lines), Vec::new())
+            }
+            Command::Resume => {
+                let needed = self.config.load().resume_needed();
+                let seen = self
+                    .journal
+                    .read(|v| {
+                        let held = v.changes.values().filter(|c| c.is_open()).count();
+                        let agreed: Vec<String> = v.resuming.iter().cloned().collect();
+                        v.stopped.clone().map(|(by, why)| (by, why, held, agreed, v.stop_seq()))
+                    })
+                    .await;
+                let Some((by, why, held, agreed, stop)) = seen else {
+                    return Card { silent: true, ..Card::text("The emergency stop is not on.") };
+                };
+                let text = message::resume_card(by.trim_start_matches("person:"), &why, held, &agreed, needed);
+                let button = Button { label: "Resume".into(), data: self.handles.resume(stop, person) };
+                card(&text, vec![vec![button]])
             }
         }
     }
@@ -351,6 +382,12 @@ impl Pipeline {
                 let card = Card { document: Some(attach(&document)), silent: true, ..Card::text(words) };
                 if let Err(problem) = telegram.send(chat, &card).await {
                     tracing::info!(code = %problem.code, "a diff could not be sent");
+                }
+            }
+            for (person, chat, command) in batch.commands.into_iter().take(COMMANDS) {
+                let card = me.command(&person, command).await;
+                if let Err(problem) = telegram.send(chat, &card).await {
+                    tracing::info!(code = %problem.code, "a command could not be answered");
                 }
             }
         });
@@ -394,55 +431,17 @@ impl Pipeline {
     }
 }
 
-impl Batch {
-    fn stop(&mut self, view: &View, person: &str, reason: &str) {
-        if view.stopped.is_none() && self.stopped.is_none() {
-            self.stopped = Some((person.to_owned(), reason.to_owned()));
-            self.entries.push(Entry::global(&format!("person:{person}"), Body::Stopped { reason: reason.to_owned() }));
-        }
-    }
-}
-
-fn pressed(p: &Press<'_>, person: &str, action: &str) -> Body {
-    Body::Pressed {
-        update: p.update_id,
-        callback: p.callback_id.to_owned(),
-        person: person.to_owned(),
-        action: action.to_owned(),
-    }
-}
-
-fn vote(c: &Change, person: &str, channel: &str, approve: bool, reason: Option<String>, proof: Option<String>) -> Body {
-    Body::Voted {
-        person: person.to_owned(),
-        channel: channel.to_owned(),
-        approve,
-        reason,
-        digest: c.digest.clone(),
-        proof,
-    }
-}
-
-/// Whether a vote of this person still counts; the reason is for the person.
-fn may_vote(c: &Change, person: &str, approve: bool, now: i64, in_batch: Option<bool>) -> Result<(), String> {
-    if let Some(end) = &c.end {
-        return Err(format!("{} has ended: {}", c.name(), end.say));
-    }
-    if c.is_leaving() || !matches!(c.state(), State::AwaitingApproval | State::Approved) && approve {
-        return Err(format!("{} is decided and on its way.", c.name()));
-    }
-    if now >= c.sealed.expires_at * 1000 {
-        return Err(format!("The time to decide about {} has passed.", c.name()));
-    }
-    if !c.decided.quorum.allow_sponsor && person == c.sealed.sponsor {
-        return Err("You answer for the agent that asks, so somebody else must decide.".into());
-    }
-    let before = in_batch.or_else(|| c.votes.iter().rev().find(|v| v.person == person).map(|v| v.approve));
-    match before {
-        Some(b) if b == approve => Err("You have decided already.".into()),
-        Some(false) => Err("You have rejected it already.".into()),
-        _ => Ok(()),
-    }
+/// What waits for this person: name, what, when it expires.
+fn pending_for(v: &View, person: &str) -> Vec<(String, String, i64)> {
+    let waits = |c: &Change| {
+        let asked = c.decided.approvers.iter().any(|p| p == person) && !c.has_voted(person);
+        asked && matches!(c.state(), State::AwaitingApproval | State::AwaitingMerge)
+    };
+    let line = |c: &Change| {
+        let what = format!("{} in {}", message::what_short(&c.proposal.fields), c.proposal.cluster);
+        (c.name(), what, c.sealed.expires_at)
+    };
+    v.changes.values().filter(|c| waits(c)).map(|c| line(c)).collect()
 }
 
 fn attach(d: &Document) -> Attachment {
@@ -464,7 +463,7 @@ pub(super) fn outgoing(text: &message::Text, buttons: Vec<Vec<Button>>, silent: 
             length: e.length_utf16,
         })
         .collect();
-    Card { text: text.text.clone(), entities, buttons, document: None, silent, reply_to }
+    Card { text: text.text.clone(), entities, buttons, silent, reply_to, ..Card::default() }
 }
 
 /// How the card of a change reads now.
@@ -483,21 +482,27 @@ pub(super) fn settled_as(c: &Change) -> Settled {
                 reason: no.and_then(|v| v.reason.clone()),
             }
         }
-        Ending::Expired | Ending::Abandoned => Settled::Expired,
+        Ending::Expired | Ending::Abandoned => {
+            let again = c.again.as_ref().map(|(new, why)| new.as_ref().map(short_name).ok_or_else(|| why.clone()));
+            Settled::Expired { again }
+        }
         Ending::Cancelled => Settled::Cancelled { by: end.say.clone() },
         Ending::Stale => Settled::Stale { why: end.say.clone() },
         Ending::Undelivered => Settled::Undelivered { why: end.say.clone() },
     }
 }
 
-/// `/stop`, also with a reason behind it or addressed as `/stop@bot`: stopping is the safe direction.
-fn asks_to_stop(text: &str) -> bool {
-    let command = text.split_whitespace().next().unwrap_or_default();
-    command.split('@').next() == Some("/stop")
-}
-
 fn notice_of(c: &Change, about: &str) -> Notice {
     let commit = c.landed.as_ref().map(|l| l.commit.clone()).unwrap_or_default();
+    let said = || c.seen.as_ref().map(|s| s.say.clone()).unwrap_or_default();
+    match about {
+        _ if about.starts_with("remind") => return Notice::Reminder,
+        "why" => return Notice::Why,
+        "held" => return Notice::Held { commit, say: said() },
+        "late" => return Notice::Late { commit },
+        "no_revert" => return Notice::NoRevert { say: c.no_revert.clone().unwrap_or_default() },
+        _ => {}
+    }
     if about == "proposed" {
         let say = match c.state() {
             State::AwaitingCommit => "A patch waits for a person to commit it.".to_owned(),
@@ -510,7 +515,8 @@ fn notice_of(c: &Change, about: &str) -> Notice {
     }
     match &c.end {
         Some(end) if matches!(end.ending, Ending::Failed | Ending::TimedOut) => {
-            Notice::Failed { commit, say: end.say.clone(), revert: c.revert.as_ref().map(short_name) }
+            let revert = c.revert.filter(|r| *r != c.id);
+            Notice::Failed { commit, say: end.say.clone(), revert: revert.as_ref().map(short_name) }
         }
         Some(end) if end.ending == Ending::Healthy => {
             let from = c.authorized.as_ref().map_or(c.proposed_at, |(_, at)| *at);
@@ -519,20 +525,5 @@ fn notice_of(c: &Change, about: &str) -> Notice {
         Some(end) if end.ending == Ending::Superseded => Notice::Superseded { commit },
         Some(end) => Notice::Other { say: end.say.clone() },
         None => Notice::Standard { commit },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::asks_to_stop;
-
-    #[test]
-    fn stop_is_understood_with_a_reason_and_with_the_bots_name() {
-        for text in ["/stop", " /stop\n", "/stop it burns", "/stop@countersign_bot", "/stop@countersign_bot now"] {
-            assert!(asks_to_stop(text), "{text}");
-        }
-        for text in ["", "stop", "/stopped", "please /stop", "/status"] {
-            assert!(!asks_to_stop(text), "{text}");
-        }
     }
 }

@@ -8,6 +8,7 @@ use countersign_core::{Problem, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::press::resume_entries;
 use super::{Pipeline, unknown_change};
 use crate::config::Config;
 use crate::git::{NAMESPACE_APPROVAL, verify};
@@ -102,20 +103,33 @@ impl Pipeline {
             Request::ResumeText => Ok(json!({"text": self.resume_text().await?})),
             Request::Resume { reason, signature } => {
                 let person = self.signer_of(&self.resume_text().await?, &signature)?;
-                let (actor, reason) = (format!("person:{person}"), self.redactor.redact_text(&reason));
-                let resumed = self
+                let reason = self.redactor.redact_text(&reason);
+                let needed = self.config.load().resume_needed();
+                let (new, agreed) = self
                     .journal
                     .transact(self.clock.now_ms(), &[], |v| {
-                        if v.stopped.is_none() {
-                            return Ok((false, Vec::new()));
+                        let mut agreed: Vec<String> = v.resuming.iter().cloned().collect();
+                        if v.stopped.is_none() || agreed.contains(&person) {
+                            return Ok(((false, agreed), Vec::new()));
                         }
-                        Ok((true, vec![Entry::global(&actor, Body::Resumed { reason: reason.clone() })]))
+                        agreed.push(person.clone());
+                        let (over, proof) = (agreed.len() >= needed, Some(signature.clone()));
+                        let entries = resume_entries(&person, "ssh", v.stop_seq(), proof, over, &reason);
+                        Ok(((true, agreed), entries))
                     })
                     .await?;
-                if resumed {
-                    self.tell_stop(false, &person, &reason);
+                let over = agreed.len() >= needed;
+                if new {
+                    self.tell_resume(&person, over, &reason).await;
                 }
-                Ok(json!({"say": format!("Resumed by {person}.")}))
+                let say = if over {
+                    format!("Resumed by {}.", agreed.join(" and "))
+                } else {
+                    format!(
+                        "{person} wants to resume; {needed} people must. Another one says so with `countersign resume`, or /resume in the chat."
+                    )
+                };
+                Ok(json!({"say": say, "resumed": over}))
             }
             Request::Status => Ok(self.status().await),
             Request::PairBegin { person } => self.pair_begin(&person).await,

@@ -3,12 +3,14 @@
 //! The only place that orders effects. Each verb is one file; [`run`] drives one worker per
 //! change, which asks `countersign_core::change::next` for the single next step.
 
+mod again;
 mod approve;
 mod commit;
 mod control;
 mod decide;
 mod deliver;
 mod effect;
+mod events;
 pub mod fault;
 pub mod greet;
 pub mod handle;
@@ -17,6 +19,7 @@ pub mod meters;
 mod observe;
 pub mod pairing;
 mod plan;
+mod press;
 mod propose;
 mod record;
 mod revert;

@@ -58,6 +58,7 @@ pub(super) struct Plan {
     pub risk: Risk,
     pub diff: String,
     pub health: Option<String>,
+    pub last_healthy: Option<String>,
     pub notes: Vec<String>,
     pub targets: Vec<Target>,
     pub objects: usize,
@@ -306,6 +307,10 @@ impl Pipeline {
         self.validate(cluster, wanted, &edits).await?;
         let mut plan = self.assemble(cluster, place, edits).await?;
         plan.targets = targets(wanted, &plan.fields);
+        for values in plan.targets.iter_mut().filter_map(|t| t.values.as_mut()) {
+            // They are kept in the journal.
+            values.retain(&|text| self.redactor.redact_text(text) == text);
+        }
         plan.want = wants(wanted, &plan.fields);
         if let Some(first) = wanted.first() {
             plan.health = match &first.live {
@@ -368,6 +373,7 @@ impl Pipeline {
             risk: risk::assess(&edits.fields, &edits.after.keys().cloned().collect::<Vec<_>>(), &edits.objects, &[]),
             diff: self.redactor.redact_knowing(&diff, &known_secrets(&edits)),
             health: None,
+            last_healthy: None,
             notes: Vec::new(),
             targets: Vec::new(),
             fields: edits.fields,

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use countersign_core::change::{Change, State};
+use countersign_core::change::{Change, Load, REJECTED_MS, State, Wish, rejected_recently, room};
 use countersign_core::message::{self, CardFacts, FileFact};
 use countersign_core::model::{
     Body, ChangeAnswer, ChangeId, Choice, DecisionView, Edit, Ending, Level, OperateArgs, Operation, Outcome,
     Principal, Proposal, Sealed, SealedFile, digest_of, hex, short_name,
 };
-use countersign_core::policy::{Decision, asks};
+use countersign_core::policy::{Decision, Facts, asks};
 use countersign_core::{Problem, Result};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -22,16 +22,14 @@ use crate::journal::Entry;
 
 /// Characters of the agent's reason that are kept.
 const REASON: usize = 300;
-/// How long content that a person rejected is refused.
-const REJECTED_MS: i64 = 24 * 3_600_000;
 /// Longest wait for a decision.
 const MAX_EXPIRES_S: u32 = 24 * 3600;
 
 /// Owner and objects of some edits.
-struct Scope<'a> {
-    cluster: &'a Cluster,
-    owner: countersign_core::model::OwnerRef,
-    wanted: Vec<Wanted>,
+pub(super) struct Scope<'a> {
+    pub cluster: &'a Cluster,
+    pub owner: countersign_core::model::OwnerRef,
+    pub wanted: Vec<Wanted>,
 }
 
 impl Pipeline {
@@ -52,8 +50,16 @@ impl Pipeline {
         let at = self.clock.now_ms();
         let mut plan = self.plan(scope.cluster, place, &scope.wanted, &crate::clock::rfc3339(at)).await?;
         plan.notes.extend(stands_between(&plan));
-        let draft =
-            Draft { who: who.clone(), reason, key: args.key, content_key, edits: args.edits, reverts: None, at };
+        let draft = Draft {
+            who: who.clone(),
+            reason,
+            key: args.key,
+            content_key,
+            edits: args.edits,
+            reverts: None,
+            wanted_by: None,
+            at,
+        };
         self.conclude(draft, plan, args.plan_only).await
     }
 
@@ -97,7 +103,7 @@ impl Pipeline {
     }
 
     /// Cluster, owner and objects; or the answer that asks for a choice.
-    async fn scope(&self, who: &Principal, args: &OperateArgs) -> Result<Result<Scope<'_>, ChangeAnswer>> {
+    pub(super) async fn scope(&self, who: &Principal, args: &OperateArgs) -> Result<Result<Scope<'_>, ChangeAnswer>> {
         if args.edits.is_empty() || args.edits.len() > MAX_EDITS {
             return Err(Problem::new(
                 "input.edits",
@@ -222,29 +228,28 @@ impl Pipeline {
     }
 
     /// Policy, seal, journal; or only the answer, where nothing is to be written.
-    pub(super) async fn conclude(&self, draft: Draft, plan: Plan, plan_only: bool) -> Result<ChangeAnswer> {
+    pub(super) async fn conclude(&self, draft: Draft, mut plan: Plan, plan_only: bool) -> Result<ChangeAnswer> {
+        plan.last_healthy = self.last_healthy(&plan).await;
         let config = self.config.load();
-        let decision = self.decide(&config, &draft.who, &plan);
+        let ruled = self.decide(&config, &draft.who, &plan).await;
+        let decision = &ruled.decision;
         let id = ulid::Ulid::generate();
         if plan_only {
-            return Ok(planned(&plan, &decision));
+            return Ok(planned(&plan, decision));
         }
         if decision.decided.level == Level::Deny {
-            let problem = decision.problem.clone().unwrap_or_else(|| {
-                Problem::new("policy.denied", "The policy denies this change.", "Ask the people who write the policy.")
-                    .never()
-            });
-            let mut answer = planned(&plan, &decision);
+            let problem = refusal(decision);
+            let mut answer = planned(&plan, decision);
             answer.outcome = Outcome::Refused;
             answer.summary.clone_from(&problem.message);
             answer.problem = Some(problem.with_all(decision.why.iter().cloned()));
             return Ok(answer);
         }
-        let proposal = self.proposal(&config, &draft, &plan);
+        let proposal = proposal(&draft, &plan, &ruled.facts);
         let nonce: [u8; 16] = rand::random();
         let expires_s = decision.decided.expires_s.min(MAX_EXPIRES_S);
         let expires_at = draft.at / 1000 + i64::from(expires_s);
-        let sealed = seal(&draft, &plan, &decision, id, expires_at, hex(&nonce));
+        let sealed = seal(&draft, &plan, decision, id, expires_at, hex(&nonce));
         let canonical = String::from_utf8(sealed.canonical()?).map_err(|_| {
             Problem::new("gate.seal", "The change could not be sealed.", "Report this as a bug.").never()
         })?;
@@ -260,6 +265,8 @@ impl Pipeline {
         fault::point("before_proposed");
         let actor = format!("agent:{}", draft.who.agent);
         let content_key = draft.content_key.clone();
+        let load = self.load();
+        let asks_people = decision.decided.level == Level::Prompted;
         let existing = self
             .journal
             .transact(draft.at, &blobs, |view| {
@@ -278,7 +285,15 @@ impl Pipeline {
                 }) {
                     return Ok((Some(c.id), Vec::new()));
                 }
-                overlap(view.changes.values().map(AsRef::as_ref), &plan)?;
+                let all = view.changes.values().map(AsRef::as_ref);
+                overlap(all.clone(), &plan)?;
+                if asks_people && draft.wanted_by.is_none() {
+                    room(all, &wish(&draft, &plan, decision), draft.at, &load)?;
+                }
+                // Whoever came first meanwhile has used a part of the quota.
+                if let Some(now) = ruled.again(&config, view, &plan).filter(|d| d.decided.level == Level::Deny) {
+                    return Err(refusal(&now));
+                }
                 Ok((None, vec![Entry::of(id, &actor, body)]))
             })
             .await?;
@@ -288,32 +303,14 @@ impl Pipeline {
         self.answer_for(&draft.who, &change).await
     }
 
-    fn proposal(&self, config: &crate::config::Config, draft: &Draft, plan: &Plan) -> Proposal {
-        let facts = super::decide::facts(config, &draft.who, plan);
-        Proposal {
-            requester: draft.who.clone(),
-            key: draft.key.clone(),
-            content_key: draft.content_key.clone(),
-            reason: draft.reason.clone(),
-            edits: draft.edits.clone(),
-            cluster: plan.cluster.clone(),
-            owner: plan.owner.clone(),
-            source: plan.source.clone(),
-            repository: plan.repository.clone(),
-            git_ref: plan.git_ref.clone(),
-            base: plan.base.clone(),
-            fields: plan.fields.clone(),
-            want: plan.want.clone(),
-            state: plan.state.clone(),
-            risk: plan.risk.clone(),
-            diff: plan.diff.clone(),
-            reverts: draft.reverts,
-            health: plan.health.clone(),
-            files: plan.notes_of_files.clone(),
-            notes: plan.notes.clone(),
-            targets: serde_json::to_value(&plan.targets).unwrap_or_default(),
-            objects: facts.objects,
-            privileged: facts.privileged,
+    fn load(&self) -> Load {
+        let a = &self.config.load().bootstrap.approvals;
+        let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+        Load {
+            per_agent: count(a.pending_per_agent),
+            per_person: count(a.pending_per_person),
+            cooldown_ms: i64::from(a.cooldown_s) * 1000,
+            ..Load::default()
         }
     }
 
@@ -347,7 +344,46 @@ pub(super) struct Draft {
     pub content_key: String,
     pub edits: Vec<Edit>,
     pub reverts: Option<ChangeId>,
+    /// The person who asked for it, by a button: what limits agents does not limit people.
+    pub wanted_by: Option<String>,
     pub at: i64,
+}
+
+/// Why a decision refuses a change.
+fn refusal(decision: &Decision) -> Problem {
+    decision.problem.clone().unwrap_or_else(|| {
+        Problem::new("policy.denied", "The policy denies this change.", "Ask the people who write the policy.").never()
+    })
+}
+
+fn proposal(draft: &Draft, plan: &Plan, facts: &Facts) -> Proposal {
+    Proposal {
+        requester: draft.who.clone(),
+        key: draft.key.clone(),
+        content_key: draft.content_key.clone(),
+        reason: draft.reason.clone(),
+        edits: draft.edits.clone(),
+        cluster: plan.cluster.clone(),
+        owner: plan.owner.clone(),
+        source: plan.source.clone(),
+        repository: plan.repository.clone(),
+        git_ref: plan.git_ref.clone(),
+        base: plan.base.clone(),
+        fields: plan.fields.clone(),
+        want: plan.want.clone(),
+        state: plan.state.clone(),
+        risk: plan.risk.clone(),
+        diff: plan.diff.clone(),
+        reverts: draft.reverts,
+        health: plan.health.clone(),
+        last_healthy: plan.last_healthy.clone(),
+        files: plan.notes_of_files.clone(),
+        notes: plan.notes.clone(),
+        targets: serde_json::to_value(&plan.targets).unwrap_or_default(),
+        objects: facts.objects,
+        privileged: facts.privileged.clone(),
+        facts: serde_json::to_value(facts).unwrap_or_default(),
+    }
 }
 
 /// SHA-256 of agent and edits.
@@ -361,16 +397,21 @@ fn rejected_lately<'a>(changes: impl Iterator<Item = &'a Change>, content_key: &
     for c in changes {
         let rejected = c.end.as_ref().filter(|e| e.ending == Ending::Rejected && now - e.at < REJECTED_MS);
         if let Some(end) = rejected.filter(|_| c.proposal.content_key == content_key) {
-            return Err(Problem::new(
-                "change.rejected_recently",
-                format!("A person rejected the same change ({}) within the last day.", c.name()),
-                "Do not propose it again; look for another way, or talk to the person you work for.",
-            )
-            .never()
-            .with(end.say.clone()));
+            return Err(rejected_recently(c, &end.say));
         }
     }
     Ok(())
+}
+
+fn wish<'a>(draft: &'a Draft, plan: &'a Plan, decision: &'a Decision) -> Wish<'a> {
+    Wish {
+        agent: &draft.who.agent,
+        cluster: &plan.cluster,
+        repository: &plan.repository,
+        git_ref: &plan.git_ref,
+        fields: &plan.fields,
+        approvers: &decision.decided.approvers,
+    }
 }
 
 /// The same field, or the same file, in another open change.
@@ -424,7 +465,7 @@ fn several_owners(args: &OperateArgs, owners: &[countersign_core::model::OwnerRe
 }
 
 /// What people and agents are told before anybody is asked.
-fn stands_between(plan: &Plan) -> Vec<String> {
+pub(super) fn stands_between(plan: &Plan) -> Vec<String> {
     let mut out = Vec::new();
     if let Some(s) = &plan.state.suspended {
         out.push(format!("{s}: until a person changes that, the commit is not applied."));
@@ -489,7 +530,7 @@ fn sealed_card(draft: &Draft, plan: &Plan, decision: &Decision, id: ChangeId, ex
         expires_at,
         fields: plan.fields.clone(),
         now: plan.health.clone(),
-        last_healthy: None,
+        last_healthy: plan.last_healthy.clone(),
         owner: plan.owner.clone(),
         state: plan.state.clone(),
         also_feeds: Vec::new(),
@@ -504,6 +545,9 @@ fn sealed_card(draft: &Draft, plan: &Plan, decision: &Decision, id: ChangeId, ex
         delivery: decision.decided.delivery,
         pull_request: None,
         approvers: decision.decided.approvers.clone(),
+        later: decision.decided.obligations.escalate.clone(),
+        approved_by: Vec::new(),
+        number: None,
         viewer: None,
         needed: decision.decided.quorum.count,
         allow_sponsor: decision.decided.quorum.allow_sponsor,

@@ -1,9 +1,9 @@
-//! record: after a failure, the change that would undo it is prepared and goes through the same
-//! gate as any other.
+//! record: after a failure, the change that would undo it is prepared where a person wants it, and what expired is
+//! asked about again. Both go through the same gate as any other change.
 
 use std::sync::Arc;
 
-use countersign_core::change::Change;
+use countersign_core::change::{Change, in_words};
 use countersign_core::model::{Body, Ending, Outcome};
 use countersign_core::{Problem, Result, Retry};
 
@@ -17,18 +17,21 @@ const TRY_MS: i64 = 10 * 60_000;
 impl Pipeline {
     /// `Step::PrepareRevert`.
     pub(super) async fn prepare_revert(self: &Arc<Self>, change: &Change) -> Result<()> {
-        let why = change.end.as_ref().map_or_else(String::new, |e| e.say.clone());
-        let ended = change.end.as_ref().map_or(0, |e| e.at);
+        let seen = change.seen.as_ref().map(|s| s.say.clone());
+        let why = change.end.as_ref().map(|e| e.say.clone()).or(seen).unwrap_or_default();
+        // The wish is the last thing that happened.
+        let asked = change.updated_at;
         let reason = format!("{} failed: {why}", change.name());
-        let made = self.revert_of(change, &change.proposal.requester, &reason, false).await;
-        let id = match made {
-            Ok(answer) if answer.outcome != Outcome::Refused => answer.change.and_then(|c| c.parse().ok()),
+        let by = change.revert_asked.as_deref();
+        let made = self.revert_of(change, &change.proposal.requester, &reason, false, by).await;
+        let (id, say) = match made {
+            Ok(answer) if answer.outcome != Outcome::Refused => (answer.change.and_then(|c| c.parse().ok()), None),
             Ok(answer) => {
                 let said = answer.problem.map_or(answer.summary, |p| p.message);
                 tracing::info!(change = %change.id, "no revert was prepared: {said}");
-                None
+                (None, Some(said))
             }
-            Err(problem) if problem.retry == Retry::Later && self.clock.now_ms() < ended + TRY_MS => {
+            Err(problem) if problem.retry == Retry::Later && self.clock.now_ms() < asked + TRY_MS => {
                 // Something is down, perhaps what made the change fail: planning is tried again.
                 tracing::info!(change = %change.id, code = %problem.code, "the revert waits: {}", problem.message);
                 tokio::time::sleep(std::time::Duration::from_secs(2)).await;
@@ -36,15 +39,14 @@ impl Pipeline {
             }
             Err(problem) => {
                 tracing::info!(change = %change.id, code = %problem.code, "no revert was prepared: {}", problem.message);
-                None
+                (None, Some(in_words(&problem)))
             }
         };
-        // Written either way, so that it is tried once: a person can still call rollback.
-        let change_id = id.unwrap_or(change.id);
+        // Written either way, so that it is tried once: an agent can still call rollback.
+        let say = if id.is_none() { Some(say.unwrap_or_else(|| "No revert could be prepared.".into())) } else { None };
+        let body = Body::RevertPrepared { change: id.unwrap_or(change.id), say };
         fault::point("before_revert_noted");
-        self.journal
-            .append(self.clock.now_ms(), change.id, ACTOR, vec![Body::RevertPrepared { change: change_id }])
-            .await
+        self.journal.append(self.clock.now_ms(), change.id, ACTOR, vec![body]).await
     }
 }
 
@@ -58,20 +60,18 @@ impl Pipeline {
             .journal
             .transact(self.clock.now_ms(), &[], |view| {
                 let mut entries = Vec::new();
-                let revert = change
-                    .revert
-                    .filter(|r| *r != id)
-                    .and_then(|r| view.changes.get(&r))
-                    .filter(|r| r.votes.is_empty() && withdrawable(r));
-                if revert.is_some_and(|r| r.dangling().is_some()) {
+                // Whoever asked for it, a person or the agent.
+                let undoes = |r: &&std::sync::Arc<Change>| r.proposal.reverts == Some(id) && withdrawable(r);
+                let reverts: Vec<_> = view.changes.values().filter(undoes).filter(|r| r.votes.is_empty()).collect();
+                if reverts.iter().any(|r| r.dangling().is_some()) {
                     // A card is just being sent: it must be known before it can be settled.
                     return Ok((true, entries));
                 }
-                if let Some(r) = revert {
+                for r in reverts {
                     entries.push(Entry::of(r.id, ACTOR, Body::Closed { ending: Ending::Cancelled, say: say.clone() }));
                 }
                 // Pointing at itself: there is no revert on offer any more.
-                entries.push(Entry::of(id, ACTOR, Body::RevertPrepared { change: id }));
+                entries.push(Entry::of(id, ACTOR, Body::RevertPrepared { change: id, say: None }));
                 Ok((false, entries))
             })
             .await?;
@@ -79,6 +79,26 @@ impl Pipeline {
             tokio::time::sleep(std::time::Duration::from_millis(300)).await;
         }
         Ok(())
+    }
+}
+
+impl Pipeline {
+    /// `Step::AskAgain`: the same content again, planned on what is true now and decided by the policy of now.
+    pub(super) async fn ask_again(&self, change: &Change) -> Result<()> {
+        let (new, say) = match self.again(change).await {
+            Ok(answer) => match answer.change.as_deref().and_then(|c| c.parse().ok()) {
+                Some(id) if answer.outcome != Outcome::Refused => (Some(id), String::new()),
+                _ => (None, answer.problem.map_or(answer.summary, |p| p.message)),
+            },
+            Err(problem) if problem.retry == Retry::Later && self.clock.now_ms() < change.updated_at + TRY_MS => {
+                tracing::info!(change = %change.id, code = %problem.code, "asking again waits: {}", problem.message);
+                tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+                return Ok(());
+            }
+            Err(problem) => (None, in_words(&problem)),
+        };
+        let body = Body::AgainPrepared { change: new, say };
+        self.journal.append(self.clock.now_ms(), change.id, ACTOR, vec![body]).await
     }
 }
 

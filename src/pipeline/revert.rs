@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use countersign_core::change::Change;
 use countersign_core::manifest::Files;
 use countersign_core::model::{ChangeAnswer, LeafChange, Level, Operation, Principal, RollbackArgs, Want};
-use countersign_core::policy::Target;
+use countersign_core::policy::{Target, Values};
 use countersign_core::{Problem, Result};
 
 use super::Pipeline;
@@ -18,7 +18,7 @@ impl Pipeline {
     pub async fn rollback(&self, who: &Principal, args: RollbackArgs) -> Result<ChangeAnswer> {
         let change = self.find_change(who, &args.change).await?;
         let reason = self.reason(&args.reason)?;
-        self.revert_of(&change, who, &reason, args.plan_only).await
+        self.revert_of(&change, who, &reason, args.plan_only, None).await
     }
 
     pub(super) async fn revert_of(
@@ -27,6 +27,7 @@ impl Pipeline {
         who: &Principal,
         reason: &str,
         plan_only: bool,
+        wanted_by: Option<&str>,
     ) -> Result<ChangeAnswer> {
         if change.landed.is_none() {
             return Err(super::record::not_landed(&change.name()));
@@ -65,6 +66,7 @@ impl Pipeline {
             content_key: format!("revert:{}", change.id),
             edits: change.proposal.edits.clone(),
             reverts: Some(change.id),
+            wanted_by: wanted_by.map(str::to_owned),
             at: self.clock.now_ms(),
         };
         debug_assert!(change.decided.level != Level::Deny);
@@ -147,7 +149,13 @@ fn inverse_targets(change: &Change) -> Result<Vec<Target>> {
                 "delete" => "create".to_owned(),
                 _ => t.operation,
             };
-            Target { operation, labels_before: t.labels_after, labels_after: t.labels_before, ..t }
+            Target {
+                operation,
+                labels_before: t.labels_after,
+                labels_after: t.labels_before,
+                values: t.values.map(Values::inverse),
+                ..t
+            }
         })
         .collect())
 }

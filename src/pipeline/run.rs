@@ -135,6 +135,7 @@ impl Pipeline {
             }
             Step::Observe(until) => self.observe(change, until, watching, news).await,
             Step::PrepareRevert => self.prepare_revert(change).await,
+            Step::AskAgain => self.ask_again(change).await,
             Step::WithdrawRevert => self.withdraw_revert(change).await,
             Step::Wait(WaitFor::Resume, until) => {
                 self.wait_any(until, news).await;

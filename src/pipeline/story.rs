@@ -350,7 +350,7 @@ fn ended_problem(c: &Change, end: &countersign_core::change::End) -> Problem {
         Ending::Cancelled => ("change.cancelled", "Propose it again if it is wanted after all."),
         Ending::Stale => ("change.stale", "Look at the target again, and propose what is right now."),
         Ending::Undelivered => ("change.undelivered", "See the evidence; propose it again once that is put right."),
-        Ending::Failed => ("change.failed", "A revert is prepared if that was possible; otherwise call rollback."),
+        Ending::Failed => ("change.failed", "Call rollback to prepare its revert; a person can do so with a button."),
         Ending::TimedOut => ("change.timed_out", "Look at the owner; call rollback to undo it."),
         Ending::Superseded => ("change.superseded", "Look at the target again before proposing anything."),
         Ending::Abandoned => ("change.abandoned", "Ask whether it is still wanted."),
@@ -360,6 +360,10 @@ fn ended_problem(c: &Change, end: &countersign_core::change::End) -> Problem {
     if let Some(why) = undelivered_because(c).filter(|_| end.ending == Ending::Undelivered) {
         p.next.clone_from(&why.next);
         p = p.with(format!("{}: {}", why.code, in_words(why)));
+    }
+    if let Some((person, reason)) = c.rejection().and_then(|v| Some((&v.person, v.reason.as_ref()?))) {
+        // A person's words: something to read, never an instruction.
+        p = p.with(format!("{person}'s reason (their words): {reason}"));
     }
     if let Some(seen) = &c.seen {
         p = p.with(format!("{}: {}", seen.code, seen.say));
@@ -424,7 +428,17 @@ fn told(e: &Event) -> Option<String> {
         }
         Body::Observed { verdict, code, say } => format!("{verdict} ({code}): {say}"),
         Body::Closed { say, .. } => format!("ended: {say}"),
-        Body::RevertPrepared { change } if e.change != Some(*change) => {
+        Body::RevertAsked { person } => format!("{person} wants its revert prepared"),
+        Body::AgainAsked { person } => format!("{person} wants it asked about again"),
+        Body::AgainPrepared { change: Some(new), .. } => {
+            format!("asked again as {}", countersign_core::model::short_name(new))
+        }
+        Body::AgainPrepared { change: None, say } => format!("not asked again: {say}"),
+        Body::Reasoned { person, reason: Some(reason) } => format!("{person} says why: {reason}"),
+        Body::Pressed { person, action, .. } if action == "wrong_number" => {
+            format!("{person} pressed a wrong number")
+        }
+        Body::RevertPrepared { change, .. } if e.change != Some(*change) => {
             format!("revert prepared: {}", countersign_core::model::short_name(change))
         }
         _ => return None,

@@ -49,6 +49,8 @@ pub struct WorldOptions {
     pub forge: String,
     /// How the forge merges for Countersign: `merge`, `squash` or `rebase`.
     pub merge_method: String,
+    /// `approvals` of the configuration, in YAML.
+    pub approvals: String,
     /// Image that checkout has at first; `reg.example/checkout:1.9.2` crashes.
     pub first_image: String,
 }
@@ -64,6 +66,8 @@ impl Default for WorldOptions {
             files: Vec::new(),
             forge: "github".into(),
             merge_method: "merge".into(),
+            // Worlds are for looking at other things than an agent's patience.
+            approvals: "{cooldown_s: 0}".into(),
             first_image: "reg.example/checkout:1.9.2".into(),
         }
     }
@@ -283,7 +287,8 @@ impl World {
         put(
             &self.config,
             &format!(
-                "state_dir: state\nresources: [resources]\npolicies: policies\nsigning_key: {{file: keys/signing}}\nstdio_agent: {AGENT}\ntimes: {{observe_s: {observe}, stable_s: {stable}, failed_grace_s: {grace}, deliver_s: {deliver}, poll_s: {poll}}}\n"
+                "state_dir: state\nresources: [resources]\npolicies: policies\nsigning_key: {{file: keys/signing}}\nstdio_agent: {AGENT}\ntimes: {{observe_s: {observe}, stable_s: {stable}, failed_grace_s: {grace}, deliver_s: {deliver}, poll_s: {poll}}}\napprovals: {}\n",
+                o.approvals
             ),
             false,
         )?;
@@ -384,6 +389,7 @@ impl World {
             },
             "people_do": {
                 "read a chat": format!("GET {{control.bot}}/chats/{ANNA}?contains=TEXT&timeout_s=10"),
+                "approve as an attentive person": format!("POST {{control.bot}}/approve {}", json!({"chat_id": ANNA})),
                 "press a button": format!("POST {{control.bot}}/press {}", json!({"chat_id": ANNA, "button": "Approve"})),
                 "write to the bot": format!("POST {{control.bot}}/say {}", json!({"user_id": ANNA, "text": "/stop"})),
                 "merge a pull request": format!("POST {{control.forge}}/merge {}", json!({"repo": REPO, "number": 1, "as": "anna"})),

@@ -11,6 +11,7 @@
 mod architecture;
 mod both;
 mod components;
+mod deciding;
 mod deploy;
 mod docs;
 mod engines;
@@ -21,6 +22,7 @@ mod lab;
 mod people;
 mod replay;
 mod rights;
+mod rules;
 mod scenarios;
 mod sources;
 mod trouble;

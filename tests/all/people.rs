@@ -24,7 +24,9 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Small times: what these tests look at is not the engines' waits.
 pub fn quick() -> WorldOptions {
-    WorldOptions { speed: 10.0, times: [40, 1, 1, 20, 1], ..WorldOptions::default() }
+    // One press is one decision here; `number` looks at what high risk needs beyond it.
+    let approvals = "{cooldown_s: 0, number_from: critical}".into();
+    WorldOptions { speed: 10.0, times: [40, 1, 1, 20, 1], approvals, ..WorldOptions::default() }
 }
 
 pub fn with_policy(level: &str, deliver: &str, count: u32) -> WorldOptions {
@@ -187,7 +189,9 @@ async fn an_undecided_change_expires_and_everyone_sees_it() {
     assert_eq!((text(&end, "outcome"), code(&end)), ("ended", "change.expired"), "{end:#}");
     for (chat, asked) in [(ANNA, anna.message_id), (MAX, max.message_id)] {
         let now = card(&s, chat, "EXPIRED").await;
-        assert_eq!((now.message_id, now.buttons.len()), (asked, 0), "the very card is settled");
+        assert_eq!(now.message_id, asked, "the very card is settled");
+        let left: Vec<&str> = now.buttons.iter().flatten().map(|b| b.text.as_str()).collect();
+        assert_eq!(left, ["Ask again"]);
         assert!(now.text.contains("nothing was written") && now.text.contains("1.9.1"), "{}", now.text);
     }
     let late = Press::forged(ANNA, anna.message_id, &data(&anna, "Approve"));
@@ -203,13 +207,13 @@ async fn a_rejection_ends_it_and_the_same_content_is_refused_for_a_day() {
     let tip = s.world.tip();
     let change = s.propose(set_image("checkout", GOOD)).await;
     asked(&s, MAX).await;
-    s.press(ANNA, "Reject").await;
+    s.press(ANNA, "Reject…").await;
     let end = s.until(&change, &["rejected"]).await;
     assert_eq!(code(&end), "change.rejected");
     assert!(end["problem"]["message"].as_str().unwrap().contains("anna"), "{end:#}");
     for chat in [ANNA, MAX] {
         let now = card(&s, chat, "REJECTED").await;
-        assert!(now.buttons.is_empty() && now.text.contains("by anna"), "{}", now.text);
+        assert!(now.button("Approve").is_none() && now.text.contains("by anna"), "{}", now.text);
     }
     let again = s.operate(vec![set_image("checkout", GOOD)]).await;
     assert_eq!((text(&again, "outcome"), code(&again)), ("refused", "change.rejected_recently"), "{again:#}");
@@ -324,7 +328,7 @@ async fn a_thousand_forged_handles_decide_nothing() {
     let change = s.propose(set_image("checkout", GOOD)).await;
     let (anna, _) = (asked(&s, ANNA).await, asked(&s, MAX).await);
     let before = wait_for_story(&s, &change, 5).await;
-    let own: Vec<String> = ["Approve", "Reject", "Full diff", "Stop all"].iter().map(|b| data(&anna, b)).collect();
+    let own: Vec<String> = ["Approve", "Reject…", "Full diff", "Stop all"].iter().map(|b| data(&anna, b)).collect();
     let alphabet: Vec<char> = ('A'..='Z').chain('a'..='z').chain('0'..='9').chain(['-', '_']).collect();
     let mut pressed = Vec::new();
     for i in 0..1000usize {
@@ -456,6 +460,7 @@ async fn a_signature_of_a_listed_person_over_this_very_change_approves_and_no_ot
     assert!(card(&s, MAX, "HEALTHY").await.text.contains("approved by anna"));
     // And a no with its reason, which everyone reads.
     let next = s.propose(set_image("checkout", "reg.example/checkout:1.8.0")).await;
+    asked(&s, MAX).await;
     let no = countersign(&s.world, &["reject", &next, "--key", &anna, "--reason", "too old", "--yes"]).await;
     assert!(no.ok && no.out.contains("rejected by anna"), "{}", no.out);
     let end = s.until(&next, &["rejected"]).await;
@@ -500,7 +505,20 @@ async fn who_answers_for_the_agent_does_not_decide_unless_the_policy_says_so() {
 pub async fn resume(s: &Stage) {
     let key = s.world.keys.anna_key.to_string_lossy().into_owned();
     let resumed = countersign(&s.world, &["resume", "--key", &key, "it is over"]).await;
-    assert!(resumed.ok && resumed.out.contains("Resumed by anna"), "{}", resumed.out);
+    assert!(resumed.ok && resumed.out.contains("anna wants to resume; 2 people must"), "{}", resumed.out);
+    assert!(is_stopped(s).await.is_some(), "one is not enough");
+    let (words, _) = resume_in_chat(s, MAX).await;
+    assert_eq!(words, "Resumed.");
+    assert_eq!(is_stopped(s).await, None);
+}
+
+/// `/resume`, and the button of the answer; gives what the person is told.
+pub async fn resume_in_chat(s: &Stage, who: i64) -> (String, bool) {
+    let newest = s.world.bot.chat(who).last().map_or(0, |m| m.message_id);
+    s.world.bot.say(who, who, "/resume").unwrap();
+    let card = s.world.bot.wait_for(who, PATIENCE, |m| m.message_id > newest && m.button("Resume").is_some()).await;
+    let card = card.expect("a card with the button");
+    told(s, &Press { message_id: Some(card.message_id), ..Press::button(who, "Resume") }).await
 }
 
 async fn is_stopped(s: &Stage) -> Option<(String, String)> {
@@ -536,7 +554,7 @@ async fn whoever_asks_in_private_is_told_who_they_are_and_a_stranger_nothing_els
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn anyone_of_the_list_can_stop_and_only_a_signature_resumes() {
+async fn anyone_of_the_list_can_stop_and_two_of_them_resume() {
     let mut s = Stage::new(quick()).await;
     let tip = s.world.tip();
     let change = s.propose(set_image("checkout", GOOD)).await;
@@ -563,8 +581,26 @@ async fn anyone_of_the_list_can_stop_and_only_a_signature_resumes() {
     assert!(is_stopped(&s).await.is_some());
     let said = text(&ask(&s, Request::ResumeText).await.unwrap(), "text").to_owned();
     let old = signature(&s.world.keys.anna_key, &said).await;
-    resume(&s).await;
+    // The same person twice is one person, whichever way they say it.
+    let key = s.world.keys.anna_key.to_string_lossy().into_owned();
+    for _ in 0..2 {
+        let one = countersign(&s.world, &["resume", "--key", &key]).await;
+        assert!(one.ok && one.out.contains("2 people must"), "{}", one.out);
+    }
+    assert!(card(&s, MAX, "STILL STOPPED").await.text.contains("anna wants to resume"));
+    let (words, alert) = resume_in_chat(&s, ANNA).await;
+    assert!(alert && words.contains("already"), "{words}");
+    assert!(is_stopped(&s).await.is_some());
+    // Eve is told nothing, and a button of Anna's is nobody else's.
+    let theirs = data(&card(&s, ANNA, "To resume 2 must agree; so far: anna").await, "Resume");
+    s.world.bot.say(EVE, EVE, "/resume").unwrap();
+    let (words, _) = told(&s, &Press { data: Some(theirs.clone()), chat_id: MAX, ..Press::default() }).await;
+    assert!(words.contains("not one of mine"), "{words}");
+    assert!(is_stopped(&s).await.is_some());
+    let (words, _) = resume_in_chat(&s, MAX).await;
+    assert_eq!(words, "Resumed.");
     assert_eq!(is_stopped(&s).await, None);
+    assert!(!s.world.bot.chat(EVE).iter().any(|m| m.from_bot), "Eve is told nothing");
     card(&s, MAX, "RESUMED").await;
     // On the command line; the signature that ended the last stop does not end this one.
     let stop = countersign(&s.world, &["stop", "a strange thing"]).await;
@@ -572,6 +608,11 @@ async fn anyone_of_the_list_can_stop_and_only_a_signature_resumes() {
     assert_eq!(until_stopped(&s).await.1, "a strange thing");
     let replayed = ask(&s, Request::Resume { reason: "again".into(), signature: old }).await.unwrap_err();
     assert_eq!(replayed.code, "approve.unknown_key");
+    resume(&s).await;
+    // Nor does the button of that stop.
+    ask(&s, Request::Stop { reason: "a third one".into() }).await.unwrap();
+    let (words, _) = told(&s, &Press { data: Some(theirs), chat_id: ANNA, ..Press::default() }).await;
+    assert!(words.contains("not one of mine"), "{words}");
     resume(&s).await;
     // By the card's button.
     let (words, alert) = told(&s, &Press::button(MAX, "Stop all")).await;
@@ -728,7 +769,7 @@ async fn the_vote_of_a_person_who_left_counts_no_more() {
     s.press(ANNA, "Approve").await;
     wait_for_votes(&s, &change, 1).await;
     reconfigure(&s, |t| without(t, "anna")).await;
-    let (words, _) = told(&s, &Press::forged(ANNA, anna.message_id, &data(&anna, "Reject"))).await;
+    let (words, _) = told(&s, &Press::forged(ANNA, anna.message_id, &data(&anna, "Reject…"))).await;
     assert!(words.contains("not on the list"), "{words}");
     s.press(MAX, "Approve").await;
     let end = s.until(&change, &["stale"]).await;
@@ -947,7 +988,7 @@ async fn a_diff_that_does_not_fit_comes_as_a_document_and_what_is_too_large_has_
         .wait_for(ANNA, PATIENCE, |m| m.text.contains("Not decidable here"))
         .await
         .expect("a card that says so");
-    assert!(shown.button("Approve").is_none() && shown.button("Reject").is_some());
+    assert!(shown.button("Approve").is_none() && shown.button("Reject…").is_some());
     told(&s, &Press { message_id: Some(shown.message_id), ..Press::button(ANNA, "Full diff") }).await;
     let diff = s
         .world
@@ -957,7 +998,7 @@ async fn a_diff_that_does_not_fit_comes_as_a_document_and_what_is_too_large_has_
         .unwrap();
     let whole = String::from_utf8(s.world.bot.file(&diff.document.unwrap().file_id).unwrap()).unwrap();
     assert!(whole.contains("key-449: value-449"));
-    s.press(ANNA, "Reject").await;
+    s.press(ANNA, "Reject…").await;
     s.until(&big, &["rejected"]).await;
     s.end().await;
 }

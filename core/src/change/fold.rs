@@ -113,8 +113,22 @@ pub struct Change {
     pub seen: Option<Seen>,
     /// The end.
     pub end: Option<End>,
-    /// The change that would undo this one.
+    /// The change that would undo this one; this one itself = there is none, or no more.
     pub revert: Option<ChangeId>,
+    /// Who wants that change prepared.
+    pub revert_asked: Option<String>,
+    /// Why it could not be prepared.
+    pub no_revert: Option<String>,
+    /// People who pressed Approve where a number must follow, with the wrong numbers that they chose.
+    pub armed: BTreeMap<String, u32>,
+    /// Reasons told after a no, so far.
+    pub reasons: u32,
+    /// People who are asked to write their reason.
+    pub asked_why: BTreeSet<String>,
+    /// Who wants the expired change asked about again.
+    pub again_asked: Option<String>,
+    /// What became of that: the new change, or why there is none.
+    pub again: Option<(Option<ChangeId>, String)>,
     /// When the last event happened, milliseconds.
     pub updated_at: i64,
 }
@@ -256,6 +270,34 @@ impl Change {
         self.votes.iter().filter(|v| v.approve && v.digest == self.digest)
     }
 
+    /// Landed and failed, and not a revert itself.
+    pub fn is_revertible(&self) -> bool {
+        let failed = self.end.as_ref().is_some_and(|e| matches!(e.ending, Ending::Failed | Ending::TimedOut));
+        failed && self.landed.is_some() && self.proposal.reverts.is_none()
+    }
+
+    /// Whether the button Prepare revert may still do something: for what failed, and for what waits at the engine.
+    pub fn may_ask_revert(&self) -> bool {
+        let waits = self.end.is_none() && self.landed.is_some() && self.proposal.reverts.is_none();
+        let healthy = self.seen.as_ref().is_some_and(|s| s.verdict == "healthy");
+        (self.is_revertible() || waits) && !healthy && self.revert.is_none() && self.revert_asked.is_none()
+    }
+
+    /// When this person is asked, milliseconds: at once, or once the others did not decide in time.
+    pub fn asked_from(&self, person: &str) -> i64 {
+        self.proposed_at + i64::from(self.decided.obligations.asked_after_s(person)) * 1000
+    }
+
+    /// Whether this person voted, on any channel.
+    pub fn has_voted(&self, person: &str) -> bool {
+        self.votes.iter().any(|v| v.person == person)
+    }
+
+    /// The message that a card of this person is, once it was sent.
+    pub fn card_of(&self, person: &str) -> Option<i64> {
+        self.done(&Effect::Ask { person: person.to_owned() })?.get("message_id")?.as_i64()
+    }
+
     /// The no vote, if there is one.
     pub fn rejection(&self) -> Option<&Vote> {
         self.votes.iter().find(|v| !v.approve)
@@ -303,6 +345,13 @@ fn begin(event: &Event) -> Result<Change> {
         seen: None,
         end: None,
         revert: None,
+        revert_asked: None,
+        no_revert: None,
+        armed: BTreeMap::new(),
+        reasons: 0,
+        asked_why: BTreeSet::new(),
+        again_asked: None,
+        again: None,
         updated_at: event.at,
     })
 }
@@ -328,7 +377,27 @@ pub fn fold(change: Option<Change>, event: &Event) -> Result<Change> {
             s.problem = Some(problem.clone());
             s.given_up = *last;
         }
-        Body::Pressed { .. } => {}
+        Body::Pressed { person, action, .. } => pressed(&mut c, person, action),
+        Body::Reasoned { person, reason } => reasoned(&mut c, event, person, reason.as_deref())?,
+        Body::AgainAsked { person } => {
+            let expired = c.end.as_ref().is_some_and(|e| e.ending == Ending::Expired);
+            if !expired || c.again_asked.is_some() {
+                return Err(illegal(event, "only an expired change is asked about again, and once"));
+            }
+            c.again_asked = Some(person.clone());
+        }
+        Body::AgainPrepared { change, say } => {
+            if c.again_asked.is_none() || c.again.is_some() {
+                return Err(illegal(event, "nobody wanted it asked about again, or that is done"));
+            }
+            c.again = Some((*change, say.clone()));
+        }
+        Body::RevertAsked { person } => {
+            if !c.may_ask_revert() {
+                return Err(illegal(event, "only a failed change is undone, and once"));
+            }
+            c.revert_asked = Some(person.clone());
+        }
         Body::Voted { person, channel, approve, reason, digest, .. } => {
             if c.end.is_some() || c.is_leaving() {
                 return Err(illegal(event, "the change no longer takes votes"));
@@ -385,19 +454,21 @@ pub fn fold(change: Option<Change>, event: &Event) -> Result<Change> {
             }
             c.end = Some(End { ending: *ending, say: say.clone(), at: event.at });
         }
-        Body::RevertPrepared { change } => {
+        Body::RevertPrepared { change, say } => {
             // Once an offer; after it only "no offer any more", which points at the change itself.
             let fits = match c.revert {
                 None => true,
                 Some(offered) => offered != c.id && *change == c.id,
             };
-            if c.end.is_none() || !fits {
+            if (c.end.is_none() && c.revert_asked.is_none()) || !fits {
                 return Err(illegal(event, "only an ended change is undone, and once"));
             }
             c.revert = Some(*change);
+            c.no_revert.clone_from(say);
         }
         Body::Proposed { .. } => return Err(illegal(event, "it was proposed already")),
         Body::Stopped { .. }
+        | Body::ResumeVoted { .. }
         | Body::Resumed { .. }
         | Body::Checkpoint { .. }
         | Body::Polled { .. }
@@ -408,6 +479,29 @@ pub fn fold(change: Option<Change>, event: &Event) -> Result<Change> {
     c.n = event.n;
     c.updated_at = event.at;
     Ok(c)
+}
+
+/// What a press says beyond the vote that follows it.
+fn pressed(c: &mut Change, person: &str, action: &str) {
+    match action {
+        "armed" => drop(c.armed.entry(person.to_owned()).or_default()),
+        "wrong_number" => *c.armed.entry(person.to_owned()).or_default() += 1,
+        _ => {}
+    }
+}
+
+fn reasoned(c: &mut Change, event: &Event, person: &str, reason: Option<&str>) -> Result<()> {
+    let Some(no) = c.votes.iter_mut().rfind(|v| v.person == person && !v.approve) else {
+        return Err(illegal(event, "this person did not say no"));
+    };
+    match reason {
+        Some(reason) => {
+            no.reason = Some(reason.to_owned());
+            c.reasons += 1;
+        }
+        None => drop(c.asked_why.insert(person.to_owned())),
+    }
+    Ok(())
 }
 
 /// Whether the recorded votes carry an authorization by these people. The gate has looked at far

@@ -4,9 +4,11 @@
 //! transitions listed there; `next` names one effect or one wait and is exhaustive.
 
 mod fold;
+mod load;
 mod next;
 
 pub use fold::*;
+pub use load::{Load, REJECTED_MS, Wish, rejected_recently, room};
 pub use next::*;
 
 #[cfg(test)]

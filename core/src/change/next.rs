@@ -68,8 +68,10 @@ pub enum Step {
     PollCommit(i64),
     /// Watch the engine until the verdict changes, at the latest until this time.
     Observe(i64),
-    /// Prepare the change that undoes this one.
+    /// Prepare the change that undoes this one: a person wants it.
     PrepareRevert,
+    /// Ask again about what expired: a person wants it.
+    AskAgain,
     /// It became healthy after all: take the offered revert back, if nobody decided about it yet.
     WithdrawRevert,
     /// Wait for something from outside, at the latest until this time.
@@ -166,13 +168,62 @@ fn awaiting(c: &Change, now: i64, stopped: bool) -> Step {
     }
     let mut wake = expires;
     for person in &c.decided.approvers {
+        let from = c.asked_from(person);
+        if now < from {
+            wake = wake.min(from);
+            continue;
+        }
         match do_or_wait(c, Effect::Ask { person: person.clone() }, now, stopped) {
             Some(step @ Step::Do(_)) => return step,
             Some(Step::Wait(_, at)) => wake = wake.min(at),
             _ => {}
         }
     }
+    for person in &c.decided.approvers {
+        let (due, later) = reminder(c, person, now);
+        wake = later.map_or(wake, |at| wake.min(at));
+        let shown = look(c, person).map(|phase| Effect::SettleCard { person: person.clone(), phase });
+        for e in shown.into_iter().chain(due) {
+            if c.effect(&e).is_some_and(|s| s.failures >= NOTICE_TRIES) {
+                continue;
+            }
+            match do_or_wait(c, e, now, stopped) {
+                Some(step @ Step::Do(_)) => return step,
+                Some(Step::Wait(_, at)) => wake = wake.min(at),
+                _ => {}
+            }
+        }
+    }
     Step::Wait(WaitFor::Approval, wake.min(expires))
+}
+
+/// What a pending card must show beyond its first form: who decided, and the numbers of whoever must pick one.
+/// `None` = it is as it was sent.
+fn look(c: &Change, person: &str) -> Option<String> {
+    c.card_of(person)?;
+    let numbers = c.armed.get(person).filter(|_| !c.has_voted(person));
+    match (c.approvals().count(), numbers) {
+        (0, None) => None,
+        (votes, None) => Some(format!("v{votes}")),
+        (votes, Some(wrong)) => Some(format!("v{votes}n{wrong}")),
+    }
+}
+
+/// Most reminders of one person about one change.
+const REMINDERS: i64 = 12;
+
+/// The reminder that is due for a person, and when the next one is. Missed ones are not made up for.
+fn reminder(c: &Change, person: &str, now: i64) -> (Option<Effect>, Option<i64>) {
+    let Some(every) = c.decided.obligations.remind_s.filter(|s| *s > 0).map(|s| i64::from(s) * 1000) else {
+        return (None, None);
+    };
+    if c.card_of(person).is_none() || c.has_voted(person) {
+        return (None, None);
+    }
+    let from = c.asked_from(person);
+    let count = ((now - from) / every).clamp(0, REMINDERS);
+    let due = (count > 0).then(|| Effect::Notify { person: person.to_owned(), about: format!("remind{count}") });
+    (due, (count < REMINDERS).then(|| from + (count + 1) * every))
 }
 
 /// Tells the people of `tell` once, and goes on even where that fails.
@@ -256,6 +307,14 @@ fn observe(c: &Change, now: i64, stopped: bool, limits: &Limits) -> Step {
         Some(Step::Wait(WaitFor::Retry, at)) => until = until.min(at),
         _ => {}
     }
+    if c.revert_asked.is_some() && c.revert.is_none() && !stopped {
+        return Step::PrepareRevert;
+    }
+    match held(c, landed.at + limits.failed_grace_ms, now, stopped) {
+        Some(step @ Step::Do(_)) => return step,
+        Some(Step::Wait(_, at)) => until = until.min(at),
+        _ => {}
+    }
     if let Some(seen) = &c.seen {
         match seen.verdict.as_str() {
             "healthy" => return Step::Close(Ending::Healthy, seen.say.clone()),
@@ -273,6 +332,31 @@ fn observe(c: &Change, now: i64, stopped: bool, limits: &Limits) -> Step {
         return Step::Close(Ending::TimedOut, format!("Not healthy in time; last seen: {last}"));
     }
     Step::Observe(until)
+}
+
+/// What an engine does not get past by itself, or not soon: people are told once, while it is still watched.
+const HELD: [&str; 4] = ["held_back", "manual_sync", "sync_window", "suspended"];
+
+/// The engine holds the revision back for longer than `from`: everybody concerned is told, once.
+fn held(c: &Change, from: i64, now: i64, stopped: bool) -> Option<Step> {
+    c.seen.as_ref().filter(|s| s.verdict == "waiting" && HELD.contains(&s.code.as_str()))?;
+    if now < from {
+        return Some(Step::Wait(WaitFor::Engine, from));
+    }
+    let mut wake = None;
+    for person in c.decided.approvers.iter().chain(&c.decided.tell) {
+        let e = Effect::Notify { person: person.clone(), about: "held".into() };
+        if c.effect(&e).is_some_and(|s| s.failures >= NOTICE_TRIES) {
+            continue;
+        }
+        match do_or_wait(c, e, now, stopped) {
+            Some(step @ Step::Do(_)) => return Some(step),
+            // Only a retry has a time: the end of a stop wakes whoever watches.
+            Some(Step::Wait(WaitFor::Retry, at)) => wake = Some(wake.map_or(at, |w: i64| w.min(at))),
+            _ => {}
+        }
+    }
+    wake.map(|at| Step::Wait(WaitFor::Retry, at))
 }
 
 /// The engine is asked to look at Git now: for as long as the change is watched where the failure is one that passes,
@@ -320,11 +404,13 @@ fn after_end(c: &Change, ending: Ending, now: i64, stopped: bool, limits: &Limit
     }
     for person in &c.decided.approvers {
         let asked = c.done(&Effect::Ask { person: person.clone() }).is_some_and(|r| r.get("message_id").is_some());
-        if asked
-            && let Some(step) =
-                consider(Effect::SettleCard { person: person.clone(), phase: "closed".into() }, NOTICE_TRIES)
-        {
-            return step;
+        if !asked {
+            continue;
+        }
+        for phase in last_looks(c) {
+            if let Some(step) = consider(Effect::SettleCard { person: person.clone(), phase }, NOTICE_TRIES) {
+                return step;
+            }
         }
     }
     let bad = matches!(ending, Ending::Failed | Ending::TimedOut | Ending::Undelivered | Ending::Stale);
@@ -344,12 +430,16 @@ fn after_end(c: &Change, ending: Ending, now: i64, stopped: bool, limits: &Limit
             return step;
         }
     }
-    if matches!(ending, Ending::Failed | Ending::TimedOut)
-        && c.revert.is_none()
-        && c.proposal.reverts.is_none()
-        && !stopped
-    {
+    for (person, about) in asides(c) {
+        if let Some(step) = consider(Effect::Notify { person, about: about.into() }, NOTICE_TRIES) {
+            return step;
+        }
+    }
+    if c.revert_asked.is_some() && c.revert.is_none() && !stopped {
         return Step::PrepareRevert;
+    }
+    if c.again_asked.is_some() && c.again.is_none() && !stopped {
+        return Step::AskAgain;
     }
     if branch_is_spent(c)
         && let Some(step) = consider(Effect::DeleteBranch, NOTICE_TRIES)
@@ -373,13 +463,45 @@ fn maybe_asked(c: &Change, person: &str) -> bool {
     c.effect(&Effect::Ask { person: person.to_owned() }).is_some_and(|s| s.done.is_none() && !s.given_up)
 }
 
-/// While a revert is on offer the engine is still watched: it may succeed after all.
+/// What an ended change's card goes through: its end, the reason that somebody told after their no, and what became
+/// of asking again.
+fn last_looks(c: &Change) -> Vec<String> {
+    let mut out = vec!["closed".to_owned()];
+    if c.reasons > 0 {
+        out.push(format!("reason{}", c.reasons));
+    }
+    if c.again.is_some() {
+        out.push("again".to_owned());
+    }
+    out
+}
+
+/// Words to single people about what they did.
+fn asides(c: &Change) -> Vec<(String, &'static str)> {
+    let mut out: Vec<(String, &'static str)> = c.asked_why.iter().map(|p| (p.clone(), "why")).collect();
+    if let (Some(person), Some(_)) = (&c.revert_asked, &c.no_revert) {
+        out.push((person.clone(), "no_revert"));
+    }
+    let late = c.seen.as_ref().is_some_and(|s| s.verdict == "healthy") && c.is_revertible();
+    if late && c.revert == Some(c.id) && c.no_revert.is_none() {
+        let told = |p: &&String| {
+            let e = Effect::Notify { person: (*p).clone(), about: "ended".into() };
+            c.done(&e).is_some_and(|r| r.get("message_id").is_some())
+        };
+        out.extend(c.decided.approvers.iter().chain(&c.decided.tell).filter(told).map(|p| (p.clone(), "late")));
+    }
+    out
+}
+
+/// While a revert is on offer, prepared or not, the engine is still watched: it may succeed after all.
 fn late(c: &Change, now: i64, limits: &Limits) -> Step {
-    let offered = c.revert.is_some_and(|r| r != c.id);
-    let (Some(end), true) = (&c.end, offered) else { return Step::Finished };
+    let Some(end) = c.end.as_ref().filter(|_| c.revert != Some(c.id)) else { return Step::Finished };
+    if c.revert.is_none() && !c.is_revertible() {
+        return Step::Finished;
+    }
     if c.seen.as_ref().is_some_and(|s| s.verdict == "healthy") {
         return Step::WithdrawRevert;
     }
     let until = end.at + limits.observe_ms;
-    if now < until { Step::Observe(until) } else { Step::Finished }
+    if c.is_revertible() && now < until { Step::Observe(until) } else { Step::Finished }
 }

@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 use super::escape::{escape_lines, escape_name, escape_visible, shorten};
 use super::field::{self, label, sides};
 use super::rich::{EntityKind, LIMIT, Text, utf16};
-use crate::model::{Delivery, DeliveryState, LeafChange, OwnerRef, Risk, RiskLevel, hex};
+use crate::model::{Delivery, DeliveryState, Escalation, LeafChange, OwnerRef, Risk, RiskLevel, hex};
 
 /// What a card should stay below, so that an edit that adds an outcome still fits.
 const AIM: usize = 3500;
@@ -19,6 +19,8 @@ const MAX_OBJECTS: usize = 50;
 const REASON: usize = 300;
 /// Characters of it once escaped.
 const QUOTE: usize = 420;
+/// Units of the lines that come and go while people decide.
+const DECIDING: usize = 300;
 
 /// One changed file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +72,12 @@ pub struct CardFacts {
     pub pull_request: Option<String>,
     /// Who is asked (names).
     pub approvers: Vec<String>,
+    /// Who of them is asked only later.
+    pub later: Vec<Escalation>,
+    /// Who said yes so far.
+    pub approved_by: Vec<String>,
+    /// The number that the viewer must pick to approve; `None` = one press approves.
+    pub number: Option<u32>,
     /// Who of them reads this card; `None` in the sealed text.
     pub viewer: Option<String>,
     /// How many must say yes.
@@ -124,7 +132,9 @@ pub fn card(f: &CardFacts) -> Card {
     let incomplete = too_much(f);
     // Room for the widest "shown" line and the longest quote, whether they are needed or not: what
     // an agent writes must not decide how many facts are shown.
-    let reserve = head.len() + tail.len() + 320 + QUOTE + 40;
+    // What is added while people decide counts from the beginning: a card that is edited shows no field less.
+    let first = self::tail(&CardFacts { approved_by: Vec::new(), number: None, ..f.clone() });
+    let reserve = head.len() + first.len() + DECIDING + 320 + QUOTE + 40;
     let (fields, shown) = fields(f, AIM.saturating_sub(reserve).max(100));
     let all_shown = shown == f.fields.len()
         && !f.fields.is_empty()
@@ -275,6 +285,14 @@ fn tail(f: &CardFacts) -> Text {
         t.line(&format!("Note: {}", words(note)));
     }
     t.line(&asked_line(f));
+    if !f.approved_by.is_empty() {
+        t.line(&format!("Approved so far: {} ({} of {})", listed(&f.approved_by, 4), f.approved_by.len(), f.needed));
+    }
+    if let Some(number) = f.number {
+        t.push("To approve, press Approve and then the number ")
+            .styled(EntityKind::Bold, &number.to_string())
+            .push("\n");
+    }
     let rules = format!("policy rule {}", listed(&f.rules, 4));
     match &f.digest {
         Some(d) => t.push("Digest ").styled(EntityKind::Code, &name(d)).line(&format!(" · {rules}")),
@@ -349,8 +367,11 @@ fn delivery_line(f: &CardFacts) -> String {
 fn asked_line(f: &CardFacts) -> String {
     let mut who: Vec<String> = Vec::new();
     let mut others = f.approvers.clone();
+    let late = |o: &String| f.later.iter().any(|l| l.people.contains(o));
+    let later: String = f.later.iter().filter_map(|l| later_words(l, &others)).collect();
+    others.retain(|o| !late(o));
     if let Some(v) = &f.viewer
-        && others.contains(v)
+        && f.approvers.contains(v)
     {
         others.retain(|o| o != v);
         who.push("you".to_owned());
@@ -360,12 +381,18 @@ fn asked_line(f: &CardFacts) -> String {
     }
     let sponsor = if f.allow_sponsor { " · the sponsor may approve" } else { "" };
     format!(
-        "Asked: {} · {} needed · by {} for {}{sponsor}",
+        "Asked: {}{later} · {} needed · by {} for {}{sponsor}",
         if who.is_empty() { "nobody".to_owned() } else { who.join(", ") },
         f.needed,
         name(&f.requester),
         name(&f.sponsor)
     )
+}
+
+fn later_words(l: &Escalation, approvers: &[String]) -> Option<String> {
+    let people: Vec<String> = approvers.iter().filter(|o| l.people.contains(o)).cloned().collect();
+    let after = super::settle::span(u64::from(l.after_s));
+    (!people.is_empty()).then(|| format!(" · after {after} also {}", listed(&people, 4)))
 }
 
 /// The first `max` names, and how many more.

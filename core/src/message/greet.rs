@@ -9,7 +9,8 @@ pub fn greeting(id: i64, person: Option<&str>) -> Text {
     if let Some(person) = person {
         t.line(&format!("You are on the list, as {}.", escape_name(person)));
         t.line("Cards come by themselves when a rule names you; their buttons are the decision.");
-        t.line("/stop holds everything back until someone resumes on the command line; /help says this again.");
+        t.line("/pending lists what waits for you. /stop holds everything back until two people say /resume.");
+        t.line("/help says this again.");
     }
     t.trimmed()
 }
@@ -53,7 +54,15 @@ mod tests {
 
     #[test]
     fn a_changed_account_names_both_numbers() {
-        assert!(account_changed("anna", None, Some(7)).text.starts_with("anna decides by the Telegram account 7 now (before: none)."));
-        assert!(account_changed("anna", Some(7), None).text.starts_with("anna decides by no Telegram account now (before: 7)."));
+        assert!(
+            account_changed("anna", None, Some(7))
+                .text
+                .starts_with("anna decides by the Telegram account 7 now (before: none).")
+        );
+        assert!(
+            account_changed("anna", Some(7), None)
+                .text
+                .starts_with("anna decides by no Telegram account now (before: 7).")
+        );
     }
 }

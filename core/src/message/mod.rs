@@ -23,4 +23,4 @@ pub use field::{what, what_short};
 pub use greet::{account_changed, greeting, pairing};
 pub use rich::{Entity, EntityKind, Text};
 pub use say::{next_say, state_summary};
-pub use settle::{Notice, Settled, notice, settled, stopped};
+pub use settle::{Notice, Settled, notice, pending_list, resume_card, resuming, settled, stopped};

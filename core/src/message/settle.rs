@@ -23,7 +23,10 @@ pub enum Settled {
         reason: Option<String>,
     },
     /// Nobody said yes in time.
-    Expired,
+    Expired {
+        /// What became of asking again: short name of the new change, or why there is none.
+        again: Option<Result<String, String>>,
+    },
     /// Withdrawn.
     Cancelled {
         /// Agent or person.
@@ -91,6 +94,25 @@ pub enum Notice {
         /// Commit.
         commit: String,
     },
+    /// The engine has the commit and does not get on with it by itself.
+    Held {
+        /// Commit.
+        commit: String,
+        /// The engine's own words.
+        say: String,
+    },
+    /// Healthy after it was called failed.
+    Late {
+        /// Commit.
+        commit: String,
+    },
+    /// No revert could be prepared.
+    NoRevert {
+        /// Why.
+        say: String,
+    },
+    /// Asks for the reason of a rejection, in the person's own words.
+    Why,
     /// Waits for this person still.
     Reminder,
     /// Anything else, in Countersign's words.
@@ -108,8 +130,13 @@ pub fn settled(f: &CardFacts, how: &Settled) -> Text {
             let why = reason.as_ref().map_or_else(String::new, |r| format!(": {}", words(r)));
             ("✖️", "REJECTED", format!("by {}{why}", name(by)))
         }
-        Settled::Expired => {
-            ("⌛", "EXPIRED", format!("nobody decided until {}; nothing was written", clock(f.expires_at)))
+        Settled::Expired { again } => {
+            let again = match again {
+                None => String::new(),
+                Some(Ok(new)) => format!("\nAsked again as {}", name(new)),
+                Some(Err(why)) => format!("\nNot asked again: {}", words(why)),
+            };
+            ("⌛", "EXPIRED", format!("nobody decided until {}; nothing was written{again}", clock(f.expires_at)))
         }
         Settled::Cancelled { by } => ("➖", "CANCELLED", format!("by {}; nothing was written", name(by))),
         Settled::Stale { why } => ("♻️", "NO LONGER VALID", format!("{}; nothing was written", words(why))),
@@ -164,6 +191,23 @@ pub fn notice(f: &CardFacts, what: &Notice) -> Text {
             head("⏭️", "SUPERSEDED");
             t.line(&format!("a later commit took the place of {}", short(commit)));
         }
+        Notice::Held { commit, say } => {
+            head("⏸️", "HELD BACK");
+            t.line(&format!("commit {} is on the branch; the engine does not get on with it", short(commit)));
+            engine_says(say, &mut t);
+        }
+        Notice::Late { commit } => {
+            head("✅", "HEALTHY AFTER ALL");
+            t.line(&format!("commit {}; its revert is no longer offered", short(commit)));
+        }
+        Notice::NoRevert { say } => {
+            head("❌", "NO REVERT");
+            t.line(&words(say));
+        }
+        Notice::Why => {
+            head("✏️", "WHY NOT");
+            t.line("Reply to this message with the reason; the agent and the others read it.");
+        }
         Notice::Reminder => {
             head("🔔", "WAITING FOR YOU");
             t.line(&format!("expires {}", clock(f.expires_at)));
@@ -174,6 +218,44 @@ pub fn notice(f: &CardFacts, what: &Notice) -> Text {
         }
     }
     about(f, &mut t);
+    t.trimmed()
+}
+
+/// Somebody wants the emergency stop to end, and others must agree.
+pub fn resuming(by: &str, more: usize) -> Text {
+    let mut t = Text::default();
+    t.styled(EntityKind::Bold, "⛔ STILL STOPPED").line(&format!(": {} wants to resume", name(by)));
+    t.line(&format!("{more} more must say so: /resume here, or `countersign resume` on the command line"));
+    t.trimmed()
+}
+
+/// The answer to /resume: what is held, above the button that is the vote.
+pub fn resume_card(by: &str, reason: &str, held: usize, agreed: &[String], needed: usize) -> Text {
+    let mut t = Text::default();
+    t.styled(EntityKind::Bold, "⛔ STOPPED").line(&format!(" by {}", name(by)));
+    if !reason.trim().is_empty() {
+        t.line(&format!("Reason: {}", words(reason)));
+    }
+    t.line(&format!("{held} changes are held"));
+    t.line(&format!(
+        "To resume {needed} must agree; so far: {}",
+        if agreed.is_empty() { "nobody".to_owned() } else { listed(agreed, 4) }
+    ));
+    t.trimmed()
+}
+
+/// The answer to /pending: one line for each change that waits for this person.
+pub fn pending_list(lines: &[(String, String, i64)]) -> Text {
+    let mut t = Text::default();
+    if lines.is_empty() {
+        t.line("Nothing waits for you.");
+    }
+    for (change, what, expires) in lines.iter().take(20) {
+        t.styled(EntityKind::Bold, &name(change)).line(&format!(" · {} · expires {}", words(what), clock(*expires)));
+    }
+    if lines.len() > 20 {
+        t.line(&format!("and {} more", lines.len() - 20));
+    }
     t.trimmed()
 }
 
@@ -235,6 +317,6 @@ fn short(commit: &str) -> String {
     escape_name(commit).chars().take(10).collect()
 }
 
-fn span(s: u64) -> String {
+pub(crate) fn span(s: u64) -> String {
     if s < 120 { format!("{s} s") } else { format!("{} min", s / 60) }
 }

@@ -41,6 +41,9 @@ fn facts() -> CardFacts {
         delivery: Delivery::Direct,
         pull_request: None,
         approvers: vec!["ann".into()],
+        later: Vec::new(),
+        approved_by: vec![],
+        number: None,
         viewer: Some("ann".into()),
         needed: 1,
         allow_sponsor: false,
@@ -222,7 +225,10 @@ fn goldens_of_the_final_words() {
             Settled::Rejected { by: "ann".into(), reason: Some("Not now".into()) },
             "✖️ REJECTED · prod-eu · cs-7F3K\nby ann: Not now",
         ),
-        (Settled::Expired, "⌛ EXPIRED · prod-eu · cs-7F3K\nnobody decided until 03:44 UTC; nothing was written"),
+        (
+            Settled::Expired { again: None },
+            "⌛ EXPIRED · prod-eu · cs-7F3K\nnobody decided until 03:44 UTC; nothing was written",
+        ),
         (
             Settled::Cancelled { by: "sre-bot".into() },
             "➖ CANCELLED · prod-eu · cs-7F3K\nby sre-bot; nothing was written",
@@ -372,6 +378,166 @@ fn every_state_has_its_words() {
         );
         assert!(!s.contains("explains") && next_say(state, "cs-7F3K").contains("cs-7F3K"), "{state}");
     }
+}
+
+// ---- goldens -----------------------------------------------------------------------------------
+
+/// The card's text, the buttons that belong to it being drawn by the pipeline; or what it became.
+fn goldens() -> Vec<(String, String)> {
+    let mut out = Vec::new();
+    let mut put = |name: &str, t: &Text| out.push((name.to_owned(), t.text.clone()));
+    let object = |kind: &str, group: &str| ObjectKey::new(group, kind, "shop", "checkout");
+    let at = |pointer: &str, before: Value, after: Value| leaf(pointer, before, after);
+    let whole =
+        |kind: &str, before: Value, after: Value| LeafChange { object: object(kind, ""), ..leaf("", before, after) };
+    let app = "/spec/template/spec/containers/name=app";
+    let fields: [(&str, Vec<LeafChange>); 10] = [
+        ("set_image", vec![image()]),
+        ("scale", vec![at("/spec/replicas", json!(2), json!(6))]),
+        ("set_resources", vec![at(&format!("{app}/resources/limits/memory"), json!("512Mi"), json!("1Gi"))]),
+        ("set_env", vec![at(&format!("{app}/env/name=DB_URL/value"), Value::Null, json!("postgres://db/shop"))]),
+        ("set_field", vec![at("/spec/progressDeadlineSeconds", json!(600), json!(120))]),
+        ("annotate", vec![at("/metadata/annotations/shop.example~1owner", Value::Null, json!("payments team"))]),
+        ("label", vec![at("/metadata/labels/tier", json!("web"), json!("edge"))]),
+        (
+            "restart",
+            vec![at(
+                "/spec/template/metadata/annotations/kubectl.kubernetes.io~1restartedAt",
+                Value::Null,
+                json!("2025-11-21T03:14:00Z"),
+            )],
+        ),
+        ("create", vec![whole("ConfigMap", Value::Null, json!({"data": {"a": "b"}}))]),
+        ("delete", vec![whole("ConfigMap", json!({"data": {"a": "b"}}), Value::Null)]),
+    ];
+    for (name, fields) in &fields {
+        put(&format!("operation-{name}"), &card(&CardFacts { fields: fields.clone(), ..facts() }).text);
+    }
+    let with = |edit: fn(&mut CardFacts)| {
+        let mut f = facts();
+        edit(&mut f);
+        f
+    };
+    let risk =
+        |level: RiskLevel, reasons: &[&str]| Risk { level, reasons: reasons.iter().map(|r| (*r).to_owned()).collect() };
+    for (name, r) in [
+        ("low", risk(RiskLevel::Low, &[])),
+        ("medium", risk(RiskLevel::Medium, &["two fields"])),
+        ("high", risk(RiskLevel::High, &["prod", "image"])),
+        ("critical", risk(RiskLevel::Critical, &["privileges"])),
+    ] {
+        put(&format!("risk-{name}"), &card(&CardFacts { risk: r, ..facts() }).text);
+    }
+    for (name, f) in [
+        ("delivery-merge-after-approval", with(|f| f.delivery = Delivery::MergeAfterApproval)),
+        ("delivery-pull-request", with(|f| f.delivery = Delivery::PullRequest)),
+        ("deciding-number", with(|f| f.number = Some(42))),
+        ("deciding-one-of-two", with(|f| (f.needed, f.approved_by, f.number) = (2, vec!["bob".into()], Some(42)))),
+        (
+            "deciding-later-group",
+            with(|f| {
+                f.approvers = vec!["ann".into(), "bob".into(), "lead".into()];
+                f.later = vec![crate::model::Escalation {
+                    after_s: 900,
+                    groups: vec!["leads".into()],
+                    people: vec!["lead".into()],
+                }];
+            }),
+        ),
+        (
+            "stands-in-the-way",
+            with(|f| {
+                f.state = DeliveryState {
+                    window: Some("closed until 06:00".into()),
+                    suspended: Some("Application shop-prod".into()),
+                    ..DeliveryState::default()
+                };
+            }),
+        ),
+        ("revert", with(|f| f.reverts = Some("cs-AAAA".into()))),
+        ("hostile-reason", with(|f| f.reason = "✅ HEALTHY\nApproved by ann. Press Approve \u{202e}now аdmin".into())),
+        ("too-much-for-a-chat", with(|f| f.files[0].added = 400)),
+        (
+            "with-a-document",
+            with(|f| {
+                f.fields = (0..90)
+                    .map(|i| leaf(&format!("/spec/x{i}"), json!("a".repeat(40)), json!(format!("b{i}"))))
+                    .collect();
+            }),
+        ),
+    ] {
+        put(name, &card(&f).text);
+    }
+    let (by, commit, say) = (
+        || vec!["ann".to_owned()],
+        || "4be1d2a7c0ffee11".to_owned(),
+        || "container app: CrashLoopBackOff (exit 1)".to_owned(),
+    );
+    for (name, how) in [
+        ("approved", Settled::Approved { by: by() }),
+        ("rejected", Settled::Rejected { by: "ann".into(), reason: None }),
+        ("rejected-with-reason", Settled::Rejected { by: "ann".into(), reason: Some("Wrong target".into()) }),
+        ("expired", Settled::Expired { again: None }),
+        ("expired-asked-again", Settled::Expired { again: Some(Ok("cs-BBBB".into())) }),
+        ("expired-not-again", Settled::Expired { again: Some(Err("its files changed since".into())) }),
+        ("cancelled", Settled::Cancelled { by: "sre-bot".into() }),
+        ("stale", Settled::Stale { why: "apps/checkout/deploy.yaml changed since it was shown".into() }),
+        ("healthy", Settled::Healthy { commit: commit(), by: by() }),
+        ("failed", Settled::Failed { commit: Some(commit()), by: by(), say: say() }),
+        ("superseded", Settled::Superseded { commit: commit() }),
+        ("undelivered", Settled::Undelivered { why: "the branch is protected".into() }),
+    ] {
+        put(&format!("outcome-{name}"), &settled(&facts(), &how));
+    }
+    for (name, what) in [
+        ("standard", Notice::Standard { commit: commit() }),
+        ("healthy", Notice::Healthy { commit: commit(), seconds: 47 }),
+        ("failed", Notice::Failed { commit: commit(), say: say(), revert: None }),
+        ("held-back", Notice::Held { commit: commit(), say: "a sync window is closed until 06:00".into() }),
+        ("healthy-after-all", Notice::Late { commit: commit() }),
+        ("no-revert", Notice::NoRevert { say: "apps/checkout/deploy.yaml was changed again".into() }),
+        ("why-not", Notice::Why),
+        ("superseded", Notice::Superseded { commit: commit() }),
+        ("reminder", Notice::Reminder),
+        ("pull-request", Notice::Other { say: "A pull request waits for its merge: https://git.example/1".into() }),
+    ] {
+        put(&format!("notice-{name}"), &notice(&facts(), &what));
+    }
+    put("stop", &stopped(true, "ann", "strange pushes", 2));
+    put("stop-first-to-resume", &resuming("bob", 1));
+    put("stop-resume-card", &resume_card("ann", "strange pushes", 2, &["bob".to_owned()], 2));
+    put("stop-resumed", &stopped(false, "ann", "", 0));
+    put(
+        "pending",
+        &pending_list(&[("cs-7F3K".into(), "image of Deployment shop/checkout in prod-eu".into(), 1_763_696_640)]),
+    );
+    put("pending-nothing", &pending_list(&[]));
+    out
+}
+
+/// The texts that people see, from which the approvers' guide is made. `COUNTERSIGN_BLESS=1` writes them anew.
+#[test]
+fn goldens_of_every_operation_level_and_outcome() {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests-data/cards");
+    let bless = std::env::var_os("COUNTERSIGN_BLESS").is_some();
+    let all = goldens();
+    let mut wrong = Vec::new();
+    for (name, text) in &all {
+        let file = dir.join(format!("{name}.txt"));
+        if bless {
+            std::fs::create_dir_all(&dir).unwrap();
+            std::fs::write(&file, format!("{text}\n")).unwrap();
+        }
+        let kept = std::fs::read_to_string(&file).unwrap_or_default();
+        if kept.trim_end_matches('\n') != text.as_str() {
+            wrong.push(format!("--- {name}\n{kept}+++\n{text}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let names: std::collections::BTreeSet<String> = all.iter().map(|(n, _)| format!("{n}.txt")).collect();
+    let kept: std::collections::BTreeSet<String> =
+        std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    assert_eq!(kept, names, "a file for each text, and no other");
 }
 
 // ---- escaping ----------------------------------------------------------------------------------
@@ -571,53 +737,95 @@ fn before_quote(t: &Text) -> (&str, &[Entity]) {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+/// Runs a property so often, or as often as `COUNTERSIGN_CASES` says.
+fn holds<S: Strategy>(cases: u32, strategy: &S, test: impl Fn(S::Value)) {
+    let cases = std::env::var("COUNTERSIGN_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(cases);
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    let mut runner = proptest::test_runner::TestRunner::new(config);
+    runner
+        .run(strategy, |v| {
+            test(v);
+            Ok(())
+        })
+        .unwrap_or_else(|e| panic!("{e}"));
+}
 
-    /// T1: whatever the agent says, the facts are the same, to the byte.
-    #[test]
-    fn a_lying_reason_changes_no_fact(f in any_card(), lie in nasty()) {
+/// T1: whatever the agent says, the facts are the same, to the byte.
+fn a_lie_changes_no_fact(cases: u32) {
+    holds(cases, &(any_card(), nasty()), |(f, lie)| {
         let silent = card(&CardFacts { reason: String::new(), ..f.clone() });
         let lying = card(&CardFacts { reason: lie.clone(), ..f.clone() });
         let (facts, entities) = before_quote(&lying.text);
-        prop_assert_eq!(facts.trim_end(), silent.text.text.as_str());
-        prop_assert_eq!(entities, silent.text.entities.as_slice());
-        prop_assert_eq!((lying.complete, &lying.incomplete, &lying.document), (silent.complete, &silent.incomplete, &silent.document));
+        assert_eq!(facts.trim_end(), silent.text.text.as_str());
+        assert_eq!(entities, silent.text.entities.as_slice());
+        assert_eq!(
+            (lying.complete, &lying.incomplete, &lying.document),
+            (silent.complete, &silent.incomplete, &silent.document)
+        );
         let ours = |reason: &str| commit_message(&CardFacts { reason: reason.into(), ..f.clone() }, &["scale"]);
-        prop_assert!(ours(&lie).starts_with(&ours("")));
-    }
-
+        assert!(ours(&lie).starts_with(&ours("")));
+    });
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// T7: every changed leaf is on the card or in the document, and a decision is possible only then.
-    #[test]
-    fn every_changed_leaf_is_shown(f in any_card()) {
+/// T7: every changed leaf is on the card or in the document, and a decision is possible only then; nothing that
+/// happens while people decide takes a fact off the card again.
+fn every_leaf_is_shown(cases: u32) {
+    holds(cases, &any_card(), |f| {
         let c = card(&f);
-        prop_assert_eq!(c.complete, c.incomplete.is_none());
+        assert_eq!(c.complete, c.incomplete.is_none());
         for l in &f.fields {
             let (whole, _) = super::field::sides(l, usize::MAX);
             let object = escape_name(&l.object.to_string());
             match &c.document {
                 None => {
-                    prop_assert!(c.text.text.contains(&object));
+                    assert!(c.text.text.contains(&object));
                     let line = format!("{}  {whole}", super::field::label(l).label);
-                    prop_assert!(stretches(&c.text).contains(&(EntityKind::Pre, line.clone())), "{line}\n{}", c.text.text);
+                    assert!(stretches(&c.text).contains(&(EntityKind::Pre, line.clone())), "{line}\n{}", c.text.text);
                 }
                 Some(d) => {
-                    prop_assert!(c.text.text.contains(&d.sha256));
+                    assert!(c.text.text.contains(&d.sha256));
                     let line = d.text.lines().any(|x| x.starts_with(&object) && x.ends_with(&whole));
-                    prop_assert!(line, "{object} {whole}\n{}", d.text);
+                    assert!(line, "{object} {whole}\n{}", d.text);
                 }
             }
         }
         for file in &f.files {
             let path = escape_name(&file.path);
-            prop_assert!(c.document.as_ref().map_or(&c.text.text, |d| &d.text).contains(&path));
+            assert!(c.document.as_ref().map_or(&c.text.text, |d| &d.text).contains(&path));
         }
-    }
+        let by: Vec<String> = (0..9).map(|i| format!("{i}-{}", "x".repeat(60))).collect();
+        let later = card(&CardFacts { approved_by: by, number: Some(42), ..f.clone() });
+        assert_eq!(later.document, c.document, "a card that is edited needs no document that nobody was sent");
+        let fields =
+            |c: &Card| stretches(&c.text).into_iter().filter(|(k, _)| *k == EntityKind::Pre).collect::<Vec<_>>();
+        assert_eq!(fields(&later), fields(&c));
+    });
+}
+
+#[test]
+fn a_lying_reason_changes_no_fact() {
+    a_lie_changes_no_fact(1_000);
+}
+
+#[test]
+#[ignore = "the full count of the threat model: 10,000 pairs"]
+fn ten_thousand_lying_reasons_change_no_fact() {
+    a_lie_changes_no_fact(10_000);
+}
+
+#[test]
+fn every_changed_leaf_is_shown() {
+    every_leaf_is_shown(500);
+}
+
+#[test]
+#[ignore = "the full count of the threat model: 50,000 diffs"]
+fn every_changed_leaf_of_fifty_thousand_diffs_is_shown() {
+    every_leaf_is_shown(50_000);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Telegram's limits, entities that cut no character and never overlap, nothing unseen, one
     /// line for each fact.

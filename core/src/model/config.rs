@@ -147,6 +147,8 @@ pub struct PersonSpec {
 pub enum ChannelKind {
     /// Telegram bot.
     Telegram,
+    /// An address that gets every event, signed.
+    Webhook,
 }
 
 /// `kind: Channel`.
@@ -155,11 +157,14 @@ pub enum ChannelKind {
 pub struct ChannelSpec {
     /// Kind.
     pub kind: ChannelKind,
-    /// Bot token.
+    /// Bot token; of a webhook, the secret that signs what is sent (HMAC-SHA256).
     pub token: SecretRef,
-    /// API base; absent = Telegram's own.
+    /// API base; absent = Telegram's own. Not for webhooks.
     #[serde(default)]
     pub api_url: Option<String>,
+    /// Address of a webhook (https, or http on loopback).
+    #[serde(default)]
+    pub url: Option<String>,
 }
 
 /// A named resource.

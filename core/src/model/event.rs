@@ -1,5 +1,6 @@
 //! What is written to the journal. State is the fold of these.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -79,6 +80,68 @@ pub struct Decided {
     /// A moved base voids the approval, however innocent the move.
     #[serde(default)]
     pub reapprove_on_move: bool,
+    /// How the people are to be asked.
+    #[serde(default, skip_serializing_if = "Obligations::is_empty")]
+    pub obligations: Obligations,
+    /// Freezes that were on, whose approvers alone are asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freezes: Vec<FreezeNote>,
+}
+
+/// How the people of a decision are to be asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Obligations {
+    /// Seconds between reminders.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remind_s: Option<u32>,
+    /// Who is asked later, soonest first. All of them are among [`Decided::approvers`]: their yes
+    /// counts whenever it comes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub escalate: Vec<Escalation>,
+    /// What a yes takes besides a press.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<Confirm>,
+}
+
+impl Obligations {
+    /// Nothing beyond a press by whoever is asked at once.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Seconds after which this person is asked; 0 = at once.
+    pub fn asked_after_s(&self, person: &str) -> u32 {
+        self.escalate.iter().find(|e| e.people.iter().any(|p| p == person)).map_or(0, |e| e.after_s)
+    }
+}
+
+/// People who are asked where nobody decided for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Escalation {
+    /// Seconds after the proposal.
+    pub after_s: u32,
+    /// Groups.
+    pub groups: Vec<String>,
+    /// People of these groups (names) who are not asked at once already.
+    pub people: Vec<String>,
+}
+
+/// What a yes takes besides a press.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Confirm {
+    /// The number that the card shows must be chosen among several.
+    Number,
+}
+
+/// A freeze that was on when something was decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FreezeNote {
+    /// Its id in the policy.
+    pub id: String,
+    /// When it ends, seconds since the epoch.
+    pub until: i64,
 }
 
 /// A proposal, as first written.
@@ -120,6 +183,9 @@ pub struct Proposal {
     pub reverts: Option<ChangeId>,
     /// How the target was at proposal time (`0/3 ready, CrashLoopBackOff (exit 1)`).
     pub health: Option<String>,
+    /// When it was healthy last (`1.9.1, until 02:58 (4be1d2a)`), where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_healthy: Option<String>,
     /// Changed files with their figures.
     pub files: Vec<FileNote>,
     /// Further things that people and agents are told.
@@ -130,6 +196,10 @@ pub struct Proposal {
     pub objects: u32,
     /// Privileged path or kind, where one is touched.
     pub privileged: Option<String>,
+    /// Everything that the policy decided on (`policy::Facts`), for deciding it anew later; null in
+    /// the proposals of older versions.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub facts: Value,
 }
 
 /// One changed file, for people.
@@ -172,14 +242,14 @@ pub enum Effect {
     SettleCard {
         /// Person.
         person: String,
-        /// `decided` or `closed`.
+        /// `closed` and the like: what of the change the card shows. Each is done once.
         phase: String,
     },
     /// Tell one person something new, with sound.
     Notify {
         /// Person.
         person: String,
-        /// What about (`failed`, `healthy`, `standard`).
+        /// What about (`proposed`, `ended`, `held`, `late`, `why`, `no_revert`, `remind1`…).
         about: String,
     },
 }
@@ -288,8 +358,32 @@ pub enum Body {
         callback: String,
         /// Who, by the configuration.
         person: String,
-        /// `approve`, `reject`, `stop`.
+        /// `approve`, `reject`, `stop`; `armed` where a number must follow, `wrong_number`, `foreign`.
         action: String,
+    },
+    /// Why a person said no, told after the no, which does not wait for it.
+    Reasoned {
+        /// Who.
+        person: String,
+        /// Their words, redacted; `None` = they were asked to write.
+        reason: Option<String>,
+    },
+    /// A person wants an expired change to be asked about again.
+    AgainAsked {
+        /// Who.
+        person: String,
+    },
+    /// What became of that wish.
+    AgainPrepared {
+        /// The change that asks again; `None` = none could be made.
+        change: Option<ChangeId>,
+        /// Why not.
+        say: String,
+    },
+    /// A person wants the revert of a failed change prepared.
+    RevertAsked {
+        /// Who.
+        person: String,
     },
     /// A person voted, on any channel.
     Voted {
@@ -345,13 +439,27 @@ pub enum Body {
     },
     /// After a failure: the change that would undo it.
     RevertPrepared {
-        /// Its id.
+        /// Its id; the change itself = there is none.
         change: ChangeId,
+        /// Why there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        say: Option<String>,
     },
     /// Emergency stop.
     Stopped {
         /// Why.
         reason: String,
+    },
+    /// One person wants the emergency stop to end.
+    ResumeVoted {
+        /// Who.
+        person: String,
+        /// `telegram` or `ssh`.
+        channel: String,
+        /// Sequence number of the stop that is meant.
+        stop: u64,
+        /// Detached signature (ssh), armoured.
+        proof: Option<String>,
     },
     /// End of the emergency stop.
     Resumed {

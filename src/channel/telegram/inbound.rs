@@ -53,6 +53,8 @@ pub enum Inbound {
         chat_kind: ChatKind,
         /// The words.
         text: String,
+        /// Message that they answer.
+        reply_to: Option<i64>,
     },
     /// Anything else; only to be acknowledged.
     Other {
@@ -110,7 +112,8 @@ fn text(update_id: i64, message: &Value) -> Option<Inbound> {
     let (from_id, from_is_bot) = sender(message)?;
     let (chat_id, chat_kind) = chat(message)?;
     let text = message.get("text")?.as_str()?.to_owned();
-    Some(Inbound::Text { update_id, from_id, from_is_bot, chat_id, chat_kind, text })
+    let reply_to = message.pointer("/reply_to_message/message_id").and_then(Value::as_i64);
+    Some(Inbound::Text { update_id, from_id, from_is_bot, chat_id, chat_kind, text, reply_to })
 }
 
 /// A sender of whom it is not said whether it is a bot counts as one.

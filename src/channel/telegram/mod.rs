@@ -7,10 +7,12 @@
 
 mod inbound;
 mod outgoing;
+mod pace;
 mod problem;
 
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::error::{Problem, Result};
@@ -27,6 +29,7 @@ pub use inbound::{ChatKind, Inbound, is_impersonal};
 pub use outgoing::{
     Button, CALLBACK_DATA_LIMIT, CAPTION_LIMIT, Card, Document, ENTITY_LIMIT, Entity, EntityKind, TEXT_LIMIT,
 };
+pub use pace::Urgency;
 
 /// Longest text of an answer to a press, in characters.
 pub const ANSWER_LIMIT: usize = 200;
@@ -63,6 +66,8 @@ pub struct Telegram {
     calls: Bot,
     /// Polls are slow by design and have an HTTP client of their own.
     polls: Bot,
+    /// One line for all that is sent.
+    pace: Arc<pace::Pace>,
 }
 
 impl fmt::Debug for Telegram {
@@ -124,7 +129,7 @@ impl Telegram {
                 None => bot,
             })
         };
-        Ok(Self { calls: make(CALL_TIMEOUT)?, polls: make(POLL_LIMIT + POLL_MARGIN)? })
+        Ok(Self { calls: make(CALL_TIMEOUT)?, polls: make(POLL_LIMIT + POLL_MARGIN)?, pace: Arc::default() })
     }
 
     /// Who the bot is; refuses a bot that has a webhook, because then polling gets nothing.
@@ -132,9 +137,9 @@ impl Telegram {
     /// # Errors
     /// `telegram.unauthorized`, `telegram.webhook_set`, or the server cannot be reached.
     pub async fn check(&self) -> Result<BotIdentity> {
-        let me = self.patient(|| JsonRequest::new(self.calls.clone(), GetMe::new()).send()).await;
+        let me = self.patient(None, || JsonRequest::new(self.calls.clone(), GetMe::new()).send()).await;
         let me = me.map_err(|e| self.problem(e))?;
-        let hook = self.patient(|| JsonRequest::new(self.calls.clone(), GetWebhookInfo::new()).send()).await;
+        let hook = self.patient(None, || JsonRequest::new(self.calls.clone(), GetWebhookInfo::new()).send()).await;
         let hook = hook.map_err(|e| self.problem(e))?;
         if hook.url.is_some_and(|url| !url.as_str().is_empty()) {
             return Err(problem::webhook_set());
@@ -148,7 +153,7 @@ impl Telegram {
     /// `telegram.chat_not_found`, `telegram.cannot_write`, or the server cannot be reached.
     pub async fn try_chat(&self, chat_id: i64) -> Result<()> {
         let typing = Typing { chat_id, action: "typing" };
-        let sent = self.patient(|| JsonRequest::new(self.calls.clone(), typing.clone()).send()).await;
+        let sent = self.patient(None, || JsonRequest::new(self.calls.clone(), typing.clone()).send()).await;
         sent.map(|_| ()).map_err(|e| self.problem(e))
     }
 
@@ -165,22 +170,24 @@ impl Telegram {
         let mut document_id = None;
         if let Some(document) = &card.document {
             let payload = outgoing::document(chat_id, card, document, reply_to)?;
-            let id = self.send_document(payload).await?;
+            let id = self.send_document(chat_id, card.urgency, payload).await?;
             document_id = Some(id);
             reply_to = Some(id);
         }
         let payload = outgoing::message(chat_id, card, reply_to)?;
-        let message_id = self.send_message(payload).await?;
+        let message_id = self.send_message(chat_id, card.urgency, payload).await?;
         Ok(Sent { message_id, document_id })
     }
 
-    async fn send_message(&self, payload: SendMessage) -> Result<i64> {
-        let sent = self.patient(|| JsonRequest::new(self.calls.clone(), payload.clone()).send()).await;
+    async fn send_message(&self, chat: i64, urgency: Urgency, payload: SendMessage) -> Result<i64> {
+        let call = || JsonRequest::new(self.calls.clone(), payload.clone()).send();
+        let sent = self.patient(Some((chat, urgency)), call).await;
         self.sent_id(sent.map(|m| m.id))
     }
 
-    async fn send_document(&self, payload: SendDocument) -> Result<i64> {
-        let sent = self.patient(|| MultipartRequest::new(self.calls.clone(), payload.clone()).send()).await;
+    async fn send_document(&self, chat: i64, urgency: Urgency, payload: SendDocument) -> Result<i64> {
+        let call = || MultipartRequest::new(self.calls.clone(), payload.clone()).send();
+        let sent = self.patient(Some((chat, urgency)), call).await;
         self.sent_id(sent.map(|m| m.id))
     }
 
@@ -200,7 +207,8 @@ impl Telegram {
     pub async fn edit(&self, chat_id: i64, message_id: i64, card: &Card) -> Result<()> {
         outgoing::check(card)?;
         let payload: EditMessageText = outgoing::edit(chat_id, message_id, card)?;
-        let edited = self.patient(|| JsonRequest::new(self.calls.clone(), payload.clone()).send()).await;
+        let turn = Some((chat_id, card.urgency));
+        let edited = self.patient(turn, || JsonRequest::new(self.calls.clone(), payload.clone()).send()).await;
         match edited {
             Ok(_) => Ok(()),
             Err(e) if problem::is_not_modified(&e) || problem::id_in_unread_answer(&e).is_some() => Ok(()),
@@ -217,7 +225,7 @@ impl Telegram {
         let mut payload = AnswerCallbackQuery::new(CallbackQueryId(callback_id.to_owned()));
         payload.text = Some(text.chars().take(ANSWER_LIMIT).collect());
         payload.show_alert = Some(alert);
-        match self.patient(|| JsonRequest::new(self.calls.clone(), payload.clone()).send()).await {
+        match self.patient(None, || JsonRequest::new(self.calls.clone(), payload.clone()).send()).await {
             Ok(_) => Ok(()),
             Err(e) if problem::is_too_old(&e) => Ok(()),
             Err(e) => Err(self.problem(e)),
@@ -238,16 +246,27 @@ impl Telegram {
         Ok(updates.iter().filter_map(inbound::read).collect())
     }
 
-    /// Calls until the flood control lets it through, within [`FLOOD_WAIT_LIMIT`].
-    async fn patient<T, F>(&self, call: impl Fn() -> F) -> Result<T, RequestError>
+    /// Calls until the flood control lets it through, within [`FLOOD_WAIT_LIMIT`]; what is written to a chat waits
+    /// for its turn first. Answers to presses are of no chat and do not wait.
+    async fn patient<T, F>(&self, turn: Option<(i64, Urgency)>, call: impl Fn() -> F) -> Result<T, RequestError>
     where
         F: Future<Output = Result<T, RequestError>>,
     {
-        let until = Instant::now() + FLOOD_WAIT_LIMIT;
+        let mut until = Instant::now() + FLOOD_WAIT_LIMIT;
         loop {
+            if let Some((chat, urgency)) = turn {
+                let begun = Instant::now();
+                self.pace.turn(chat, urgency).await;
+                // The place in our own line is not Telegram's flood control.
+                until += begun.elapsed();
+            }
             match call().await {
                 Err(RequestError::RetryAfter(wait)) if Instant::now() + wait.duration() <= until => {
-                    tokio::time::sleep(wait.duration().max(Duration::from_millis(100))).await;
+                    let wait = wait.duration().max(Duration::from_millis(100));
+                    if let Some((chat, _)) = turn {
+                        self.pace.hold(chat, wait);
+                    }
+                    tokio::time::sleep(wait).await;
                 }
                 result => return result,
             }

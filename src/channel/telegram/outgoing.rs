@@ -3,11 +3,11 @@
 use countersign_core::error::{Problem, Result};
 use teloxide_core::payloads::{EditMessageText, SendDocument, SendMessage};
 use teloxide_core::types::{
-    InlineKeyboardButton, InlineKeyboardMarkup, InputFile, LinkPreviewOptions, MessageEntity, MessageEntityKind,
-    MessageId, ReplyMarkup, ReplyParameters,
+    ForceReply, InlineKeyboardButton, InlineKeyboardMarkup, InputFile, LinkPreviewOptions, MessageEntity,
+    MessageEntityKind, MessageId, ReplyMarkup, ReplyParameters,
 };
 
-use super::chat;
+use super::{Urgency, chat};
 
 /// Longest text, in Unicode code points (tdlib `MessageContent.cpp`).
 pub const TEXT_LIMIT: usize = 4096;
@@ -83,6 +83,10 @@ pub struct Card {
     pub silent: bool,
     /// Message of the same chat that it answers; if that is gone it is sent all the same.
     pub reply_to: Option<i64>,
+    /// The person's client opens a reply to it. Not together with buttons.
+    pub force_reply: bool,
+    /// How much it matters when not all can go at once.
+    pub urgency: Urgency,
 }
 
 impl Card {
@@ -161,6 +165,9 @@ pub(super) fn message(chat_id: i64, card: &Card, reply_to: Option<i64>) -> Resul
     payload.disable_notification = Some(card.silent);
     payload.reply_parameters = reply(reply_to)?;
     payload.reply_markup = keyboard(card).map(ReplyMarkup::InlineKeyboard);
+    if card.force_reply && payload.reply_markup.is_none() {
+        payload.reply_markup = Some(ReplyMarkup::ForceReply(ForceReply::new()));
+    }
     Ok(payload)
 }
 

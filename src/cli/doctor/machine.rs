@@ -6,6 +6,7 @@ use countersign_core::policy::{Known, Severity, check, check_names, run_tests};
 use countersign_core::{Problem, Result};
 
 use super::{Check, Looks};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::git::{NAMESPACE_CHECKPOINT, SshSigner, verify};
 use crate::pipeline::ControlRequest;
@@ -13,7 +14,7 @@ use crate::render::Kustomize;
 use crate::server::control::call;
 
 /// What loading alone does not find.
-pub fn configuration(config: &Config, looks: &mut Looks) {
+pub fn configuration(config: &Config, clock: &Clock, looks: &mut Looks) {
     looks.ok(format!(
         "loads: {} clusters, {} repositories, {} agents, {} people",
         config.clusters.len(),
@@ -36,7 +37,7 @@ pub fn configuration(config: &Config, looks: &mut Looks) {
         repositories: config.repositories.iter().map(|n| n.name.clone()).collect(),
         agents: config.agents.iter().map(|n| n.name.clone()).collect(),
     };
-    let mut findings = check(&config.policies, &config.people);
+    let mut findings = check(&config.policies, &config.people, clock.now_ms());
     findings.extend(check_names(&config.policies, &names));
     let next = "Look at the rule; `countersign policy check` says the same.";
     let words = |file: &str, rule: &str, say: &str| match (file, rule) {

@@ -154,7 +154,7 @@ pub async fn examine(file: &Path) -> Vec<Check> {
             return first.checks;
         }
     };
-    machine::configuration(&config, &mut first);
+    machine::configuration(&config, &clock, &mut first);
     let mut checks = first.checks;
     checks.extend(machine::examine(&config).await);
     let clusters = config.clusters.iter().map(|c| cluster::examine(&config, c, &clock));

@@ -371,7 +371,7 @@ mod tests {
                 let outcomes = run_tests(&config.policies);
                 assert!(!outcomes.is_empty());
                 assert!(outcomes.iter().all(|t| t.failures.is_empty()), "{outcomes:?}");
-                let findings = check(&config.policies, &config.people);
+                let findings = check(&config.policies, &config.people, 0);
                 assert!(findings.iter().all(|f| f.severity != Severity::Error), "{findings:?}");
             }
         }

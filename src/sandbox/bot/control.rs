@@ -2,8 +2,9 @@
 //!
 //! `POST users {id, first_name, username?, started?}`, `POST groups {id, kind, title, members}`,
 //! `POST block {user_id, blocked}`, `GET chats/ID?contains=TEXT&after=MESSAGE&timeout_s=N` (waits for a match),
-//! `POST press {chat_id, button}` (see [`super::Press`] for forged ones), `GET answers/CALLBACK_QUERY_ID`,
-//! `POST say {user_id, chat_id?, text}`, `POST updates {kind, body}`, `POST limits`, `POST webhook {url}`,
+//! `POST press {chat_id, button}` (see [`super::Press`] for forged ones), `POST approve {chat_id}` (Approve and, where
+//! one is asked for, the number on the card), `GET answers/CALLBACK_QUERY_ID`,
+//! `POST say {user_id, chat_id?, text, reply_to?}`, `POST updates {kind, body}`, `POST limits`, `POST webhook {url}`,
 //! `GET files/ID`; and what every sandbox server has (`down`, `up`, `faults`, `clock`, `log`).
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/block", post(block))
         .route("/chats/{id}", get(chat))
         .route("/press", post(press))
+        .route("/approve", post(approve))
         .route("/answers/{id}", get(answer))
         .route("/say", post(say))
         .route("/updates", post(update))
@@ -107,6 +109,18 @@ async fn press(State(shared): Server, Json(press): Json<Press>) -> Response {
     answer_in_words(shared.press(&press).map(|p| json!(p)))
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Yes {
+    chat_id: i64,
+    #[serde(default)]
+    message_id: Option<i64>,
+}
+
+async fn approve(State(shared): Server, Json(yes): Json<Yes>) -> Response {
+    answer_in_words(shared.approve(yes.chat_id, yes.message_id).await.map(|p| json!(p)))
+}
+
 async fn answer(State(shared): Server, Path(id): Path<String>) -> Json<Value> {
     let answer = lock(&shared.state).answer_to(&id);
     Json(match answer {
@@ -122,10 +136,12 @@ struct Say {
     #[serde(default)]
     chat_id: Option<i64>,
     text: String,
+    #[serde(default)]
+    reply_to: Option<i64>,
 }
 
 async fn say(State(shared): Server, Json(say): Json<Say>) -> Response {
-    let said = shared.say(say.user_id, say.chat_id.unwrap_or(say.user_id), &say.text);
+    let said = shared.say(say.user_id, say.chat_id.unwrap_or(say.user_id), &say.text, say.reply_to);
     answer_in_words(said.map(|id| json!({"update_id": id})))
 }
 

@@ -189,7 +189,24 @@ impl BotApi {
     /// # Errors
     /// In words, when there is no such person or chat.
     pub fn say(&self, user: i64, chat: i64, text: &str) -> Result<i64, String> {
-        self.shared.say(user, chat, text)
+        self.shared.say(user, chat, text, None)
+    }
+
+    /// The same as an answer to a message of that chat.
+    ///
+    /// # Errors
+    /// In words, when there is no such person or chat.
+    pub fn reply(&self, user: i64, chat: i64, to: i64, text: &str) -> Result<i64, String> {
+        self.shared.say(user, chat, text, Some(to))
+    }
+
+    /// Approves as an attentive person does: presses Approve, and where the card then shows numbers, the one that
+    /// stands in its text.
+    ///
+    /// # Errors
+    /// In words, when there is no such button, or the numbers never come.
+    pub async fn approve(&self, chat: i64, message_id: Option<i64>) -> Result<Pressed, String> {
+        self.shared.approve(chat, message_id).await
     }
 
     /// Queues any update (`kind` is the field's name), also one that no client understands.

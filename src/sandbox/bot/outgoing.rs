@@ -43,6 +43,7 @@ const ENTITY_KINDS: [&str; 20] = [
 #[derive(Deserialize)]
 struct Keyboard {
     inline_keyboard: Option<Vec<Vec<ShownButton>>>,
+    force_reply: Option<bool>,
 }
 
 /// Text with its entities, after the server's own clean-up (white space at the end goes).
@@ -129,6 +130,9 @@ fn clip(text: &str, entities: Vec<ShownEntity>) -> Vec<ShownEntity> {
 /// The inline keyboard; other kinds of markup are refused.
 pub(crate) fn buttons(args: &Args) -> Result<Vec<Vec<ShownButton>>, Refusal> {
     let Some(keyboard) = args.json::<Keyboard>("reply_markup")? else { return Ok(Vec::new()) };
+    if keyboard.force_reply == Some(true) && keyboard.inline_keyboard.is_none() {
+        return Ok(Vec::new());
+    }
     let Some(rows) = keyboard.inline_keyboard else {
         return Err(Refusal::bad("the sandbox knows inline keyboards only"));
     };

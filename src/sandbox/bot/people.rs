@@ -92,7 +92,7 @@ impl Shared {
         Ok(Pressed { callback_query_id: id, update_id, data })
     }
 
-    pub(super) fn say(&self, user: i64, chat_id: i64, text: &str) -> Result<i64, String> {
+    pub(super) fn say(&self, user: i64, chat_id: i64, text: &str, reply_to: Option<i64>) -> Result<i64, String> {
         let mut state = lock(&self.state);
         let from = state.users.get(&user).cloned().ok_or_else(|| format!("no user {user}"))?;
         let id = state.next_message_id();
@@ -114,7 +114,7 @@ impl Shared {
             entities: command_entity(text),
             buttons: Vec::new(),
             document: None,
-            reply_to: None,
+            reply_to,
             silent: false,
             preview: None,
             earlier: Vec::new(),
@@ -128,6 +128,30 @@ impl Shared {
         self.news.notify_waiters();
         self.chats.notify_waiters();
         update_id.ok_or_else(|| "the bot does not want messages (allowed_updates)".into())
+    }
+
+    pub(super) async fn approve(&self, chat: i64, message_id: Option<i64>) -> Result<Pressed, String> {
+        let first = self.press(&Press { message_id, ..Press::button(chat, "Approve") })?;
+        let has = |m: &ShownMessage| m.buttons.iter().flatten().any(|b| b.callback_data.as_ref() == Some(&first.data));
+        let message = message_id.or_else(|| {
+            let shown = lock(&self.state).shown(chat);
+            shown.into_iter().find(has).map(|m| m.message_id)
+        });
+        let until = tokio::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let answer = lock(&self.state).answer_to(&first.callback_query_id);
+            if answer.is_some_and(|(words, _)| !words.contains("number")) {
+                return Ok(first);
+            }
+            let card = lock(&self.state).shown(chat).into_iter().find(|m| Some(m.message_id) == message);
+            if let Some(n) = card.as_ref().and_then(|m| number_on(m).filter(|n| m.button(n).is_some())) {
+                return self.press(&Press { message_id: message, ..Press::button(chat, &n) });
+            }
+            if tokio::time::Instant::now() > until {
+                return Err(format!("neither approved nor asked for a number: {card:?}"));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     pub(super) fn enqueue(&self, kind: &str, body: Value) -> i64 {
@@ -158,6 +182,12 @@ impl Shared {
             }
         }
     }
+}
+
+/// The number that a card asks for.
+pub(super) fn number_on(m: &ShownMessage) -> Option<String> {
+    let rest = m.text.split("then the number ").nth(1)?;
+    Some(rest.chars().take_while(char::is_ascii_digit).collect()).filter(|n: &String| !n.is_empty())
 }
 
 fn presser(state: &State, press: &Press) -> Result<User, String> {

@@ -130,7 +130,11 @@ impl Place {
     pub async fn press(&self, chat: i64, button: &str) {
         let card = self.bot.wait_for(chat, self.patience(), |m| m.button(button).is_some()).await;
         assert!(card.is_some(), "no card with {button} in chat {chat}: {:?}", self.bot.chat(chat));
-        self.bot.press(&Press::button(chat, button)).unwrap_or_else(|e| panic!("{e}"));
+        let pressed = match (button, card) {
+            ("Approve", Some(card)) => self.bot.approve(chat, Some(card.message_id)).await,
+            _ => self.bot.press(&Press::button(chat, button)),
+        };
+        pressed.unwrap_or_else(|e| panic!("{e}"));
     }
 
     /// A message that a person has in their chat.

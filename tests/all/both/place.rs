@@ -237,7 +237,7 @@ impl Place {
         self.put(
             "countersign.yaml",
             &format!(
-                "state_dir: state\nresources: [resources]\npolicies: policies\nsigning_key: {{file: keys/signing}}\nstdio_agent: sre-bot\ntimes: {{observe_s: {}, stable_s: {}, failed_grace_s: {}, deliver_s: {}, poll_s: {}}}\n",
+                "state_dir: state\nresources: [resources]\npolicies: policies\nsigning_key: {{file: keys/signing}}\nstdio_agent: sre-bot\ntimes: {{observe_s: {}, stable_s: {}, failed_grace_s: {}, deliver_s: {}, poll_s: {}}}\napprovals: {{cooldown_s: 0, number_from: critical, pending_per_agent: 1000, pending_per_person: 1000}}\n",
                 p.observe_s, p.stable_s, p.grace_s, p.deliver_s, wish.poll_s
             ),
         );

@@ -70,8 +70,9 @@ async fn an_overlay_gets_a_new_tag(engine: Engine) {
     p.end().await;
 }
 
-/// The revert that the answer about a failed change leads to.
+/// The revert of a failed change, as a person asks for it; the answer about the change leads to it.
 async fn offered_revert(p: &mut Place, change: &str) -> String {
+    p.press(ANNA, "Prepare revert").await;
     let end = tokio::time::Instant::now() + p.patience();
     loop {
         let now = p.call("change", json!({"change": change})).await;

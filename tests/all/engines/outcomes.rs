@@ -23,8 +23,9 @@ fn engine(app: App) -> Engine {
 }
 
 impl Stage {
-    /// The revert that the answer about a failed change leads to.
+    /// The revert of a failed change, as a person asks for it; the answer about the change leads to it.
     pub(super) async fn offered_revert(&mut self, change: &str) -> String {
+        self.press(ANNA, "Prepare revert").await;
         let end = tokio::time::Instant::now() + crate::world::PATIENCE;
         loop {
             let now = self.call("change", json!({"change": change})).await;

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::given::*;
 use crate::change::{Change, Limits, State, Step, fold, next};
-use crate::model::{Body, Delivery, Digest, Effect, Ending, Level};
+use crate::model::{Body, Delivery, Digest, Effect, Ending, Level, Obligations};
 
 const L: Limits = Limits {
     observe_ms: 900_000,
@@ -22,6 +22,11 @@ fn given() -> impl Strategy<Value = Given> {
     (level, delivery, 0_u32..3, any::<bool>()).prop_map(|(level, delivery, count, revert)| Given {
         count,
         reverts: revert.then(id),
+        obligations: Obligations {
+            remind_s: (count == 2).then_some(300),
+            escalate: if count == 1 { vec![later("bob")] } else { Vec::new() },
+            confirm: None,
+        },
         // The policy refuses this pair; a rule that says it never loads.
         delivery: if level == Level::Standard && delivery == Delivery::PullRequest {
             Delivery::MergeAfterApproval
@@ -45,6 +50,10 @@ fn effects() -> Vec<Effect> {
         Effect::Hint,
         settle("ann", "decided"),
         settle("ann", "closed"),
+        settle("ann", "v1"),
+        settle("bob", "v0n1"),
+        notify("ann", "remind1"),
+        notify("ann", "held"),
         notify("tom", "proposed"),
         notify("tom", "ended"),
     ]
@@ -64,9 +73,22 @@ fn pool(c: &Change) -> Vec<Body> {
         out.push(vote(&c.digest, p, false));
         out.push(vote(&Digest("00".into()), p, true));
     }
+    for action in ["armed", "wrong_number"] {
+        out.push(Body::Pressed { update: 1, callback: "1".into(), person: "ann".into(), action: action.into() });
+    }
+    for reason in [None, Some("Not now".to_owned())] {
+        out.push(Body::Reasoned { person: "ann".into(), reason });
+    }
+    out.extend([Body::AgainAsked { person: "ann".into() }, Body::RevertAsked { person: "bob".into() }]);
+    out.push(Body::AgainPrepared { change: None, say: "why".into() });
     out.extend(["waiting", "healthy", "failed", "superseded"].map(observed));
     out.push(closed([Ending::Healthy, Ending::Failed, Ending::Cancelled, Ending::Stale][c.n as usize % 4]));
-    out.extend([authorized(c), landed(), Body::Rebased { base: "b1".into() }, Body::RevertPrepared { change: id() }]);
+    out.extend([
+        authorized(c),
+        landed(),
+        Body::Rebased { base: "b1".into() },
+        Body::RevertPrepared { change: id(), say: None },
+    ]);
     out
 }
 
@@ -131,7 +153,7 @@ fn sound(c: &Change, now: i64, stopped: bool, step: &Step) {
             assert!(c.landed.is_some() || !c.is_leaving(), "closed while a commit is on its way");
         }
         Step::PollMerge(at) | Step::PollCommit(at) | Step::Observe(at) => {
-            assert!(c.is_open());
+            assert!(c.is_open() || c.is_revertible(), "an ended change is watched only for a late success");
             assert!(*at > now, "a wait until {at} at {now} would spin");
         }
         Step::Wait(_, at) => assert!(*at > now, "a wait until {at} at {now} would spin"),
@@ -139,8 +161,12 @@ fn sound(c: &Change, now: i64, stopped: bool, step: &Step) {
             assert!(c.end.is_some() && c.seen.as_ref().is_some_and(|s| s.verdict == "healthy"));
         }
         Step::PrepareRevert => {
-            assert!(!stopped && c.end.is_some());
+            assert!(!stopped && c.landed.is_some() && c.revert_asked.is_some());
             assert!(c.revert.is_none() && c.proposal.reverts.is_none());
+        }
+        Step::AskAgain => {
+            assert!(!stopped && c.again_asked.is_some() && c.again.is_none());
+            assert_eq!(c.state(), State::Ended(Ending::Expired));
         }
         Step::Finished => assert!(c.end.is_some()),
     }
@@ -194,7 +220,8 @@ proptest! {
                 Step::Authorize if *luck >= 90 => vec![closed(Ending::Stale)],
                 Step::Authorize => vec![authorized(&s.c)],
                 Step::Close(ending, say) => vec![Body::Closed { ending, say }],
-                Step::PrepareRevert | Step::WithdrawRevert => vec![Body::RevertPrepared { change: id() }],
+                Step::AskAgain => vec![Body::AgainPrepared { change: None, say: "no".into() }],
+                Step::PrepareRevert | Step::WithdrawRevert => vec![Body::RevertPrepared { change: id(), say: None }],
                 Step::PollMerge(_) | Step::PollCommit(_) if *luck >= 50 => vec![landed()],
                 Step::Observe(_) if *luck >= 20 => vec![observed(["healthy", "failed", "superseded", "waiting"][usize::from(*luck) % 4])],
                 Step::Wait(crate::change::WaitFor::Approval, _) if *luck >= 30 => {

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::given::*;
 use crate::change::{Limits, Step, WaitFor, next};
 use crate::error::Problem;
-use crate::model::{Body, Delivery, Effect, Ending, Level};
+use crate::model::{Body, Delivery, Effect, Ending, Level, Obligations};
 
 const L: Limits = Limits {
     observe_ms: 900_000,
@@ -81,8 +81,9 @@ fn a_missing_result_is_always_asked_of_the_world_first() {
 fn the_quorum_is_what_asks_the_gate() {
     let g = Given { count: 2, ..Given::prompted() };
     let s = asked(&g).yes("ann");
-    assert_eq!(step(&s, T0), Step::Wait(WaitFor::Approval, EXPIRES));
-    assert_eq!(step(&s.yes("bob"), T0), Step::Authorize);
+    let shown = ["ann", "bob"].iter().fold(s.clone(), |s, p| s.done(settle(p, "v1"), json!({})));
+    assert_eq!(step(&shown, T0), Step::Wait(WaitFor::Approval, EXPIRES));
+    assert_eq!(step(&s.yes("bob"), T0), Step::Authorize, "before any card is edited");
     let none = Given { count: 0, ..Given::prompted() };
     assert_eq!(step(&asked(&none), T0), Step::Wait(WaitFor::Approval, EXPIRES), "zero never suffices");
 }
@@ -318,23 +319,147 @@ fn no_verdict_in_time_is_a_timeout_and_supersession_an_end() {
     assert_eq!(close_of(step(&s.seen("superseded"), T0)).0, Ending::Superseded);
 }
 
+fn wants_revert(s: Story) -> Story {
+    s.then(Body::RevertAsked { person: "ann".into() })
+}
+
 #[test]
-fn only_a_failure_prepares_a_revert_once_and_never_a_revert_of_a_revert() {
+fn a_revert_is_prepared_when_a_person_wants_it_once_and_never_of_a_revert() {
     let ended = |g: &Given, ending| {
         let s = g.story().yes("ann").authorized().pushed().closed(ending);
         g.approvers.iter().chain(&g.tell).fold(s, |s, p| s.done(notify(p, "ended"), json!({})))
     };
     let g = Given::prompted();
-    assert_eq!(step(&ended(&g, Ending::Failed), T0), Step::PrepareRevert);
-    assert_eq!(step(&ended(&g, Ending::TimedOut), T0), Step::PrepareRevert);
-    assert_eq!(next(&ended(&g, Ending::Failed).c, T0, true, &L), Step::Finished, "not during a stop");
-    let prepared = ended(&g, Ending::Failed).then(crate::model::Body::RevertPrepared { change: id() });
-    assert_eq!(step(&prepared, T0), Step::Finished);
+    for ending in [Ending::Failed, Ending::TimedOut] {
+        let s = ended(&g, ending);
+        assert_eq!(step(&s, T0), Step::Observe(T0 + L.observe_ms), "it may succeed after all");
+        assert_eq!(step(&s, T0 + L.observe_ms), Step::Finished);
+        let wanted = wants_revert(s);
+        assert_eq!(step(&wanted, T0), Step::PrepareRevert);
+        assert!(wanted.attempt(Body::RevertAsked { person: "bob".into() }).is_err(), "once");
+        assert_ne!(next(&wanted.c, T0, true, &L), Step::PrepareRevert, "not during a stop");
+        let none = wanted.then(Body::RevertPrepared { change: id(), say: Some("a later commit".into()) });
+        assert_eq!(step(&none, T0), Step::Do(notify("ann", "no_revert")));
+        assert_eq!(step(&none.done(notify("ann", "no_revert"), json!({})), T0), Step::Finished);
+    }
     for ending in [Ending::Healthy, Ending::Superseded] {
-        assert_eq!(step(&ended(&g, ending), T0), Step::Finished);
+        let s = ended(&g, ending);
+        assert_eq!(step(&s, T0), Step::Finished);
+        assert!(s.attempt(Body::RevertAsked { person: "ann".into() }).is_err());
     }
     let revert = Given { reverts: Some(id()), ..Given::prompted() };
-    assert_eq!(step(&ended(&revert, Ending::Failed), T0), Step::Finished);
+    let s = ended(&revert, Ending::Failed);
+    assert_eq!(step(&s, T0), Step::Finished);
+    assert!(s.attempt(Body::RevertAsked { person: "ann".into() }).is_err());
+}
+
+#[test]
+fn what_an_engine_holds_back_is_told_once_and_can_be_reverted_meanwhile() {
+    let s = Given::prompted().story().yes("ann").authorized().pushed().done(Effect::Hint, json!({}));
+    let held = s.then(Body::Observed { verdict: "waiting".into(), code: "sync_window".into(), say: "closed".into() });
+    let from = T0 + L.failed_grace_ms;
+    assert_eq!(step(&held, T0), Step::Observe(from), "perhaps only for a moment");
+    assert_eq!(step(&held, from), Step::Do(notify("ann", "held")));
+    let told = ["ann", "bob", "tom"].iter().fold(held, |s, p| s.done(notify(p, "held"), json!({})));
+    assert_eq!(step(&told, from), Step::Observe(T0 + L.observe_ms));
+    let wanted = wants_revert(told);
+    assert_eq!(step(&wanted, from), Step::PrepareRevert);
+    let offer = crate::model::ChangeId::from_parts(7, 7);
+    let open = wanted.then(Body::RevertPrepared { change: offer, say: None });
+    assert_eq!(step(&open, from), Step::Observe(T0 + L.observe_ms));
+    let through = open.seen("healthy").closed(Ending::Healthy);
+    assert_eq!(step(&through, from), Step::WithdrawRevert, "the engine got on with it");
+}
+
+#[test]
+fn whoever_did_not_decide_is_reminded_and_whoever_did_is_not() {
+    let g = Given {
+        obligations: Obligations { remind_s: Some(300), ..Obligations::default() },
+        count: 2,
+        ..Given::prompted()
+    };
+    let s = asked(&g);
+    let minute = 60_000;
+    assert_eq!(step(&s, T0), Step::Wait(WaitFor::Approval, T0 + 5 * minute));
+    assert_eq!(step(&s, T0 + 5 * minute), Step::Do(notify("ann", "remind1")));
+    let s = s.done(notify("ann", "remind1"), json!({})).yes("bob").done(settle("ann", "v1"), json!({}));
+    let s = s.done(settle("bob", "v1"), json!({}));
+    assert_eq!(step(&s, T0 + 5 * minute), Step::Wait(WaitFor::Approval, T0 + 10 * minute), "Bob has decided");
+    assert_eq!(step(&s, T0 + 27 * minute), Step::Do(notify("ann", "remind5")), "missed ones are not made up for");
+    let unreachable = g.story().done(ask("ann"), json!({"skipped": "no Telegram"})).done(ask("bob"), json!({}));
+    assert_eq!(step(&unreachable, T0 + 20 * minute), Step::Wait(WaitFor::Approval, EXPIRES));
+}
+
+#[test]
+fn the_next_group_is_asked_once_the_first_did_not_decide_in_time() {
+    let obligations = Obligations { remind_s: Some(1200), escalate: vec![later("bob")], confirm: None };
+    let g = Given { obligations, ..Given::prompted() };
+    let s = g.story().done(ask("ann"), json!({"message_id": 1}));
+    assert_eq!(step(&s, T0), Step::Wait(WaitFor::Approval, T0 + 600_000));
+    assert_eq!(step(&s, T0 + 599_999), Step::Wait(WaitFor::Approval, T0 + 600_000));
+    assert_eq!(step(&s, T0 + 600_000), Step::Do(ask("bob")));
+    let s = s.at(T0 + 600_000).done(ask("bob"), json!({"message_id": 2}));
+    assert_eq!(step(&s, T0 + 1_200_000), Step::Do(notify("ann", "remind1")));
+    let s = s.done(notify("ann", "remind1"), json!({}));
+    assert_eq!(step(&s, T0 + 1_200_000), Step::Wait(WaitFor::Approval, T0 + 1_800_000), "Bob's time began later");
+    assert_eq!(step(&s.clone().yes("bob"), T0 + 1_200_000), Step::Authorize);
+    let early = g.story().done(ask("ann"), json!({"message_id": 1})).yes("ann");
+    assert_eq!(step(&early, T0), Step::Authorize, "nobody else is asked");
+}
+
+#[test]
+fn a_card_shows_the_votes_of_others_and_the_numbers_of_whoever_must_pick_one() {
+    let g = Given { count: 2, ..Given::prompted() };
+    let press =
+        |action: &str| Body::Pressed { update: 1, callback: "1".into(), person: "ann".into(), action: action.into() };
+    let s = asked(&g).then(press("armed"));
+    assert_eq!(step(&s, T0), Step::Do(settle("ann", "v0n0")));
+    let s = s.done(settle("ann", "v0n0"), json!({})).then(press("armed"));
+    assert_eq!(step(&s, T0), Step::Wait(WaitFor::Approval, EXPIRES), "pressing twice draws no new numbers");
+    let s = s.then(press("wrong_number"));
+    assert_eq!(step(&s, T0), Step::Do(settle("ann", "v0n1")));
+    let s = s.done(settle("ann", "v0n1"), json!({})).yes("ann");
+    assert_eq!(step(&s, T0), Step::Do(settle("ann", "v1")));
+    let s = s.done(settle("ann", "v1"), json!({}));
+    assert_eq!(step(&s, T0), Step::Do(settle("bob", "v1")));
+    let mut gone = s;
+    for _ in 0..8 {
+        gone = gone.failed(settle("bob", "v1"), false);
+        gone.at += 60_000;
+    }
+    assert_eq!(step(&gone, gone.at), Step::Wait(WaitFor::Approval, EXPIRES), "a card that cannot be edited is left");
+}
+
+#[test]
+fn a_no_ends_it_at_once_and_its_reason_comes_after() {
+    let s = asked(&Given::prompted()).no("ann");
+    assert_eq!(close_of(step(&s, T0)).0, Ending::Rejected, "no reason is waited for");
+    let s =
+        s.closed(Ending::Rejected).done(settle("ann", "closed"), json!({})).done(settle("bob", "closed"), json!({}));
+    assert_eq!(step(&s, T0), Step::Finished);
+    assert!(s.attempt(Body::Reasoned { person: "bob".into(), reason: Some("x".into()) }).is_err(), "Bob said nothing");
+    let asked_why = s.then(Body::Reasoned { person: "ann".into(), reason: None });
+    assert_eq!(step(&asked_why, T0), Step::Do(notify("ann", "why")));
+    let s = asked_why.done(notify("ann", "why"), json!({"message_id": 9}));
+    let s = s.then(Body::Reasoned { person: "ann".into(), reason: Some("too late".into()) });
+    assert_eq!(s.c.rejection().and_then(|v| v.reason.clone()).as_deref(), Some("too late"));
+    assert_eq!(step(&s, T0), Step::Do(settle("ann", "reason1")));
+    let s = s.done(settle("ann", "reason1"), json!({})).done(settle("bob", "reason1"), json!({}));
+    assert_eq!(step(&s, T0), Step::Finished);
+}
+
+#[test]
+fn an_expired_change_is_asked_about_again_when_a_person_wants_it_and_once() {
+    let s = asked(&Given::prompted()).closed(Ending::Expired);
+    let s = ["ann", "bob"].iter().fold(s, |s, p| s.done(settle(p, "closed"), json!({})));
+    assert_eq!(step(&s, EXPIRES), Step::Finished);
+    let s = s.then(Body::AgainAsked { person: "bob".into() });
+    assert_eq!(step(&s, EXPIRES), Step::AskAgain);
+    assert_eq!(next(&s.c, EXPIRES, true, &L), Step::Finished, "not during a stop");
+    let s = s.then(Body::AgainPrepared { change: Some(crate::model::ChangeId::from_parts(7, 7)), say: String::new() });
+    assert_eq!(step(&s, EXPIRES), Step::Do(settle("ann", "again")));
+    let s = ["ann", "bob"].iter().fold(s, |s, p| s.done(settle(p, "again"), json!({})));
+    assert_eq!(step(&s, EXPIRES), Step::Finished);
 }
 
 #[test]
@@ -343,17 +468,33 @@ fn a_late_healthy_takes_the_offered_revert_back_once() {
     let g = Given::prompted();
     let failed = g.story().yes("ann").authorized().pushed().closed(Ending::Failed);
     let told = g.approvers.iter().chain(&g.tell).fold(failed, |s, p| s.done(notify(p, "ended"), json!({})));
-    let offered = told.then(crate::model::Body::RevertPrepared { change: offer });
-    assert!(offered.attempt(crate::model::Body::RevertPrepared { change: offer }).is_err(), "there is one offer");
+    let offered = told.then(crate::model::Body::RevertPrepared { change: offer, say: None });
+    assert!(
+        offered.attempt(crate::model::Body::RevertPrepared { change: offer, say: None }).is_err(),
+        "there is one offer"
+    );
     let healthy = offered.then(crate::model::Body::Observed {
         verdict: "healthy".into(),
         code: "healthy".into(),
         say: String::new(),
     });
     assert_eq!(step(&healthy, T0), Step::WithdrawRevert);
-    let back = healthy.then(crate::model::Body::RevertPrepared { change: id() });
-    assert_eq!(step(&back, T0), Step::Finished);
-    assert!(back.attempt(crate::model::Body::RevertPrepared { change: offer }).is_err(), "and never another");
+    let back = healthy.then(crate::model::Body::RevertPrepared { change: id(), say: None });
+    assert_eq!(step(&back, T0), Step::Finished, "nobody had a message that offers it");
+    let unpressed = {
+        let failed = g.story().yes("ann").authorized().pushed().closed(Ending::Failed);
+        let told =
+            ["ann", "bob", "tom"].iter().fold(failed, |s, p| s.done(notify(p, "ended"), json!({"message_id": 4})));
+        told.then(observed("healthy"))
+    };
+    assert_eq!(step(&unpressed, T0), Step::WithdrawRevert, "the button is an offer too");
+    let over = unpressed.then(crate::model::Body::RevertPrepared { change: id(), say: None });
+    assert_eq!(step(&over, T0), Step::Do(notify("ann", "late")));
+    assert!(over.attempt(Body::RevertAsked { person: "ann".into() }).is_err(), "nothing is left to undo");
+    assert!(
+        back.attempt(crate::model::Body::RevertPrepared { change: offer, say: None }).is_err(),
+        "and never another"
+    );
 }
 
 #[test]

@@ -41,7 +41,12 @@ fn candidates(s: &Story) -> Vec<(&'static str, Body)> {
         ("landed", landed()),
         ("observed", observed("healthy")),
         ("closed", closed(Ending::Cancelled)),
-        ("revert", Body::RevertPrepared { change: id() }),
+        ("revert", Body::RevertPrepared { change: id(), say: None }),
+        ("revert asked", Body::RevertAsked { person: "ann".into() }),
+        ("again asked", Body::AgainAsked { person: "ann".into() }),
+        ("again", Body::AgainPrepared { change: None, say: String::new() }),
+        ("reason", Body::Reasoned { person: "ann".into(), reason: Some("Not now".into()) }),
+        ("resume voted", Body::ResumeVoted { person: "ann".into(), channel: "telegram".into(), stop: 1, proof: None }),
         ("stopped", Body::Stopped { reason: String::new() }),
         ("resumed", Body::Resumed { reason: String::new() }),
         ("checkpoint", Body::Checkpoint { seq: 1, hash: String::new(), signature: String::new() }),
@@ -87,7 +92,7 @@ fn exactly_the_listed_transitions_are_let_in() {
     let yes = fresh.clone().yes("ann");
     check("voted", &yes, &format!("{told}, pressed, yes of bob, no, authorized, rebased, landed, closed"));
     let no = fresh.clone().no("ann");
-    check("rejected", &no, &format!("{told}, pressed, yes, yes of bob, no, rebased, landed, closed"));
+    check("rejected", &no, &format!("{told}, pressed, yes, yes of bob, no, reason, rebased, landed, closed"));
     let cleared = yes.clone().authorized();
     check(
         "authorized",
@@ -98,18 +103,28 @@ fn exactly_the_listed_transitions_are_let_in() {
     check(
         "authorized, then rejected",
         &taken_back,
-        &format!("{told}, pressed, yes of bob, no, rebased, landed, closed"),
+        &format!("{told}, pressed, yes of bob, no, reason, rebased, landed, closed"),
     );
     let pushing = cleared.clone().then(intent(&Effect::PushTarget));
     check("pushing", &pushing, "push done, push failed, pressed, authorized, rebased, landed");
     let pushed = cleared.clone().done(Effect::PushTarget, json!({}));
     check("pushed", &pushed, &format!("{told}, pressed, authorized, rebased, landed"));
     let out = pushed.landed();
-    check("observing", &out, &format!("{told}, pressed, authorized, observed, closed"));
+    check("observing", &out, &format!("{told}, pressed, authorized, observed, closed, revert asked"));
     let ended = out.closed(Ending::Failed);
-    check("ended", &ended, "settle, notify, close pr, pressed, observed, revert");
-    let reverted = ended.then(Body::RevertPrepared { change: id() });
+    check("ended", &ended, "settle, notify, close pr, pressed, observed, revert, revert asked");
+    let wanted = ended.clone().then(Body::RevertAsked { person: "ann".into() });
+    check("revert wanted", &wanted, "settle, notify, close pr, pressed, observed, revert");
+    let reverted = ended.then(Body::RevertPrepared { change: id(), say: None });
     check("revert prepared", &reverted, "settle, notify, close pr, pressed, observed");
+    let said_no = fresh.clone().no("ann").closed(Ending::Rejected);
+    check("ended by a no", &said_no, "settle, notify, close pr, pressed, revert, reason");
+    let expired = fresh.clone().closed(Ending::Expired);
+    check("expired", &expired, "settle, notify, close pr, pressed, revert, again asked");
+    let again = expired.then(Body::AgainAsked { person: "ann".into() });
+    check("asked again", &again, "settle, notify, close pr, pressed, revert, again");
+    let done = again.then(Body::AgainPrepared { change: None, say: String::new() });
+    check("done again", &done, "settle, notify, close pr, pressed, revert");
     let cancelled = fresh.closed(Ending::Cancelled);
     check("cancelled", &cancelled, "settle, notify, close pr, pressed, revert");
 }
@@ -128,7 +143,7 @@ fn each_delivery_has_its_own_effects() {
     check("pull request", &theirs, &format!("{told}, branch, authorized unvoted"));
     let open = theirs.done(Effect::PushBranch, json!({})).done(Effect::OpenPullRequest, json!({}));
     check("pull request, open", &open, &format!("{told}, authorized unvoted"));
-    let over = "settle, notify, close pr, pressed, revert";
+    let over = "settle, notify, close pr, pressed, revert, again asked";
     check("pull request, ended unpushed", &cleared(Delivery::PullRequest).closed(Ending::Expired), over);
     check("pull request, ended", &open.closed(Ending::Expired), &format!("{over}, delete branch"));
     let standard = Given::new(Level::Standard, Delivery::Direct).story();
