@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use countersign_core::model::{
-    CancelArgs, ChangeAnswer, ChangeArgs, ChangesAnswer, ChangesArgs, InspectAnswer, InspectArgs, OperateArgs,
-    Principal, RepositoryAuth, RepositorySpec, RollbackArgs,
+    CancelArgs, ChangeAnswer, ChangeArgs, ChangesAnswer, ChangesArgs, ClusterSpec, InspectAnswer, InspectArgs, Named,
+    OperateArgs, Principal, RepositoryAuth, RepositorySpec, RollbackArgs,
 };
 use countersign_core::secrets::Redactor;
 use countersign_core::{Problem, Result};
@@ -32,7 +32,8 @@ use crate::pipeline::{Pipeline, RepoHandle};
 use crate::render::Kustomize;
 use crate::server::control::{serve_control, socket_path as control_path};
 use crate::server::{
-    Agents, HttpOptions, HttpServer, Mcp, Meter, Prompts, SOCKET, Service, SharedAgents, bind_socket, serve_socket,
+    Agents, HttpOptions, HttpServer, Mcp, Meter, MetricsServer, Prompts, SOCKET, Service, SharedAgents, bind_socket,
+    serve_socket,
 };
 
 /// Where the journal of a configuration lies.
@@ -50,6 +51,7 @@ pub struct Daemon {
     /// Everything it does.
     pub pipeline: Arc<Pipeline>,
     http: Option<SocketAddr>,
+    metrics: Option<SocketAddr>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
     _lock: File,
@@ -102,7 +104,8 @@ fn installation_key(dir: &Path) -> Result<[u8; 32]> {
     Ok(key)
 }
 
-fn credentials(base: &Path, name: &str, auth: &RepositoryAuth) -> Result<Credentials> {
+/// The credentials of a repository, read now.
+pub(crate) fn credentials(base: &Path, name: &str, auth: &RepositoryAuth) -> Result<Credentials> {
     use secrecy::ExposeSecret as _;
     let what = format!("repository {name}");
     let known_hosts = match &auth.known_hosts {
@@ -128,6 +131,13 @@ async fn repository(config: &Config, name: &str, spec: &RepositorySpec) -> Resul
         }
     };
     Ok(RepoHandle { git, forge })
+}
+
+/// Connects a cluster of the configuration.
+pub(crate) async fn connect_cluster(config: &Config, named: &Named<ClusterSpec>) -> Result<Cluster> {
+    let mut spec = named.spec.clone();
+    spec.kubeconfig = spec.kubeconfig.map(|k| config.base.join(k).to_string_lossy().into_owned());
+    Cluster::connect(&named.name, spec).await
 }
 
 /// Seals the journal's head with the signing key.
@@ -167,9 +177,7 @@ impl Daemon {
         }
         let mut clusters = BTreeMap::new();
         for c in &config.clusters {
-            let mut spec = c.spec.clone();
-            spec.kubeconfig = spec.kubeconfig.map(|k| config.base.join(k).to_string_lossy().into_owned());
-            clusters.insert(c.name.clone(), Cluster::connect(&c.name, spec).await?);
+            clusters.insert(c.name.clone(), connect_cluster(&config, c).await?);
         }
         let telegram = match config.telegram() {
             None => None,
@@ -215,13 +223,21 @@ impl Daemon {
             config_path,
             workers: Mutex::new(BTreeSet::new()),
             greeted: Greeted::default(),
+            pairings: Default::default(),
             held: Mutex::default(),
+            meters: Default::default(),
             turns: Default::default(),
             halt: CancellationToken::new(),
             config: ArcSwap::from_pointee(config),
         });
-        let mut daemon =
-            Self { pipeline, http: None, shutdown: CancellationToken::new(), tasks: TaskTracker::new(), _lock: lock };
+        let mut daemon = Self {
+            pipeline,
+            http: None,
+            metrics: None,
+            shutdown: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            _lock: lock,
+        };
         daemon.serve(&dir, http, prompts, agents, http_options).await?;
         for (name, hook) in webhooks {
             daemon.tasks.spawn(Arc::clone(&daemon.pipeline).feed(name, hook, daemon.shutdown.clone()));
@@ -239,6 +255,12 @@ impl Daemon {
     ) -> Result<()> {
         let service: Arc<dyn Service> = Arc::new(Product(Arc::clone(&self.pipeline)));
         let mcp = Mcp::new(Arc::clone(&service), prompts)?;
+        let metrics = self.pipeline.config.load().bootstrap.metrics.clone();
+        if let Some(address) = metrics {
+            let server = MetricsServer::bind(&address, Arc::clone(&service)).await?;
+            self.metrics = Some(server.local_addr());
+            self.tasks.spawn(server.run(self.shutdown.clone()));
+        }
         // One for both faces: an agent has its limits, not each of its connections.
         let meter = Arc::new(Meter::new(options.limits.clone()));
         if let Some(addr) = http {
@@ -273,6 +295,11 @@ impl Daemon {
     /// Where MCP over HTTP listens.
     pub fn http_addr(&self) -> Option<SocketAddr> {
         self.http
+    }
+
+    /// Where metrics are served, apart from the HTTP face.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics
     }
 
     /// Runs until SIGINT, SIGTERM or a request to stop; SIGHUP reloads the configuration.
@@ -335,5 +362,11 @@ impl Service for Product {
     }
     async fn rollback(&self, who: &Principal, args: RollbackArgs) -> Result<ChangeAnswer> {
         self.0.rollback(who, args).await
+    }
+    async fn ready(&self) -> Result<()> {
+        self.0.ready().await
+    }
+    async fn metrics(&self) -> String {
+        self.0.metrics().await
     }
 }

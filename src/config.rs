@@ -46,6 +46,9 @@ pub struct Bootstrap {
     /// HTTP face.
     #[serde(default)]
     pub http: Http,
+    /// Where metrics and health are served, beside the HTTP face; absent = nowhere.
+    #[serde(default)]
+    pub metrics: Option<String>,
     /// Times.
     #[serde(default)]
     pub times: Times,
@@ -331,6 +334,15 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// Files that resources are read from, in the order of reading.
+    pub fn files(&self, file: &Path) -> Result<Vec<PathBuf>> {
+        let mut all = vec![std::path::absolute(file).map_err(|e| bad(file, e))?];
+        for place in &self.bootstrap.resources {
+            all.extend(yaml_files(place)?);
+        }
+        Ok(all)
     }
 
     fn check_channels(&self, file: &Path) -> Result<()> {

@@ -160,6 +160,7 @@ pub fn authorize(change: &Change, now: &Now<'_>) -> Result<Authorization> {
     if now.stopped {
         return Err(Problem::new("gate.stopped", "The emergency stop is on.", "Wait until a person resumes.").later());
     }
+    not_frozen(change, now.decided)?;
     if change.end.is_some() {
         return Err(stale("The change has ended."));
     }
@@ -228,6 +229,21 @@ pub fn sweep(change: &Change) -> Result<Authorization> {
     })
 }
 
+/// A freeze that began after people were asked holds the change back; what they said stays good for as
+/// long as it was good for. Asked during it, its approvers were among those asked.
+fn not_frozen(change: &Change, now: &Decided) -> Result<()> {
+    let began = now.freezes.iter().find(|f| !change.decided.freezes.iter().any(|asked| asked.id == f.id));
+    let Some(freeze) = began else { return Ok(()) };
+    let until = chrono::DateTime::from_timestamp(freeze.until, 0)
+        .map_or_else(String::new, |t| format!(" until {}", t.format("%Y-%m-%d %H:%M UTC")));
+    Err(Problem::new(
+        "gate.frozen",
+        format!("Freeze {} is on{until}: nothing leaves.", freeze.id),
+        "Wait for its end; an approval that expires before that must be given again.",
+    )
+    .later())
+}
+
 fn policy_still_allows(change: &Change, now: &Decided, denied: Option<&str>) -> Result<()> {
     if now.level > change.decided.level {
         let why = match denied {
@@ -245,6 +261,9 @@ fn policy_still_allows(change: &Change, now: &Decided, denied: Option<&str>) -> 
     }
     if now.delivery > change.decided.delivery {
         return Err(stale("The policy now asks for a stricter way of delivery."));
+    }
+    if now.level == Level::Prompted && now.obligations.confirm > change.decided.obligations.confirm {
+        return Err(stale("A yes now takes the number on the card."));
     }
     Ok(())
 }

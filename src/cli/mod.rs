@@ -1,12 +1,17 @@
 //! Command line.
 
 mod audit;
+mod connect;
 pub mod demo;
+pub mod doctor;
+mod init;
+mod pair;
 mod people;
 mod policy;
 pub mod replay;
 mod sandbox;
 mod serve;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,10 +49,19 @@ enum Command {
     /// End the emergency stop, signed with your SSH key.
     Resume(people::Resume),
     /// The daemon on one screen.
-    Status,
+    Status(status::Status),
+    /// Find clusters, engines and repositories, and write a first configuration.
+    Init(Box<init::Init>),
+    /// People: list them, pair their Telegram accounts.
+    #[command(subcommand)]
+    People(pair::People),
+    /// Try every right and every reach that the configuration needs.
+    Doctor(doctor::Doctor),
+    /// Print the MCP configuration for a client, or add it to the client's file.
+    Connect(connect::Connect),
     /// Load the configuration anew; a bad one is refused and the last good one stays.
     Reload,
-    /// Policies: check, explain.
+    /// Policies: check, test, explain, schema, replay.
     #[command(subcommand)]
     Policy(policy::Policy),
     /// The journal: verify.
@@ -86,21 +100,29 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             Command::Reject(args) => people::vote(&config, args, false).await,
             Command::Stop(args) => people::stop(&config, args).await,
             Command::Resume(args) => people::resume(&config, args).await,
-            Command::Status => people::status(&config).await,
+            Command::Status(args) => status::run(&config, args).await,
+            Command::Init(args) => init::run(*args).await,
+            Command::People(args) => pair::run(&config, args).await,
+            Command::Doctor(args) => doctor::run(&config, args).await,
+            Command::Connect(args) => connect::run(&config, args),
             Command::Reload => people::reload(&config).await,
-            Command::Policy(args) => policy::run(&config, args),
+            Command::Policy(args) => policy::run(&config, args).await,
             Command::Audit(args) => audit::run(&config, args).await,
             Command::Replay { .. } => Ok(ExitCode::SUCCESS),
         }
     })
 }
 
-/// Logs to stderr (stdout belongs to MCP and to output). `COUNTERSIGN_LOG` is the filter.
+/// Logs to stderr (stdout belongs to MCP and to output). `COUNTERSIGN_LOG` is the filter, `COUNTERSIGN_LOG_FORMAT` the form.
 pub(crate) fn log_to_stderr(default: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("COUNTERSIGN_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr).try_init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);
+    let _ = match std::env::var("COUNTERSIGN_LOG_FORMAT").as_deref() {
+        Ok("json") => log.json().with_ansi(false).try_init(),
+        _ => log.try_init(),
+    };
 }
 
 /// Waits for SIGINT or SIGTERM.

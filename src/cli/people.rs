@@ -91,7 +91,7 @@ pub async fn vote(config: &Path, args: Vote, approve: bool) -> Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-fn confirmed(what: &str) -> Result<bool> {
+pub(super) fn confirmed(what: &str) -> Result<bool> {
     if !std::io::stdin().is_terminal() {
         return Err(Problem::new(
             "input.no_terminal",
@@ -150,16 +150,6 @@ pub async fn resume(config: &Path, args: Resume) -> Result<ExitCode> {
     let signature = sign(&args.key, text(&ask, "text"))?;
     let answer = call(&state, &Request::Resume { reason: args.reason, signature }).await?;
     println!("{}", text(&answer, "say"));
-    Ok(ExitCode::SUCCESS)
-}
-
-/// `status`.
-pub async fn status(config: &Path) -> Result<ExitCode> {
-    let answer = call(&state_dir(config)?, &Request::Status).await?;
-    println!("{}", text(&answer, "say"));
-    for line in answer.get("lines").and_then(Value::as_array).into_iter().flatten() {
-        println!("  {}", line.as_str().unwrap_or_default());
-    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,13 +1,16 @@
-//! `policy check` and `policy explain`.
+//! `policy check`, `policy test`, `policy explain`, `policy schema`, `policy replay`.
+
+mod explain;
+mod replay;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use countersign_core::model::{Level, Principal};
-use countersign_core::policy::{Facts, Known, PolicySet, Severity, Target, check, check_names, explain, run_tests};
+use countersign_core::policy::{Known, PolicySet, Severity, TestOutcome, check, check_names, run_tests, schema};
 use countersign_core::{Problem, Result};
 
+use crate::clock::Clock;
 use crate::config::{Config, read_policies};
 
 /// `policy` commands.
@@ -18,55 +21,62 @@ pub enum Policy {
         /// Folder of policy files instead of the configuration's.
         dir: Option<PathBuf>,
     },
-    /// Which rules match a call, and what would be needed.
-    Explain(Call),
-}
-
-/// A call to explain.
-#[derive(Debug, clap::Args)]
-pub struct Call {
-    /// Operation (`set_image`).
-    #[arg(long)]
-    operation: String,
-    /// Target: cluster/namespace/Kind/name.
-    #[arg(long)]
-    target: String,
-    /// Agent.
-    #[arg(long)]
-    agent: String,
-    /// Repository.
-    #[arg(long)]
-    repository: String,
-    /// Labels of the object, `key=value`.
-    #[arg(long = "label")]
-    labels: Vec<String>,
-    /// Risk: low, medium, high, critical.
-    #[arg(long, default_value = "medium")]
-    risk: String,
+    /// Run the tests in policy files; each file (or folder) is one policy.
+    Test {
+        /// Files or folders; without any, the configuration's policy.
+        files: Vec<PathBuf>,
+    },
+    /// Which rules match a change or a call, what was missing, and what would be needed.
+    Explain(explain::What),
+    /// Print the JSON schema of policy files, for editors.
+    Schema,
+    /// Decide the journal's past changes anew under other files, and show what would differ.
+    Replay(replay::Args),
 }
 
 /// Runs a `policy` command.
-pub fn run(config: &Path, args: Policy) -> Result<ExitCode> {
+pub async fn run(config: &Path, args: Policy) -> Result<ExitCode> {
     match args {
-        Policy::Check { dir: Some(dir) } => report(&PolicySet::parse(&read_policies(&dir)?)?, None),
+        Policy::Check { dir: Some(dir) } => Ok(report(&PolicySet::parse(&read_policies(&dir)?)?, None)),
         Policy::Check { dir: None } => {
             let c = Config::load(config)?;
-            report(&c.policies, Some(&c))
+            Ok(report(&c.policies, Some(&c)))
         }
-        Policy::Explain(call) => {
-            let c = Config::load(config)?;
-            print!("{}", explain(&c.policies, &c.people, &facts(&c, &call)?));
+        Policy::Test { files } if files.is_empty() => Ok(tested(&run_tests(&Config::load(config)?.policies))),
+        Policy::Test { files } => {
+            let mut outcomes = Vec::new();
+            for file in files {
+                outcomes.extend(run_tests(&PolicySet::parse(&read_policies(&file)?)?));
+            }
+            Ok(tested(&outcomes))
+        }
+        Policy::Explain(what) => {
+            print!("{}", explain::explain(config, what).await?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Policy::Schema => {
+            println!("{}", pretty(&schema())?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Policy::Replay(args) => {
+            print!("{}", replay::run(config, args).await?);
             Ok(ExitCode::SUCCESS)
         }
     }
 }
 
+/// Indented JSON.
+pub(super) fn pretty(value: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string_pretty(value).map_err(|e| {
+        Problem::new("policy.output", format!("The result cannot be written: {e}."), "Report this as a bug.")
+    })
+}
+
 /// Prints findings and tests; a mistake or a failed test is exit code 1.
-fn report(set: &PolicySet, config: Option<&Config>) -> Result<ExitCode> {
-    let mut bad = 0;
-    let mut findings = Vec::new();
+fn report(set: &PolicySet, config: Option<&Config>) -> ExitCode {
+    let people = config.map(|c| c.people.clone()).unwrap_or_else(|| countersign_core::policy::stand_ins(set));
+    let mut findings = check(set, &people, Clock::real().now_ms());
     if let Some(c) = config {
-        findings.extend(check(set, &c.people));
         findings.extend(check_names(
             set,
             &Known {
@@ -76,65 +86,30 @@ fn report(set: &PolicySet, config: Option<&Config>) -> Result<ExitCode> {
             },
         ));
     }
+    let mut bad = 0;
     for f in &findings {
         bad += usize::from(f.severity == Severity::Error);
         println!("{:?} {} {} {}: {}", f.severity, f.code, f.file, f.rule, f.message);
     }
     let outcomes = run_tests(set);
-    for t in &outcomes {
-        bad += usize::from(!t.failures.is_empty());
-        for f in &t.failures {
-            println!("failed {} {}: {f}", t.file, t.name);
-        }
-    }
+    bad += failed(&outcomes);
     println!("{} rules, {} tests, {bad} mistakes.", set.rules().len(), outcomes.len());
-    Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    if bad == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
-fn facts(c: &Config, call: &Call) -> Result<Facts> {
-    let target: countersign_core::model::ResourceRef = call.target.parse()?;
-    let principal = c.principal(&call.agent).unwrap_or(Principal { agent: call.agent.clone(), sponsor: String::new() });
-    let labels = call
-        .labels
-        .iter()
-        .map(|l| {
-            l.split_once('=')
-                .map(|(k, v)| (k.to_owned(), v.to_owned()))
-                .ok_or_else(|| Problem::new("input.label", format!("\"{l}\" is no label."), "Write key=value."))
-        })
-        .collect::<Result<_>>()?;
-    let risk = serde_json::from_value(serde_json::Value::String(call.risk.clone())).map_err(|_| {
-        Problem::new("input.risk", format!("\"{}\" is no risk.", call.risk), "Use low, medium, high or critical.")
-    })?;
-    debug_assert!(Level::Standard < Level::Deny);
-    Ok(Facts {
-        targets: vec![Target {
-            operation: call.operation.clone(),
-            namespace: target.namespace.clone(),
-            kind: target.kind.clone(),
-            labels_before: Some(labels),
-            labels_after: None,
-        }],
-        cluster_labels: c
-            .clusters
-            .iter()
-            .find(|n| n.name == target.cluster)
-            .map(|n| n.spec.labels.clone())
-            .unwrap_or_default(),
-        cluster: target.cluster,
-        repository_labels: c
-            .repositories
-            .iter()
-            .find(|n| n.name == call.repository)
-            .map(|n| n.spec.labels.clone())
-            .unwrap_or_default(),
-        repository: call.repository.clone(),
-        agent: principal.agent,
-        sponsor: principal.sponsor,
-        risk,
-        files: 1,
-        lines: 2,
-        objects: 1,
-        privileged: None,
-    })
+/// Prints each failed test with what was decided and why; how many there are.
+fn failed(outcomes: &[TestOutcome]) -> usize {
+    let failed: Vec<&TestOutcome> = outcomes.iter().filter(|t| !t.failures.is_empty()).collect();
+    for t in &failed {
+        println!("failed {}: {}", t.file, t.name);
+        t.failures.iter().for_each(|f| println!("  {f}"));
+        t.why.iter().for_each(|w| println!("  - {w}"));
+    }
+    failed.len()
+}
+
+fn tested(outcomes: &[TestOutcome]) -> ExitCode {
+    let bad = failed(outcomes);
+    println!("{} tests, {bad} failed.", outcomes.len());
+    if bad == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }

@@ -3,15 +3,18 @@
 //! Cards are kept as JSON text of the few fields that matter: a tenth of what parsed values take.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
 
 use countersign_core::error::Problem;
-use countersign_core::model::{Engine, ObjectKey, OwnerRef, SourceKind};
+use countersign_core::model::{Engine, ObjectKey, OwnerRef, Source, SourceKind};
 use countersign_core::ownership::{
     Feed, Follow, Index, Listing, Reach, SourceBasis, feeds, follow, reach, repo_key, source_object,
 };
 use serde_json::Value;
 use tokio::sync::watch;
+
+use super::rights::Followed;
 
 /// Another owner that reads a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +62,18 @@ pub(super) enum Progress {
     Absent,
     /// Read once and followed since; with a problem while the connection is lost.
     Ready(Option<Problem>),
+}
+
+impl Progress {
+    /// The state without its words.
+    fn stage(&self) -> u8 {
+        match self {
+            Self::Absent => 0,
+            Self::Starting(_) => 1,
+            Self::Ready(None) => 2,
+            Self::Ready(Some(_)) => 3,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -262,6 +277,30 @@ impl Book {
             .collect()
     }
 
+    /// Every repository that an owner or a Git source names, in a stable order.
+    pub(super) fn followed(&self) -> Vec<Followed> {
+        let mut out = Vec::new();
+        let mut read: BTreeSet<&ObjectKey> = BTreeSet::new();
+        for (key, card) in &self.cards {
+            let (Some(owner), Some(object)) = (&card.owner, self.card(key)) else { continue };
+            read.extend(&card.source);
+            let through = card.source.as_ref().and_then(|s| self.card(s));
+            for feed in feeds(SourceBasis { owner, object: &object, source: through.as_ref() }) {
+                let Source { url, target_revision, kind, .. } = feed.source;
+                // A chart's repository, or one that only a plugin can read: nothing there is edited.
+                if !url.is_empty() && kind != Some(SourceKind::Other) {
+                    out.push(Followed { owner: Some(owner.clone()), url, revision: target_revision });
+                }
+            }
+        }
+        for (key, _) in self.cards.iter().filter(|(k, c)| c.owner.is_none() && !read.contains(k)) {
+            let Some(object) = self.card(key) else { continue };
+            let get = |p: &str| object.pointer(p).and_then(Value::as_str).unwrap_or_default().to_owned();
+            out.push(Followed { owner: None, url: get("/spec/url"), revision: get("/spec/ref/branch") });
+        }
+        out
+    }
+
     /// Every owner with its own word on its state, in a stable order.
     pub(super) fn lines(&self) -> Vec<OwnerLine> {
         let owners = self.cards.iter().filter_map(|(key, card)| Some((key, card.owner.clone()?)));
@@ -308,11 +347,13 @@ fn ready(card: &Value) -> Option<&Value> {
 pub(super) struct Shared {
     book: RwLock<Book>,
     progress: watch::Sender<BTreeMap<&'static str, Progress>>,
+    /// Since when each watch is in its state; other words about the same state do not count.
+    since: Mutex<BTreeMap<&'static str, Instant>>,
 }
 
 impl Default for Shared {
     fn default() -> Self {
-        Self { book: RwLock::default(), progress: watch::Sender::new(BTreeMap::new()) }
+        Self { book: RwLock::default(), progress: watch::Sender::new(BTreeMap::new()), since: Mutex::default() }
     }
 }
 
@@ -329,11 +370,18 @@ impl Shared {
     pub(super) fn set(&self, kind: &'static str, progress: Progress) {
         self.progress.send_if_modified(|all| match all.get(kind) {
             Some(old) if *old == progress => false,
-            _ => {
+            old => {
+                if old.is_none_or(|old| old.stage() != progress.stage()) {
+                    self.since.lock().unwrap_or_else(PoisonError::into_inner).insert(kind, Instant::now());
+                }
                 all.insert(kind, progress);
                 true
             }
         });
+    }
+
+    pub(super) fn since(&self) -> BTreeMap<&'static str, Instant> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn progress(&self) -> watch::Receiver<BTreeMap<&'static str, Progress>> {

@@ -12,7 +12,9 @@ mod kinds;
 mod nearest;
 mod owner;
 mod requests;
+mod rights;
 mod schema;
+mod standing;
 mod watch;
 
 #[cfg(test)]
@@ -33,7 +35,9 @@ pub use kinds::Kind;
 pub use nearest::nearest;
 pub use owner::Located;
 pub use requests::Hinted;
+pub use rights::{About, Followed, Right};
 pub use schema::check;
+pub use standing::{OwnerCount, WatchStanding, WatchState};
 
 /// One cluster: clones share everything. Dropping the last one ends its watches.
 #[derive(Clone)]

@@ -57,6 +57,22 @@ pub(super) async fn get(client: &kube::Client, url: &str) -> Result<Value> {
     json(client, url, None).await.map_err(|e| errors::problem(&e, asked("get", url)))
 }
 
+/// The same, for a question that is a list.
+pub(super) async fn get_as(client: &kube::Client, url: &str, verb: &'static str) -> Result<Value> {
+    json(client, url, None).await.map_err(|e| errors::problem(&e, asked(verb, url)))
+}
+
+/// Asks something with a body that changes nothing (an access review).
+pub(super) async fn post(client: &kube::Client, url: &str, body: &Value) -> Result<Value> {
+    let failed = |e: kube::Error| errors::problem(&e, asked("create", url));
+    let request = Request::post(url)
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(body.to_string().into_bytes())
+        .map_err(|e| failed(kube::Error::HttpError(e)))?;
+    let answer = text(client, request).await.map_err(failed)?;
+    serde_json::from_str(&answer).map_err(|e| failed(kube::Error::SerdeError(e)))
+}
+
 pub(super) async fn get_optional(client: &kube::Client, url: &str) -> Result<Option<Value>> {
     optional(client, url, "get").await
 }

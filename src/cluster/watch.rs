@@ -262,6 +262,11 @@ impl Follow {
                 events.next().await
             };
             let Some(event) = event else { break };
+            if complete && before.is_some() && matches!(event, Ok(Event::Apply(_) | Event::Delete(_))) {
+                // What the watch itself tells proves it as well: on a busy kind it is never silent for a moment.
+                before = None;
+                self.book.set(self.name, Progress::Ready(None));
+            }
             match event {
                 Ok(Event::Init) => listed.clear(),
                 Ok(Event::InitApply(object)) => listed.extend(put(&self.book, &self.here, resource, object)),

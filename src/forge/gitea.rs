@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::answer::{self, Call, IssueAnswer, PullAnswer};
 use super::wire::{self, Place, Raw};
-use super::{Merge, NewPull, Operations, Pull, PullState};
+use super::{BranchStanding, Merge, NewPull, Operations, Pull, PullState, Standing, standing};
 
 /// Pages of 50 that are searched for a pull request, newest first.
 const MAX_PAGES: u32 = 10;
@@ -79,6 +79,16 @@ impl Operations for Gitea {
             pull.closed_by = self.closed_by(number).await;
         }
         Ok(pull)
+    }
+
+    async fn look(&self) -> Result<Standing> {
+        let raw = self.call(Method::GET, &[], &[], None).await?;
+        standing::repository(&raw, &self.place.token)
+    }
+
+    async fn look_at(&self, branch: &str) -> Result<BranchStanding> {
+        let raw = self.call(Method::GET, &["branches", branch], &[], None).await?;
+        standing::branch(&raw, &self.place.token)
     }
 
     async fn open(&self, new: &NewPull) -> Result<Pull> {

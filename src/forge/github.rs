@@ -20,7 +20,7 @@ use tower::Service;
 
 use super::answer::{self, Call, IssueAnswer, PullAnswer};
 use super::wire::{self, Place, Raw};
-use super::{Merge, NewPull, Operations, Pull, PullState};
+use super::{BranchStanding, Merge, NewPull, Operations, Pull, PullState, Standing, standing};
 
 pub(super) struct GitHub {
     place: Place,
@@ -111,6 +111,21 @@ impl Operations for GitHub {
             pull.closed_by = self.closed_by(number).await?;
         }
         Ok(pull)
+    }
+
+    async fn look(&self) -> Result<Standing> {
+        let raw = self.call(Method::GET, &[], &[], None).await?;
+        standing::repository(&raw, &self.place.token)
+    }
+
+    async fn look_at(&self, branch: &str) -> Result<BranchStanding> {
+        let raw = self.call(Method::GET, &["branches", branch], &[], None).await?;
+        let mut found = standing::branch(&raw, &self.place.token)?;
+        // Rule sets can be read without rights of administration; GitHub Enterprise Server has them from 3.11 on.
+        let raw = self.call(Method::GET, &["rules", "branches", branch], &[], None).await?;
+        found.rules = standing::rules(&raw, &self.place.token);
+        found.protected |= !found.rules.is_empty();
+        Ok(found)
     }
 
     async fn open(&self, new: &NewPull) -> Result<Pull> {

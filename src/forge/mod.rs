@@ -7,6 +7,7 @@
 mod answer;
 mod gitea;
 mod github;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -81,6 +82,36 @@ pub struct Merge {
     pub message: String,
 }
 
+/// What the token may do with the repository, as far as the forge says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// It may push.
+    pub may_push: Option<bool>,
+    /// It is an administrator: more than is needed.
+    pub is_admin: bool,
+    /// The repository takes no changes any more.
+    pub archived: bool,
+    /// Scopes of a token that has some (GitHub's classic ones).
+    pub scopes: Vec<String>,
+    /// When the token expires, as the forge writes it.
+    pub expires: Option<String>,
+    /// The forge's clock, milliseconds, whole seconds only.
+    pub now_ms: Option<i64>,
+}
+
+/// What rules a branch has, as far as the token may see them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BranchStanding {
+    /// Some rule protects it.
+    pub protected: bool,
+    /// The token's account may push to it; `None` = the forge does not say.
+    pub may_push: Option<bool>,
+    /// The token's account may merge into it; `None` = the forge does not say.
+    pub may_merge: Option<bool>,
+    /// Names of the rules.
+    pub rules: Vec<String>,
+}
+
 /// A forge, for one repository.
 ///
 /// Errors of all methods: `forge.auth`, `forge.not_found`, `forge.rate_limited` (later),
@@ -90,6 +121,10 @@ pub struct Merge {
 pub trait Forge: Send + Sync {
     /// The pull request from `head_branch` to `base`: the open one, else the newest.
     async fn find_pull(&self, head_branch: &str, base: &str) -> Result<Option<Pull>>;
+    /// What the token may do with the repository.
+    async fn standing(&self) -> Result<Standing>;
+    /// What rules a branch has.
+    async fn branch_standing(&self, branch: &str) -> Result<BranchStanding>;
     /// One pull request.
     async fn pull(&self, number: u64) -> Result<Pull>;
     /// Opens a pull request, or adopts the open one from the same branch.
@@ -120,6 +155,8 @@ pub fn connect(spec: &ForgeSpec, token: SecretString) -> Result<Box<dyn Forge>> 
 trait Operations: Send + Sync {
     async fn find(&self, head_branch: &str, base: &str) -> Result<Option<Pull>>;
     async fn read(&self, number: u64) -> Result<Pull>;
+    async fn look(&self) -> Result<Standing>;
+    async fn look_at(&self, branch: &str) -> Result<BranchStanding>;
     async fn open(&self, new: &NewPull) -> Result<Pull>;
     async fn say(&self, number: u64, text: &str) -> Result<()>;
     async fn land(&self, merge: &Merge) -> Result<String>;
@@ -130,6 +167,12 @@ trait Operations: Send + Sync {
 impl<T: Operations> Forge for T {
     async fn find_pull(&self, head_branch: &str, base: &str) -> Result<Option<Pull>> {
         self.find(head_branch, base).await
+    }
+    async fn standing(&self) -> Result<Standing> {
+        self.look().await
+    }
+    async fn branch_standing(&self, branch: &str) -> Result<BranchStanding> {
+        self.look_at(branch).await
     }
     async fn pull(&self, number: u64) -> Result<Pull> {
         self.read(number).await

@@ -175,6 +175,14 @@ pub(crate) fn list(repo: &Repository, session: &Session<'_>) -> Result<Vec<Head>
     Ok(connection.list().map_err(fail)?.iter().map(head).collect())
 }
 
+/// Opens the receiving side of a push and closes it again; nothing is sent.
+pub(crate) fn knock(repo: &Repository, session: &Session<'_>) -> Result<()> {
+    let mut remote = session.remote(repo)?;
+    let fail = |e: git2::Error| session.problem(&e);
+    let connection = remote.connect_auth(Direction::Push, Some(session.callbacks()), None).map_err(fail)?;
+    connection.list().map(|_| ()).map_err(fail)
+}
+
 /// Where the mirror keeps a branch of the remote.
 pub(crate) fn tracking(branch_ref: &str) -> String {
     format!("refs/countersign/heads/{}", branch_ref.trim_start_matches("refs/heads/"))

@@ -85,6 +85,14 @@ impl std::fmt::Debug for GitRepo {
 }
 
 impl GitRepo {
+    /// Whether the remote lets this credential in to push: the conversation of a push, ended before anything is
+    /// asked. Hooks, branch rules and quotas are not part of it; they answer only to a commit.
+    ///
+    /// Errors: as of a push that did not get that far.
+    pub async fn try_push_access(&self) -> Result<()> {
+        self.talk(self.inner.limits.push, remote::knock).await
+    }
+
     /// Opens (or makes) the mirror of `url` in `mirror_dir`; contacts nobody.
     ///
     /// Errors: `git.url`, `git.mirror`.

@@ -10,7 +10,7 @@ mod verify;
 
 pub use chain::{GENESIS, Row, hash_row};
 pub use store::{CheckHead, Entry, Head, Journal, Seal, SignHead, View};
-pub use verify::{Anchor, Finding, Report, verify_chain, verify_file};
+pub use verify::{Anchor, Finding, Report, read_events, verify_chain, verify_file};
 
 #[cfg(test)]
 mod tests;

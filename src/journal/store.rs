@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use countersign_core::change::{Change, fold};
 use countersign_core::model::{Body, ChangeId, Event};
@@ -18,6 +19,11 @@ pub type SignHead = Arc<dyn Fn(&str) -> Result<String> + Send + Sync>;
 
 /// Checks a signature of [`SignHead`]: the signed text, then the armoured signature.
 pub type CheckHead = Arc<dyn Fn(&str, &str) -> Result<()> + Send + Sync>;
+
+/// How long after a failed write it counts as unavailable: with nobody writing, nobody finds out that it is back.
+const FAILED_FOR: std::time::Duration = std::time::Duration::from_secs(60);
+/// Longest wait for the journal's word on itself.
+const READY_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// How the head is sealed: both sides of one key.
 #[derive(Clone)]
@@ -140,6 +146,8 @@ struct Writer {
     news: broadcast::Sender<Option<ChangeId>>,
     head_file: std::path::PathBuf,
     sign: Option<SignHead>,
+    /// When a write last failed.
+    failed: std::sync::Mutex<Option<Instant>>,
 }
 
 /// The journal. One process at a time (the daemon holds the state directory's lock).
@@ -261,7 +269,8 @@ impl Journal {
             .last()
             .map_or_else(|| Head { seq: 0, hash: GENESIS.to_owned() }, |r| Head { seq: r.seq, hash: r.hash.clone() });
         let (news, _) = broadcast::channel(1024);
-        let writer = Arc::new(Writer { pool: writer, news, head_file, sign: seal.map(|s| s.sign) });
+        let writer =
+            Arc::new(Writer { pool: writer, news, head_file, sign: seal.map(|s| s.sign), failed: Default::default() });
         Ok(Self { writer, readers, inner: Arc::new(Mutex::new(Inner { head, view })) })
     }
 
@@ -271,8 +280,13 @@ impl Journal {
         let journal = Self::open(path, None).await?;
         let head = journal.head().await;
         let Writer { pool, news, head_file, .. } = &*journal.writer;
-        let writer =
-            Writer { pool: pool.clone(), news: news.clone(), head_file: head_file.clone(), sign: Some(seal.sign) };
+        let writer = Writer {
+            pool: pool.clone(),
+            news: news.clone(),
+            head_file: head_file.clone(),
+            sign: Some(seal.sign),
+            failed: Default::default(),
+        };
         writer.write_head(&[&head])?;
         pool.close().await;
         Ok(head)
@@ -329,7 +343,9 @@ impl Journal {
         }
         let (writer, blobs) = (Arc::clone(&self.writer), blobs.to_vec());
         let commit = tokio::spawn(async move {
-            writer.commit(&inner.head, &head, &rows, &blobs).await?;
+            let committed = writer.commit(&inner.head, &head, &rows, &blobs).await;
+            *writer.failed.lock().unwrap_or_else(PoisonError::into_inner) = committed.is_err().then(Instant::now);
+            committed?;
             *inner = Inner { head, view };
             drop(inner);
             writer.tell(&rows);
@@ -344,6 +360,20 @@ impl Journal {
     /// it, and the signed head of after it.
     pub async fn settled(&self) {
         drop(self.inner.lock().await);
+    }
+
+    /// Whether it can be read, and no write failed just now. `journal.unavailable`.
+    pub async fn ready(&self) -> Result<()> {
+        let failed = *self.writer.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed.is_some_and(|at| at.elapsed() < FAILED_FOR) {
+            return Err(broken("the last write to it failed"));
+        }
+        let asked = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM (SELECT 1 FROM events LIMIT 1)")
+            .fetch_one(&self.readers);
+        match tokio::time::timeout(READY_WITHIN, asked).await {
+            Ok(answer) => answer.map(|_| ()).map_err(broken),
+            Err(_) => Err(broken("it does not answer")),
+        }
     }
 
     /// Appends to one change, unconditionally.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use countersign_core::change::{Change, fold};
-use countersign_core::model::{Body, ChangeId, Sealed, hex};
+use countersign_core::model::{Body, ChangeId, Event, Sealed, hex};
 use countersign_core::{Problem, Result};
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 
@@ -108,6 +108,28 @@ pub fn verify_rows(rows: &[Row], anchors: &[Anchor]) -> Report {
     }
     report.changes = changes.len();
     report
+}
+
+/// Every event of the journal at `path`, oldest first, without writing to it. The daemon may be running.
+///
+/// # Errors
+/// `audit.no_journal`, `journal.unavailable`.
+pub async fn read_events(path: &Path) -> Result<Vec<Event>> {
+    if !path.is_file() {
+        return Err(Problem::new(
+            "audit.no_journal",
+            "There is no journal at that place.",
+            "Name the configuration with --config; the journal lies in its state_dir once the daemon has run.",
+        ));
+    }
+    let pool = SqlitePoolOptions::new()
+        .max_connections(1)
+        .connect_with(options(path).read_only(true))
+        .await
+        .map_err(broken)?;
+    let rows = read_rows(&pool).await;
+    pool.close().await;
+    rows?.iter().map(Row::event).collect()
 }
 
 /// Verifies the journal at `path` without writing to it. `check_head` verifies the signature of

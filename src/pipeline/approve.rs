@@ -53,7 +53,7 @@ impl Pipeline {
             delivery: c.decided.delivery,
             pull_request: c.pull_url().map(str::to_owned),
             approvers: c.decided.approvers.clone(),
-            later: c.decided.escalate.clone(),
+            later: c.decided.obligations.escalate.clone(),
             approved_by: Vec::new(),
             number: None,
             viewer: None,
@@ -186,9 +186,11 @@ impl Pipeline {
                 match telegram.check().await {
                     Ok(bot) => {
                         tracing::info!(bot = ?bot, "Telegram is connected");
+                        self.meters.polled(Ok(()));
                         checked = true;
                     }
                     Err(problem) => {
+                        self.meters.polled(Err(&problem));
                         tracing::warn!(code = %problem.code, "{}", problem.message);
                         tokio::select! {
                             () = shutdown.cancelled() => return,
@@ -209,6 +211,7 @@ impl Pipeline {
                 Ok(updates) => self.take_updates(&updates).await,
                 Err(problem) => Err(problem),
             };
+            self.meters.polled(outcome.as_ref().copied());
             match outcome {
                 Ok(()) => pause = Duration::from_millis(500),
                 Err(problem) => {

@@ -38,7 +38,7 @@ impl Pipeline {
             blobs.push((f.path.clone(), blob));
         }
         let config = self.config.load();
-        let decision = self.decide_again(change, &config)?;
+        let decision = self.decide_again(change, &config).await?;
         let sponsor = config.principal(&change.sealed.requester).map(|p| p.sponsor);
         let stopped = self.journal.read(|v| v.stopped.is_some()).await;
         gate::authorize(

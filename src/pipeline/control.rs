@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use countersign_core::change::State;
 use countersign_core::message;
 use countersign_core::model::Body;
 use countersign_core::{Problem, Result};
@@ -53,6 +52,16 @@ pub enum Request {
     },
     /// Is it up, and what does it do.
     Status,
+    /// A fresh pairing code for a person.
+    PairBegin {
+        /// Person.
+        person: String,
+    },
+    /// Whether somebody sent it.
+    PairState {
+        /// Person.
+        person: String,
+    },
     /// Load the configuration anew; a bad one is refused and the last good one stays.
     Reload,
     /// Stop the daemon itself.
@@ -123,6 +132,8 @@ impl Pipeline {
                 Ok(json!({"say": say, "resumed": over}))
             }
             Request::Status => Ok(self.status().await),
+            Request::PairBegin { person } => self.pair_begin(&person).await,
+            Request::PairState { person } => Ok(self.pair_state(&person)),
             Request::Reload => self.reload(),
             Request::Shutdown => Ok(json!({})),
         }
@@ -175,56 +186,9 @@ impl Pipeline {
         ))
     }
 
-    async fn pending(&self) -> Value {
-        let list: Vec<Value> = self
-            .journal
-            .read(|v| {
-                v.changes
-                    .values()
-                    .filter(|c| matches!(c.state(), State::AwaitingApproval | State::AwaitingMerge | State::AwaitingCommit))
-                    .map(|c| {
-                        json!({"change": c.id.to_string(), "name": c.name(), "state": c.state().name(),
-                               "what": format!("{} in {}: {}", message::what_short(&c.proposal.fields), c.proposal.cluster, self.waits_for(c))})
-                    })
-                    .collect()
-            })
-            .await;
-        json!({"pending": list})
-    }
-
-    async fn status(&self) -> Value {
-        let (open, ended, stopped) = self
-            .journal
-            .read(|v| {
-                let open = v.changes.values().filter(|c| c.is_open()).count();
-                (open, v.changes.len() - open, v.stopped.clone())
-            })
-            .await;
-        let head = self.journal.head().await;
-        let mut lines = vec![format!("{open} open changes, {ended} ended; journal at event {}", head.seq)];
-        if let Some((by, why)) = stopped {
-            lines.push(format!("STOPPED by {by}: {why}"));
-        }
-        for (name, cluster) in &self.clusters {
-            let said = match cluster.ping().await {
-                Ok(()) => "reachable".to_owned(),
-                Err(p) => p.message,
-            };
-            lines.push(format!("cluster {name}: {said}"));
-        }
-        lines.extend(self.repos.keys().map(|r| format!("repository {r}")));
-        lines.push(if self.telegram.is_some() { "Telegram: polling".into() } else { "Telegram: none".into() });
-        lines.push(if self.kustomize.is_some() {
-            "kustomize: found".into()
-        } else {
-            "kustomize: not found (kustomizations are refused)".into()
-        });
-        json!({"say": format!("countersign {}", env!("CARGO_PKG_VERSION")), "lines": lines})
-    }
-
     /// Loads the configuration anew. People, agents and policies take effect at once; clusters,
     /// repositories and channels need a restart. A bad one is refused and the last good one stays.
-    pub fn reload(&self) -> Result<Value> {
+    pub fn reload(self: &Arc<Self>) -> Result<Value> {
         let Some(path) = &self.config_path else {
             return Err(Problem::new(
                 "config.no_file",
@@ -234,7 +198,9 @@ impl Pipeline {
         };
         let fresh = Config::load(path)?;
         (self.on_reload)(&fresh)?;
+        let before = self.config.load().people.iter().map(|p| (p.name.clone(), p.spec.telegram)).collect();
         self.config.store(Arc::new(fresh));
+        self.tell_accounts(before);
         Ok(
             json!({"say": "Reloaded: people, agents and policies are in effect; clusters, repositories and channels need a restart."}),
         )

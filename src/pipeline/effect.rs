@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_core::manifest::{EditContext, Files, PlannedEdit, documents, edit, is_kustomization_name};
 use countersign_core::model::{LeafChange, ObjectKey, Operation, Want};
-use countersign_core::policy::{Target, risk};
+use countersign_core::policy::{Target, Values, risk};
 use serde_json::Value;
 
 use super::plan::Wanted;
@@ -102,20 +102,21 @@ pub(super) fn targets(wanted: &[Wanted], fields: &[LeafChange]) -> Vec<Target> {
     wanted
         .iter()
         .map(|w| {
-            let before = w.live.as_ref().map(labels);
+            let before = w.live.as_ref();
             let after = match &w.op {
                 Operation::Delete(_) => None,
                 Operation::Create(c) => {
-                    documents(c.manifest.as_bytes()).ok().and_then(|mut d| d.pop()).map(|d| labels(&d.value))
+                    documents(c.manifest.as_bytes()).ok().and_then(|mut d| d.pop()).map(|d| d.value)
                 }
-                _ => w.live.as_ref().map(|live| labels(&with_leaves(live, fields, &w.key))),
+                _ => before.map(|live| with_leaves(live, fields, &w.key)),
             };
             Target {
                 operation: w.op.name().to_owned(),
                 namespace: w.key.namespace.clone(),
                 kind: w.key.kind.clone(),
-                labels_before: before,
-                labels_after: after,
+                labels_before: before.map(labels),
+                labels_after: after.as_ref().map(labels),
+                values: Some(Values::of(&w.op, before, after.as_ref())),
             }
         })
         .collect()

@@ -7,6 +7,7 @@ use countersign_core::message;
 
 use super::Pipeline;
 use super::approve::outgoing;
+use super::pairing::code_of;
 use crate::channel::telegram::{ChatKind, Inbound, is_impersonal};
 
 /// Answers a minute to all writers together.
@@ -50,13 +51,22 @@ impl Pipeline {
                 continue;
             };
             let personal = chat_id == from_id && !is_impersonal(*from_id);
-            if !personal || !asks_who(text) || !self.greeted.admits(*from_id, self.clock.now_ms()) {
+            let now = self.clock.now_ms();
+            // A code that somebody waits for is not lost to a `/start` of a moment ago.
+            let awaited = code_of(text).is_some_and(|code| self.pairings.awaits(code, now));
+            if !personal || !asks_who(text) || !(self.greeted.admits(*from_id, now) || awaited) {
                 continue;
             }
-            let words = message::greeting(*from_id, people.get(from_id).map(String::as_str));
-            let (me, chat) = (Arc::clone(self), *chat_id);
+            let greeting = message::greeting(*from_id, people.get(from_id).map(String::as_str));
+            let (me, chat, from) = (Arc::clone(self), *chat_id, *from_id);
+            let code = code_of(text).map(str::to_owned);
             tokio::spawn(async move {
                 let Some(telegram) = &me.telegram else { return };
+                let paired = match code {
+                    Some(code) => me.pair_claim(&code, from).await,
+                    None => None,
+                };
+                let words = paired.unwrap_or(greeting);
                 if let Err(problem) = telegram.send(chat, &outgoing(&words, Vec::new(), true, None)).await {
                     tracing::info!(code = %problem.code, "a greeting could not be sent");
                 }

@@ -15,7 +15,9 @@ pub mod fault;
 pub mod greet;
 pub mod handle;
 mod inspect;
+pub mod meters;
 mod observe;
+pub mod pairing;
 mod plan;
 mod press;
 mod propose;
@@ -23,10 +25,12 @@ mod record;
 mod revert;
 mod run;
 mod source;
+mod status;
 mod story;
 mod turns;
 
 pub use control::{Request as ControlRequest, vote_text};
+pub use status::engine_name;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -100,8 +104,12 @@ pub struct Pipeline {
     pub workers: Mutex<BTreeSet<countersign_core::model::ChangeId>>,
     /// Who was told lately who they are.
     pub greeted: greet::Greeted,
+    /// Codes that wait for their person.
+    pub pairings: pairing::Pairings,
     /// What keeps approved changes from the gate now. Only for telling: each try finds out anew.
     pub held: Mutex<BTreeMap<countersign_core::model::ChangeId, Held>>,
+    /// What is measured.
+    pub meters: meters::Meters,
     /// Who moves which branch now.
     pub(crate) turns: turns::Turns,
     /// Ends the workers.

@@ -307,6 +307,10 @@ impl Pipeline {
         self.validate(cluster, wanted, &edits).await?;
         let mut plan = self.assemble(cluster, place, edits).await?;
         plan.targets = targets(wanted, &plan.fields);
+        for values in plan.targets.iter_mut().filter_map(|t| t.values.as_mut()) {
+            // They are kept in the journal.
+            values.retain(&|text| self.redactor.redact_text(text) == text);
+        }
         plan.want = wants(wanted, &plan.fields);
         if let Some(first) = wanted.first() {
             plan.health = match &first.live {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_core::change::{Change, State};
-use countersign_core::model::{Body, ChangeId, Ending, RiskLevel};
+use countersign_core::model::{Body, ChangeId, Confirm, Ending, RiskLevel};
 
 use super::handle::{Action, HandleKey, Why};
 use crate::journal::{Entry, View};
@@ -84,7 +84,7 @@ pub(super) struct Batch {
 impl Desk<'_> {
     /// Whether a yes to this change needs the number on the card.
     pub(super) fn needs_number(&self, c: &Change) -> bool {
-        c.proposal.risk.level >= self.number_from
+        c.proposal.risk.level >= self.number_from || c.decided.obligations.confirm == Some(Confirm::Number)
     }
 
     /// One press.

@@ -9,7 +9,7 @@ use countersign_core::model::{
     Body, ChangeAnswer, ChangeId, Choice, DecisionView, Edit, Ending, Level, OperateArgs, Operation, Outcome,
     Principal, Proposal, Sealed, SealedFile, digest_of, hex, short_name,
 };
-use countersign_core::policy::{Decision, asks};
+use countersign_core::policy::{Decision, Facts, asks};
 use countersign_core::{Problem, Result};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -231,27 +231,25 @@ impl Pipeline {
     pub(super) async fn conclude(&self, draft: Draft, mut plan: Plan, plan_only: bool) -> Result<ChangeAnswer> {
         plan.last_healthy = self.last_healthy(&plan).await;
         let config = self.config.load();
-        let decision = self.decide(&config, &draft.who, &plan);
+        let ruled = self.decide(&config, &draft.who, &plan).await;
+        let decision = &ruled.decision;
         let id = ulid::Ulid::generate();
         if plan_only {
-            return Ok(planned(&plan, &decision));
+            return Ok(planned(&plan, decision));
         }
         if decision.decided.level == Level::Deny {
-            let problem = decision.problem.clone().unwrap_or_else(|| {
-                Problem::new("policy.denied", "The policy denies this change.", "Ask the people who write the policy.")
-                    .never()
-            });
-            let mut answer = planned(&plan, &decision);
+            let problem = refusal(decision);
+            let mut answer = planned(&plan, decision);
             answer.outcome = Outcome::Refused;
             answer.summary.clone_from(&problem.message);
             answer.problem = Some(problem.with_all(decision.why.iter().cloned()));
             return Ok(answer);
         }
-        let proposal = self.proposal(&config, &draft, &plan);
+        let proposal = proposal(&draft, &plan, &ruled.facts);
         let nonce: [u8; 16] = rand::random();
         let expires_s = decision.decided.expires_s.min(MAX_EXPIRES_S);
         let expires_at = draft.at / 1000 + i64::from(expires_s);
-        let sealed = seal(&draft, &plan, &decision, id, expires_at, hex(&nonce));
+        let sealed = seal(&draft, &plan, decision, id, expires_at, hex(&nonce));
         let canonical = String::from_utf8(sealed.canonical()?).map_err(|_| {
             Problem::new("gate.seal", "The change could not be sealed.", "Report this as a bug.").never()
         })?;
@@ -290,7 +288,11 @@ impl Pipeline {
                 let all = view.changes.values().map(AsRef::as_ref);
                 overlap(all.clone(), &plan)?;
                 if asks_people && draft.wanted_by.is_none() {
-                    room(all, &wish(&draft, &plan, &decision), draft.at, &load)?;
+                    room(all, &wish(&draft, &plan, decision), draft.at, &load)?;
+                }
+                // Whoever came first meanwhile has used a part of the quota.
+                if let Some(now) = ruled.again(&config, view, &plan).filter(|d| d.decided.level == Level::Deny) {
+                    return Err(refusal(&now));
                 }
                 Ok((None, vec![Entry::of(id, &actor, body)]))
             })
@@ -309,36 +311,6 @@ impl Pipeline {
             per_person: count(a.pending_per_person),
             cooldown_ms: i64::from(a.cooldown_s) * 1000,
             ..Load::default()
-        }
-    }
-
-    fn proposal(&self, config: &crate::config::Config, draft: &Draft, plan: &Plan) -> Proposal {
-        let facts = super::decide::facts(config, &draft.who, plan);
-        Proposal {
-            requester: draft.who.clone(),
-            key: draft.key.clone(),
-            content_key: draft.content_key.clone(),
-            reason: draft.reason.clone(),
-            edits: draft.edits.clone(),
-            cluster: plan.cluster.clone(),
-            owner: plan.owner.clone(),
-            source: plan.source.clone(),
-            repository: plan.repository.clone(),
-            git_ref: plan.git_ref.clone(),
-            base: plan.base.clone(),
-            fields: plan.fields.clone(),
-            want: plan.want.clone(),
-            state: plan.state.clone(),
-            risk: plan.risk.clone(),
-            diff: plan.diff.clone(),
-            reverts: draft.reverts,
-            health: plan.health.clone(),
-            last_healthy: plan.last_healthy.clone(),
-            files: plan.notes_of_files.clone(),
-            notes: plan.notes.clone(),
-            targets: serde_json::to_value(&plan.targets).unwrap_or_default(),
-            objects: facts.objects,
-            privileged: facts.privileged,
         }
     }
 
@@ -375,6 +347,43 @@ pub(super) struct Draft {
     /// The person who asked for it, by a button: what limits agents does not limit people.
     pub wanted_by: Option<String>,
     pub at: i64,
+}
+
+/// Why a decision refuses a change.
+fn refusal(decision: &Decision) -> Problem {
+    decision.problem.clone().unwrap_or_else(|| {
+        Problem::new("policy.denied", "The policy denies this change.", "Ask the people who write the policy.").never()
+    })
+}
+
+fn proposal(draft: &Draft, plan: &Plan, facts: &Facts) -> Proposal {
+    Proposal {
+        requester: draft.who.clone(),
+        key: draft.key.clone(),
+        content_key: draft.content_key.clone(),
+        reason: draft.reason.clone(),
+        edits: draft.edits.clone(),
+        cluster: plan.cluster.clone(),
+        owner: plan.owner.clone(),
+        source: plan.source.clone(),
+        repository: plan.repository.clone(),
+        git_ref: plan.git_ref.clone(),
+        base: plan.base.clone(),
+        fields: plan.fields.clone(),
+        want: plan.want.clone(),
+        state: plan.state.clone(),
+        risk: plan.risk.clone(),
+        diff: plan.diff.clone(),
+        reverts: draft.reverts,
+        health: plan.health.clone(),
+        last_healthy: plan.last_healthy.clone(),
+        files: plan.notes_of_files.clone(),
+        notes: plan.notes.clone(),
+        targets: serde_json::to_value(&plan.targets).unwrap_or_default(),
+        objects: facts.objects,
+        privileged: facts.privileged.clone(),
+        facts: serde_json::to_value(facts).unwrap_or_default(),
+    }
 }
 
 /// SHA-256 of agent and edits.
@@ -536,7 +545,7 @@ fn sealed_card(draft: &Draft, plan: &Plan, decision: &Decision, id: ChangeId, ex
         delivery: decision.decided.delivery,
         pull_request: None,
         approvers: decision.decided.approvers.clone(),
-        later: decision.decided.escalate.clone(),
+        later: decision.decided.obligations.escalate.clone(),
         approved_by: Vec::new(),
         number: None,
         viewer: None,

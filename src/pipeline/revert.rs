@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use countersign_core::change::Change;
 use countersign_core::manifest::Files;
 use countersign_core::model::{ChangeAnswer, LeafChange, Level, Operation, Principal, RollbackArgs, Want};
-use countersign_core::policy::Target;
+use countersign_core::policy::{Target, Values};
 use countersign_core::{Problem, Result};
 
 use super::Pipeline;
@@ -149,7 +149,13 @@ fn inverse_targets(change: &Change) -> Result<Vec<Target>> {
                 "delete" => "create".to_owned(),
                 _ => t.operation,
             };
-            Target { operation, labels_before: t.labels_after, labels_after: t.labels_before, ..t }
+            Target {
+                operation,
+                labels_before: t.labels_after,
+                labels_after: t.labels_before,
+                values: t.values.map(Values::inverse),
+                ..t
+            }
         })
         .collect())
 }

@@ -7,6 +7,7 @@ use countersign_core::model::{Body, ChangeId, Effect, Ending};
 use countersign_core::{Problem, Result};
 use serde_json::Value;
 use tokio::sync::broadcast;
+use tracing::Instrument as _;
 
 use super::observe::Watching;
 use super::{ACTOR, Pipeline, fault, turns};
@@ -65,7 +66,8 @@ impl Pipeline {
         tokio::spawn(async move {
             tokio::select! {
                 () = me.halt.cancelled() => {}
-                () = me.drive(id) => {}
+                // Whatever is logged below carries the change, also by edges that know of none.
+                () = me.drive(id).instrument(tracing::info_span!("drive", change = %id)) => {}
             }
             if let Ok(mut w) = me.workers.lock() {
                 w.remove(&id);
@@ -210,10 +212,12 @@ impl Pipeline {
             })
             .await?;
         fault::point(&format!("{name}.after_intent"));
+        let begun = std::time::Instant::now();
         let outcome = match prepared {
             Ok(_) => self.perform(change, &effect, &facts).await,
             Err(problem) => Err(problem),
         };
+        self.meters.effect(&effect, begun.elapsed(), outcome.as_ref().map(|_| ()));
         fault::point(&format!("{name}.after_effect"));
         self.settle_effect(change.id, effect, outcome).await?;
         fault::point(&format!("{name}.after_result"));
@@ -247,14 +251,19 @@ impl Pipeline {
         fault::point("before_closed");
         let id = change.id;
         let n = change.n;
-        self.journal
-            .transact(self.clock.now_ms(), &[], |view| {
+        let now = self.clock.now_ms();
+        let closed = self
+            .journal
+            .transact(now, &[], |view| {
                 if view.changes.get(&id).is_none_or(|c| c.n != n) {
-                    return Ok(((), Vec::new()));
+                    return Ok((false, Vec::new()));
                 }
-                Ok(((), vec![Entry::of(id, ACTOR, Body::Closed { ending, say })]))
+                Ok((true, vec![Entry::of(id, ACTOR, Body::Closed { ending, say })]))
             })
             .await?;
+        if closed {
+            self.meters.closed(change, ending, now);
+        }
         fault::point("after_closed");
         Ok(())
     }

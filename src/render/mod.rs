@@ -60,6 +60,16 @@ impl Kustomize {
         Self { program, verb: if kubectl { "kustomize" } else { "build" }, timeout: TIMEOUT }
     }
 
+    /// Where it is.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Arguments with which it tells its version.
+    pub fn version_args(&self) -> &'static [&'static str] {
+        if self.verb == "build" { &["version"] } else { &["version", "--client"] }
+    }
+
     /// The same program with another limit of time.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {

@@ -28,8 +28,8 @@ use super::service::Service;
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const REVISION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 /// Headers of a proxy: a request that carries one did not come from this machine itself.
-const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
-const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+pub(super) const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+pub(super) const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 const LOOPBACK_ORIGINS: [&str; 3] = ["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"];
 
 /// How the HTTP face is set up.
@@ -47,6 +47,8 @@ pub struct HttpOptions {
     pub limits: Limits,
     /// Where calls are counted together with those of another face; `None`: by itself.
     pub meter: Option<Arc<Meter>>,
+    /// Answer `/metrics` to callers on this machine. Set by [`HttpServer::bind`], on loopback alone.
+    pub metrics: bool,
 }
 
 impl HttpOptions {
@@ -59,6 +61,7 @@ impl HttpOptions {
             origins: Vec::new(),
             limits: Limits::default(),
             meter: None,
+            metrics: false,
         }
     }
 }
@@ -83,6 +86,7 @@ impl HttpServer {
     where
         H: ServerHandler + Clone,
     {
+        options.metrics = address.ip().is_loopback();
         if !address.ip().is_loopback() {
             options.loopback_agent = None;
         }
@@ -133,7 +137,7 @@ impl HttpServer {
     }
 }
 
-/// The routes: `/mcp`, `/healthz`, `/readyz`.
+/// The routes: `/mcp`, `/healthz`, `/readyz`, and `/metrics` where the options say so.
 pub fn router<H>(handler: H, service: Arc<dyn Service>, options: HttpOptions, stop: CancellationToken) -> Router
 where
     H: ServerHandler + Clone,
@@ -147,6 +151,7 @@ where
         .with_cancellation_token(stop);
     let manager = Arc::new(LocalSessionManager::default());
     let mcp = StreamableHttpService::new(move || Ok(handler.clone()), manager.clone(), config);
+    let metrics = options.metrics;
     let guard = Arc::new(Guard {
         agents: options.agents,
         loopback_agent: options.loopback_agent,
@@ -156,13 +161,16 @@ where
         owners: Mutex::default(),
     });
     let guarded = Router::new().nest_service("/mcp", mcp).layer(middleware::from_fn_with_state(guard, guard_request));
-    Router::new()
+    let mut open = Router::new()
         .route("/healthz", routing::get(|| async { "ok\n" }))
-        .route("/readyz", routing::get(ready).with_state(service))
-        .merge(guarded)
+        .route("/readyz", routing::get(ready).with_state(Arc::clone(&service)));
+    if metrics {
+        open = open.route("/metrics", routing::get(super::metrics::answer_here).with_state(service));
+    }
+    open.merge(guarded)
 }
 
-async fn ready(State(service): State<Arc<dyn Service>>) -> Response {
+pub(super) async fn ready(State(service): State<Arc<dyn Service>>) -> Response {
     match service.ready().await {
         Ok(()) => "ready\n".into_response(),
         // Only the code: whoever asks here has not said who he is.

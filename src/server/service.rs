@@ -39,4 +39,9 @@ pub trait Service: Send + Sync + 'static {
     async fn ready(&self) -> Result<()> {
         Ok(())
     }
+
+    /// Everything measured, in the OpenMetrics text format. Behind `/metrics`.
+    async fn metrics(&self) -> String {
+        String::new()
+    }
 }

@@ -16,11 +16,13 @@ mod deploy;
 mod docs;
 mod engines;
 mod errors;
+mod first;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod people;
 mod replay;
 mod rights;
+mod rules;
 mod scenarios;
 mod sources;
 mod trouble;

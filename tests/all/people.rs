@@ -459,6 +459,7 @@ async fn a_signature_of_a_listed_person_over_this_very_change_approves_and_no_ot
     assert!(card(&s, MAX, "HEALTHY").await.text.contains("approved by anna"));
     // And a no with its reason, which everyone reads.
     let next = s.propose(set_image("checkout", "reg.example/checkout:1.8.0")).await;
+    asked(&s, MAX).await;
     let no = countersign(&s.world, &["reject", &next, "--key", &anna, "--reason", "too old", "--yes"]).await;
     assert!(no.ok && no.out.contains("rejected by anna"), "{}", no.out);
     let end = s.until(&next, &["rejected"]).await;

@@ -32,6 +32,15 @@ pub async fn turn() -> SemaphorePermit<'static> {
 /// Longest wait for anything in a test.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
+/// Waits until something holds; what does not is told.
+pub async fn eventually<F: Future<Output = Result<(), String>>>(what: &str, holds: impl Fn() -> F) {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while let Err(why) = holds().await {
+        assert!(tokio::time::Instant::now() < end, "never: {what}: {why}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 pub fn target(name: &str) -> String {
     format!("{CLUSTER}/shop/Deployment/{name}")
 }

@@ -285,8 +285,7 @@ impl Change {
 
     /// When this person is asked, milliseconds: at once, or once the others did not decide in time.
     pub fn asked_from(&self, person: &str) -> i64 {
-        let later = self.decided.escalate.as_ref().filter(|e| e.to.iter().any(|p| p == person));
-        later.map_or(self.proposed_at, |e| self.proposed_at + i64::from(e.after_s) * 1000)
+        self.proposed_at + i64::from(self.decided.obligations.asked_after_s(person)) * 1000
     }
 
     /// Whether this person voted, on any channel.
@@ -472,7 +471,8 @@ pub fn fold(change: Option<Change>, event: &Event) -> Result<Change> {
         | Body::ResumeVoted { .. }
         | Body::Resumed { .. }
         | Body::Checkpoint { .. }
-        | Body::Polled { .. } => {
+        | Body::Polled { .. }
+        | Body::PairingClaimed { .. } => {
             return Err(illegal(event, "this event belongs to no change"));
         }
     }

@@ -214,7 +214,9 @@ const REMINDERS: i64 = 12;
 
 /// The reminder that is due for a person, and when the next one is. Missed ones are not made up for.
 fn reminder(c: &Change, person: &str, now: i64) -> (Option<Effect>, Option<i64>) {
-    let Some(every) = c.decided.remind_s.filter(|s| *s > 0).map(|s| i64::from(s) * 1000) else { return (None, None) };
+    let Some(every) = c.decided.obligations.remind_s.filter(|s| *s > 0).map(|s| i64::from(s) * 1000) else {
+        return (None, None);
+    };
     if c.card_of(person).is_none() || c.has_voted(person) {
         return (None, None);
     }

@@ -114,6 +114,40 @@ fn the_stop_holds_it_back_and_says_later() {
 }
 
 #[test]
+fn a_freeze_that_began_since_holds_it_back_and_says_later() {
+    let g = Given::prompted();
+    let freeze = |id: &str| crate::model::FreezeNote { id: id.into(), until: 1_800_000_000 };
+    for (given, story) in [
+        (&g, approved()),
+        (&Given::new(Level::Standard, Delivery::Direct), Given::new(Level::Standard, Delivery::Direct).story()),
+    ] {
+        let mut world = World::of(given);
+        world.decided.freezes.push(freeze("weekend"));
+        // Held also where the freeze refuses everything that is new.
+        for level in [given.level, Level::Deny] {
+            world.decided.level = level;
+            let problem = world.ask(&story.c).unwrap_err();
+            assert_eq!((problem.code.as_ref(), problem.retry), ("gate.frozen", Retry::Later));
+            assert!(problem.message.contains("weekend is on until 2027-01-15"), "{}", problem.message);
+        }
+    }
+    // Asked during that very freeze: its approvers were among those asked.
+    let mut during = approved();
+    during.c.decided.freezes.push(freeze("weekend"));
+    let mut world = World::of(&g);
+    world.decided.freezes.push(freeze("weekend"));
+    assert!(world.ask(&during.c).is_ok());
+    world.decided.freezes.push(freeze("year-end"));
+    assert_eq!(world.ask(&during.c).unwrap_err().code, "gate.frozen");
+}
+
+#[test]
+fn a_yes_without_the_number_does_not_count_where_one_is_asked_for_now() {
+    let confirm = Some(crate::model::Confirm::Number);
+    assert!(voids(&Given::prompted(), &approved(), |w| w.decided.obligations.confirm = confirm).contains("number"));
+}
+
+#[test]
 fn an_ended_change_is_refused() {
     assert!(refused(&approved().closed(Ending::Cancelled).c).contains("ended"));
 }

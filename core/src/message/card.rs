@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 use super::escape::{escape_lines, escape_name, escape_visible, shorten};
 use super::field::{self, label, sides};
 use super::rich::{EntityKind, LIMIT, Text, utf16};
-use crate::model::{Delivery, DeliveryState, Escalate, LeafChange, OwnerRef, Risk, RiskLevel, hex};
+use crate::model::{Delivery, DeliveryState, Escalation, LeafChange, OwnerRef, Risk, RiskLevel, hex};
 
 /// What a card should stay below, so that an edit that adds an outcome still fits.
 const AIM: usize = 3500;
@@ -73,7 +73,7 @@ pub struct CardFacts {
     /// Who is asked (names).
     pub approvers: Vec<String>,
     /// Who of them is asked only later.
-    pub later: Option<Escalate>,
+    pub later: Vec<Escalation>,
     /// Who said yes so far.
     pub approved_by: Vec<String>,
     /// The number that the viewer must pick to approve; `None` = one press approves.
@@ -367,8 +367,8 @@ fn delivery_line(f: &CardFacts) -> String {
 fn asked_line(f: &CardFacts) -> String {
     let mut who: Vec<String> = Vec::new();
     let mut others = f.approvers.clone();
-    let late = |o: &String| f.later.as_ref().is_some_and(|l| l.to.contains(o));
-    let later: Vec<String> = others.iter().filter(|o| late(o)).cloned().collect();
+    let late = |o: &String| f.later.iter().any(|l| l.people.contains(o));
+    let later: String = f.later.iter().filter_map(|l| later_words(l, &others)).collect();
     others.retain(|o| !late(o));
     if let Some(v) = &f.viewer
         && f.approvers.contains(v)
@@ -380,9 +380,6 @@ fn asked_line(f: &CardFacts) -> String {
         who.push(listed(&others, 4));
     }
     let sponsor = if f.allow_sponsor { " · the sponsor may approve" } else { "" };
-    let later = f.later.as_ref().filter(|_| !later.is_empty()).map_or_else(String::new, |l| {
-        format!(" · after {} also {}", super::settle::span(u64::from(l.after_s)), listed(&later, 4))
-    });
     format!(
         "Asked: {}{later} · {} needed · by {} for {}{sponsor}",
         if who.is_empty() { "nobody".to_owned() } else { who.join(", ") },
@@ -390,6 +387,12 @@ fn asked_line(f: &CardFacts) -> String {
         name(&f.requester),
         name(&f.sponsor)
     )
+}
+
+fn later_words(l: &Escalation, approvers: &[String]) -> Option<String> {
+    let people: Vec<String> = approvers.iter().filter(|o| l.people.contains(o)).cloned().collect();
+    let after = super::settle::span(u64::from(l.after_s));
+    (!people.is_empty()).then(|| format!(" · after {after} also {}", listed(&people, 4)))
 }
 
 /// The first `max` names, and how many more.

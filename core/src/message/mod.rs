@@ -20,7 +20,7 @@ pub use card::{Card, CardFacts, Document, FileFact, card, document};
 pub use commit::{Trailers, commit_message, pull_request_body, pull_request_title, with_trailers};
 pub use escape::{escape_name, escape_visible};
 pub use field::{what, what_short};
-pub use greet::greeting;
+pub use greet::{account_changed, greeting, pairing};
 pub use rich::{Entity, EntityKind, Text};
 pub use say::{next_say, state_summary};
 pub use settle::{Notice, Settled, notice, pending_list, resume_card, resuming, settled, stopped};

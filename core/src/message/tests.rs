@@ -41,7 +41,7 @@ fn facts() -> CardFacts {
         delivery: Delivery::Direct,
         pull_request: None,
         approvers: vec!["ann".into()],
-        later: None,
+        later: Vec::new(),
         approved_by: vec![],
         number: None,
         viewer: Some("ann".into()),
@@ -437,7 +437,11 @@ fn goldens() -> Vec<(String, String)> {
             "deciding-later-group",
             with(|f| {
                 f.approvers = vec!["ann".into(), "bob".into(), "lead".into()];
-                f.later = Some(crate::model::Escalate { after_s: 900, to: vec!["lead".into()] });
+                f.later = vec![crate::model::Escalation {
+                    after_s: 900,
+                    groups: vec!["leads".into()],
+                    people: vec!["lead".into()],
+                }];
             }),
         ),
         (

@@ -1,5 +1,6 @@
 //! What is written to the journal. State is the fold of these.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -79,21 +80,68 @@ pub struct Decided {
     /// A moved base voids the approval, however innocent the move.
     #[serde(default)]
     pub reapprove_on_move: bool,
-    /// Seconds between reminders; `None` = nobody is reminded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub remind_s: Option<u32>,
-    /// Approvers who are asked only where the others did not decide in time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub escalate: Option<Escalate>,
+    /// How the people are to be asked.
+    #[serde(default, skip_serializing_if = "Obligations::is_empty")]
+    pub obligations: Obligations,
+    /// Freezes that were on, whose approvers alone are asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freezes: Vec<FreezeNote>,
 }
 
-/// Who is asked later. They are among [`Decided::approvers`] from the beginning: only their card waits.
+/// How the people of a decision are to be asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Obligations {
+    /// Seconds between reminders.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remind_s: Option<u32>,
+    /// Who is asked later, soonest first. All of them are among [`Decided::approvers`]: their yes
+    /// counts whenever it comes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub escalate: Vec<Escalation>,
+    /// What a yes takes besides a press.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<Confirm>,
+}
+
+impl Obligations {
+    /// Nothing beyond a press by whoever is asked at once.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Seconds after which this person is asked; 0 = at once.
+    pub fn asked_after_s(&self, person: &str) -> u32 {
+        self.escalate.iter().find(|e| e.people.iter().any(|p| p == person)).map_or(0, |e| e.after_s)
+    }
+}
+
+/// People who are asked where nobody decided for a while.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Escalate {
+pub struct Escalation {
     /// Seconds after the proposal.
     pub after_s: u32,
-    /// People (names).
-    pub to: Vec<String>,
+    /// Groups.
+    pub groups: Vec<String>,
+    /// People of these groups (names) who are not asked at once already.
+    pub people: Vec<String>,
+}
+
+/// What a yes takes besides a press.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Confirm {
+    /// The number that the card shows must be chosen among several.
+    Number,
+}
+
+/// A freeze that was on when something was decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FreezeNote {
+    /// Its id in the policy.
+    pub id: String,
+    /// When it ends, seconds since the epoch.
+    pub until: i64,
 }
 
 /// A proposal, as first written.
@@ -148,6 +196,10 @@ pub struct Proposal {
     pub objects: u32,
     /// Privileged path or kind, where one is touched.
     pub privileged: Option<String>,
+    /// Everything that the policy decided on (`policy::Facts`), for deciding it anew later; null in
+    /// the proposals of older versions.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub facts: Value,
 }
 
 /// One changed file, for people.
@@ -429,5 +481,14 @@ pub enum Body {
         channel: String,
         /// Next update id to ask for.
         offset: i64,
+    },
+    /// An account sent the pairing code of a person. It gives no right: the configuration does.
+    PairingClaimed {
+        /// Person whose code it was.
+        person: String,
+        /// Channel.
+        channel: String,
+        /// Numeric account there.
+        account: i64,
     },
 }

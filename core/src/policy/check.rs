@@ -1,11 +1,13 @@
-//! What can be said about a policy before any change exists, and the tests beside its rules.
+//! What can be said about a policy before any change exists.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::decide::{Facts, Target, decide, glob, level_word, same_person};
-use super::file::{Expect, Given, TestCase, seconds};
+use super::matching::glob;
+use super::people::{reachable, same_person};
 use super::rule::{DEFAULT, Match, PolicySet, Rule};
-use crate::model::{Delivery, Level, Named, Operation, PersonSpec, RiskLevel};
+use super::samples::{TRIES, Tried, try_out};
+use super::words::{level_word, risk_word};
+use crate::model::{Delivery, Level, Named, PersonSpec};
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,20 +46,10 @@ pub struct Known {
     pub agents: Vec<String>,
 }
 
-/// How one test of a policy file ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TestOutcome {
-    /// File.
-    pub file: String,
-    /// Name, or its number in the file.
-    pub name: String,
-    /// Why it failed; empty = it passed.
-    pub failures: Vec<String>,
-}
-
 /// Everything that can reach standard, every rule that can never decide anything, and every group
 /// that cannot answer. Errors first.
-pub fn check(set: &PolicySet, people: &[Named<PersonSpec>]) -> Vec<Finding> {
+/// `now`: milliseconds since the epoch, for freezes that are over.
+pub fn check(set: &PolicySet, people: &[Named<PersonSpec>], now: i64) -> Vec<Finding> {
     let mut out = Vec::new();
     if set.rules().is_empty() && set.default_rule().is_none() {
         out.push(whole(Severity::Error, "policy.empty", "There is no rule: every change is refused."));
@@ -67,8 +59,10 @@ pub fn check(set: &PolicySet, people: &[Named<PersonSpec>]) -> Vec<Finding> {
     for rule in set.rules().iter().chain(set.default_rule()) {
         check_people(rule, people, &mut out);
         check_standard(rule, &mut out);
-        check_caps(rule, &mut out);
+        check_bounds(rule, &mut out);
+        check_condition(rule, &mut out);
     }
+    check_freezes(set, people, now, &mut out);
     for rule in set.rules() {
         if let Some(by) = set.rules().iter().find(|o| o.id != rule.id && outdoes(o, rule)) {
             out.push(about(
@@ -101,8 +95,11 @@ pub fn check(set: &PolicySet, people: &[Named<PersonSpec>]) -> Vec<Finding> {
 /// Rules that name a cluster, a repository or an agent that the configuration does not have.
 pub fn check_names(set: &PolicySet, known: &Known) -> Vec<Finding> {
     let mut out = Vec::new();
-    for rule in set.rules() {
-        let m = &rule.matches;
+    let rules = set.rules().iter().map(|r| (&r.matches, r.file.as_str(), r.id.clone()));
+    let freezes = set.freezes().iter().map(|f| (&f.matches, f.file.as_str(), format!("freeze {}", f.id)));
+    for (m, file, id) in rules.chain(freezes) {
+        let about =
+            |severity, code, message| Finding { severity, code, file: file.to_owned(), rule: id.clone(), message };
         let lists = [
             ("cluster", &m.cluster, &known.clusters),
             ("repository", &m.repository, &known.repositories),
@@ -113,11 +110,11 @@ pub fn check_names(set: &PolicySet, known: &Known) -> Vec<Finding> {
             let missing: Vec<&str> =
                 wanted.iter().filter(|w| !have.iter().any(|h| glob(w, h))).map(String::as_str).collect();
             if missing.len() == wanted.len() {
-                let text = format!("No {what} is called {}: the rule can never match.", missing.join(" or "));
-                out.push(about(rule, Severity::Error, "policy.never_matches", text));
+                let text = format!("No {what} is called {}: it can never match.", missing.join(" or "));
+                out.push(about(Severity::Error, "policy.never_matches", text));
             } else if !missing.is_empty() {
                 let text = format!("No {what} is called {}.", missing.join(" or "));
-                out.push(about(rule, Severity::Warning, "policy.unknown_name", text));
+                out.push(about(Severity::Warning, "policy.unknown_name", text));
             }
         }
     }
@@ -126,7 +123,7 @@ pub fn check_names(set: &PolicySet, known: &Known) -> Vec<Finding> {
 
 fn check_people(rule: &Rule, people: &[Named<PersonSpec>], out: &mut Vec<Finding>) {
     let known: BTreeSet<&str> = people.iter().flat_map(|p| p.spec.groups.iter().map(String::as_str)).collect();
-    let from = rule.approve.iter().flat_map(|a| a.from.iter());
+    let from = rule.approve.iter().flat_map(|a| a.from.iter().chain(a.escalate.iter().flat_map(|(_, to)| to)));
     for group in from.chain(&rule.tell).collect::<BTreeSet<_>>() {
         if !known.contains(group.as_str()) {
             out.push(about(rule, Severity::Error, "policy.unknown_group", format!("Nobody is in group {group}.")));
@@ -134,11 +131,9 @@ fn check_people(rule: &Rule, people: &[Named<PersonSpec>], out: &mut Vec<Finding
     }
     let Some(a) = &rule.approve else { return };
     let mut distinct: Vec<&PersonSpec> = Vec::new();
-    for p in people.iter().filter(|p| p.spec.groups.iter().any(|g| a.from.contains(g))) {
-        let reach = match rule.deliver {
-            Some(Delivery::PullRequest) => p.spec.forge.is_some(),
-            _ => p.spec.telegram.is_some() || !p.spec.ssh_keys.is_empty(),
-        };
+    let later = a.escalate.as_ref().map(|(_, to)| to.as_slice()).unwrap_or_default();
+    for p in people.iter().filter(|p| p.spec.groups.iter().any(|g| a.from.contains(g) || later.contains(g))) {
+        let reach = reachable(&p.spec, rule.deliver.unwrap_or(Delivery::Direct));
         if reach && !distinct.iter().any(|d| same_person(d, &p.spec)) {
             distinct.push(&p.spec);
         }
@@ -170,7 +165,7 @@ fn check_standard(rule: &Rule, out: &mut Vec<Finding>) {
     if rule.level != Level::Standard {
         return;
     }
-    let text = format!("Commits without a person: {}.", in_words(&rule.matches));
+    let text = format!("Commits without a person: {}.", in_words(rule));
     out.push(about(rule, Severity::Info, "policy.reaches_standard", text));
     if rule.id == DEFAULT {
         let text = "The default lets through whatever no rule thought of.".to_owned();
@@ -184,7 +179,7 @@ fn check_standard(rule: &Rule, out: &mut Vec<Finding>) {
             "Nobody is told about these changes; add `tell`.".to_owned(),
         ));
     }
-    let everything = rule.matches == Match::default() && rule.id != DEFAULT;
+    let everything = rule.matches == Match::default() && rule.when.is_none() && rule.id != DEFAULT;
     if everything || rule.matches.operation.is_none() {
         out.push(about(
             rule,
@@ -195,11 +190,83 @@ fn check_standard(rule: &Rule, out: &mut Vec<Finding>) {
     }
 }
 
-fn check_caps(rule: &Rule, out: &mut Vec<Finding>) {
+fn check_bounds(rule: &Rule, out: &mut Vec<Finding>) {
     let caps = [rule.caps.files, rule.caps.lines, rule.caps.objects];
     if caps.contains(&Some(0)) && rule.level < Level::Manual {
         let text = "A cap of 0 makes every change manual.".to_owned();
         out.push(about(rule, Severity::Warning, "policy.never_decides", text));
+    }
+    if rule.quota.is_some_and(|q| q.per_day == 0) && rule.level < Level::Deny {
+        let text = "A quota of 0 refuses every change.".to_owned();
+        out.push(about(rule, Severity::Warning, "policy.never_decides", text));
+    }
+}
+
+fn check_condition(rule: &Rule, out: &mut Vec<Finding>) {
+    let Some(when) = &rule.when else { return };
+    // No sample is made to fit a pattern, so trying would only seem to say something.
+    if when.source().contains("matches(") {
+        return;
+    }
+    let (severity, code, text) = match try_out(rule, when) {
+        Tried::Holds => return,
+        Tried::Always => (Severity::Warning, "policy.always_true", "`when` is true for every change.".to_owned()),
+        Tried::Never if when.uses().constant() => {
+            (Severity::Error, "policy.never_matches", "`when` is false for every change.".to_owned())
+        }
+        Tried::Never => (
+            Severity::Warning,
+            "policy.never_matches",
+            format!("`when` was true for none of {TRIES} sample changes made of its own words and numbers."),
+        ),
+        Tried::NeverClear => (
+            Severity::Warning,
+            "policy.never_clear",
+            format!(
+                "`when` could be evaluated for none of {TRIES} sample changes: the rule always counts, and never alone."
+            ),
+        ),
+    };
+    out.push(about(rule, severity, code, text));
+}
+
+fn check_freezes(set: &PolicySet, people: &[Named<PersonSpec>], now: i64, out: &mut Vec<Finding>) {
+    let now = chrono::DateTime::from_timestamp_millis(now).unwrap_or_default();
+    for f in set.freezes() {
+        let mut say = |severity, code, message: String| {
+            let rule = format!("freeze {}", f.id);
+            out.push(Finding { severity, code, file: f.file.clone(), rule, message });
+        };
+        say(Severity::Info, "policy.freeze", format!("On {}.", f.words()));
+        if !f.opens_again(now) {
+            say(Severity::Warning, "policy.freeze_over", "It is over and never comes again.".into());
+        }
+        let Some((from, count)) = &f.approve else { continue };
+        for group in from {
+            if !people.iter().any(|p| p.spec.groups.contains(group)) {
+                say(Severity::Error, "policy.unknown_group", format!("Nobody is in group {group}."));
+            }
+        }
+        // Whoever lets a change through must be asked by the rules as well.
+        for rule in set.rules() {
+            let Some(a) = rule.approve.as_ref().filter(|_| f.may_meet(&rule.matches)) else { continue };
+            let both = people.iter().filter(|p| {
+                let in_any = |groups: &[String]| p.spec.groups.iter().any(|g| groups.contains(g));
+                in_any(from) && (in_any(&a.from) || a.escalate.as_ref().is_some_and(|(_, to)| in_any(to)))
+            });
+            let needed = a.count.max(*count) as usize;
+            let found = both.count();
+            if found < needed {
+                let text = format!(
+                    "During it {needed} of {} who are also in {} must say yes for rule {}, and there {}.",
+                    a.from.join(", "),
+                    from.join(", "),
+                    rule.id,
+                    if found == 1 { "is 1".to_owned() } else { format!("are {found}") },
+                );
+                say(Severity::Warning, "policy.no_approvers", text);
+            }
+        }
     }
 }
 
@@ -212,6 +279,7 @@ fn outdoes(other: &Rule, rule: &Rule) -> bool {
     };
     let (o, r) = (&other.matches, &rule.matches);
     other.level > rule.level
+        && (other.when.is_none() || other.when == rule.when)
         && o.labels.iter().all(|(k, ov)| r.labels.get(k).is_some_and(|rv| rv.iter().all(|v| ov.contains(v))))
         && wider(&o.operation, &r.operation)
         && wider(&o.cluster, &r.cluster)
@@ -226,7 +294,9 @@ fn outdoes(other: &Rule, rule: &Rule) -> bool {
         }
 }
 
-fn in_words(m: &Match) -> String {
+/// What a rule lets through, with everything that bounds it.
+fn in_words(rule: &Rule) -> String {
+    let m = &rule.matches;
     let mut parts: Vec<String> = Vec::new();
     parts.push(m.operation.as_ref().map_or_else(|| "every operation".to_owned(), |o| o.join(" or ")));
     let lists = [
@@ -240,6 +310,17 @@ fn in_words(m: &Match) -> String {
         parts.extend(list.iter().map(|l| format!("{what} {}", l.join(" or "))));
     }
     parts.extend(m.labels.iter().map(|(k, v)| format!("{k}={}", v.join("|"))));
+    if let Some(risk) = &m.risk {
+        parts.push(format!("risk {}", risk.iter().map(|r| risk_word(*r)).collect::<Vec<_>>().join(" or ")));
+    }
+    if let Some(when) = &rule.when {
+        parts.push(format!("when {}", when.source()));
+    }
+    let caps = [("files", rule.caps.files), ("lines", rule.caps.lines), ("objects", rule.caps.objects)];
+    parts.extend(caps.iter().filter_map(|(what, n)| n.map(|n| format!("at most {n} {what}"))));
+    if let Some(quota) = rule.quota {
+        parts.push(format!("at most {} a day", quota.per_day));
+    }
     parts.join(", ")
 }
 
@@ -249,107 +330,4 @@ fn about(rule: &Rule, severity: Severity, code: &'static str, message: String) -
 
 fn whole(severity: Severity, code: &'static str, message: &str) -> Finding {
     Finding { severity, code, file: String::new(), rule: String::new(), message: message.to_owned() }
-}
-
-/// Runs the tests beside the rules. Every group is taken to be staffed: whether it is, says [`check`].
-pub fn run_tests(set: &PolicySet) -> Vec<TestOutcome> {
-    let people = stand_ins(set);
-    let mut numbers: BTreeMap<&str, u32> = BTreeMap::new();
-    set.tests
-        .iter()
-        .map(|t| {
-            let n = numbers.entry(&t.file).or_default();
-            *n += 1;
-            TestOutcome {
-                file: t.file.clone(),
-                name: t.name.clone().unwrap_or_else(|| format!("test {n}")),
-                failures: run_one(set, &people, t),
-            }
-        })
-        .collect()
-}
-
-/// As many stand-ins in each group as any rule asks for.
-fn stand_ins(set: &PolicySet) -> Vec<Named<PersonSpec>> {
-    let asked: Vec<_> = set.rules().iter().chain(set.default_rule()).filter_map(|r| r.approve.as_ref()).collect();
-    // A file may ask for absurdly many people; a test then fails on the count, not on memory.
-    let count = asked.iter().map(|a| a.count).max().unwrap_or(1).min(100);
-    let groups: BTreeSet<&String> = asked.iter().flat_map(|a| &a.from).collect();
-    let mut out: Vec<Named<PersonSpec>> = Vec::new();
-    for group in groups {
-        for i in 0..count {
-            let spec = PersonSpec {
-                telegram: Some(i64::try_from(out.len()).unwrap_or(i64::MAX).saturating_add(1)),
-                forge: Some(format!("{group}-{i}")),
-                groups: vec![group.clone()],
-                ..PersonSpec::default()
-            };
-            out.push(Named { name: format!("{group}-{i}"), spec });
-        }
-    }
-    out
-}
-
-fn run_one(set: &PolicySet, people: &[Named<PersonSpec>], t: &TestCase) -> Vec<String> {
-    let d = decide(set, people, &facts_of(&t.given)).decided;
-    let mut out = Vec::new();
-    let mut differs = |what: &str, want: String, is: String| {
-        if want != is {
-            out.push(format!("{what} is {is}, expected {want}"));
-        }
-    };
-    let Expect { level, rule, deliver, count, from, expires } = &t.expect;
-    differs("level", level_word(*level).into(), level_word(d.level).into());
-    if let Some(rule) = rule {
-        let mut want = rule.clone().into_vec();
-        let mut is = d.rules.clone();
-        want.sort();
-        is.sort();
-        differs("rule", want.join(", "), is.join(", "));
-    }
-    if let Some(deliver) = deliver {
-        differs("deliver", format!("{deliver:?}"), format!("{:?}", d.delivery));
-    }
-    if let Some(count) = count {
-        differs("count", count.to_string(), d.quorum.count.to_string());
-    }
-    if let Some(from) = from {
-        let mut want = from.clone();
-        want.sort();
-        differs("from", want.join(", "), d.quorum.groups.join(", "));
-    }
-    if let Some(Ok(s)) = expires.as_deref().map(seconds) {
-        differs("expires", format!("{s} s"), format!("{} s", d.expires_s));
-    }
-    out
-}
-
-fn facts_of(g: &Given) -> Facts {
-    let operations =
-        g.operation.clone().map_or_else(|| vec![Operation::NAMES[0].to_owned()], super::file::OneOrMany::into_vec);
-    let after = g.labels_after.clone().unwrap_or_else(|| g.labels.clone());
-    let targets = operations
-        .into_iter()
-        .map(|operation| Target {
-            operation,
-            namespace: g.namespace.clone().unwrap_or_else(|| "default".into()),
-            kind: g.kind.clone().unwrap_or_else(|| "Deployment".into()),
-            labels_before: Some(g.labels.clone()),
-            labels_after: Some(after.clone()),
-        })
-        .collect();
-    Facts {
-        targets,
-        cluster: g.cluster.clone().unwrap_or_else(|| "cluster".into()),
-        cluster_labels: g.cluster_labels.clone(),
-        repository: g.repository.clone().unwrap_or_else(|| "repository".into()),
-        repository_labels: g.repository_labels.clone(),
-        agent: g.agent.clone().unwrap_or_else(|| "agent".into()),
-        sponsor: "the sponsor".into(),
-        risk: g.risk.unwrap_or(RiskLevel::Low),
-        files: g.files.unwrap_or(1),
-        lines: g.lines.unwrap_or(2),
-        objects: g.objects.unwrap_or(1),
-        privileged: g.privileged.clone(),
-    }
 }

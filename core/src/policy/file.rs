@@ -1,184 +1,24 @@
-//! The YAML form of a policy, and its way to [`Rule`]s. Unknown keys are refused, never ignored.
+//! From the YAML form of a policy to [`Rule`]s. Unknown keys are refused, never ignored.
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-
+use super::condition::Condition;
+use super::freeze::{self, Freeze};
+use super::quota::Quota;
+use super::raw::{
+    Given, OneOrMany, RawApprove, RawBaseMove, RawDefault, RawFile, RawFreeze, RawMatch, RawRule, TestCase,
+};
 use super::rule::{Approve, Caps, Match, OnBaseMove, Rule};
 use crate::error::{Problem, Result};
-use crate::model::{Delivery, Level, Operation, RiskLevel};
+use crate::model::{Delivery, Level, Operation};
 
 const MAX_BYTES: usize = 1 << 20;
 const MAX_EXPIRY_S: u32 = 24 * 3600;
 
-/// One value or a list of them.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
-pub(super) enum OneOrMany<T> {
-    One(T),
-    Many(Vec<T>),
-}
-
-impl<T> OneOrMany<T> {
-    pub(super) fn into_vec(self) -> Vec<T> {
-        match self {
-            Self::One(v) => vec![v],
-            Self::Many(v) => v,
-        }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawFile {
-    version: u32,
-    #[serde(default)]
-    default: Option<RawDefault>,
-    #[serde(default)]
-    rules: Vec<RawRule>,
-    #[serde(default)]
-    tests: Vec<TestCase>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawDefault {
-    level: Level,
-    #[serde(default)]
-    approve: Option<RawApprove>,
-    #[serde(default)]
-    deliver: Option<Delivery>,
-    #[serde(default)]
-    caps: RawCaps,
-    #[serde(default)]
-    tell: Vec<String>,
-    #[serde(default)]
-    on_base_move: Option<RawBaseMove>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawRule {
-    id: String,
-    #[serde(rename = "match")]
-    matches: RawMatch,
-    #[serde(default)]
-    when: Option<String>,
-    level: Level,
-    #[serde(default)]
-    approve: Option<RawApprove>,
-    #[serde(default)]
-    deliver: Option<Delivery>,
-    #[serde(default)]
-    caps: RawCaps,
-    #[serde(default)]
-    tell: Vec<String>,
-    #[serde(default)]
-    on_base_move: Option<RawBaseMove>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct RawMatch {
-    labels: BTreeMap<String, OneOrMany<String>>,
-    operation: Option<OneOrMany<String>>,
-    cluster: Option<OneOrMany<String>>,
-    namespace: Option<OneOrMany<String>>,
-    kind: Option<OneOrMany<String>>,
-    agent: Option<OneOrMany<String>>,
-    repository: Option<OneOrMany<String>>,
-    risk: Option<OneOrMany<RiskLevel>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawApprove {
-    from: Vec<String>,
-    #[serde(default = "one")]
-    count: u32,
-    #[serde(default)]
-    expires: Option<String>,
-    #[serde(default)]
-    remind: Option<String>,
-    #[serde(default)]
-    allow_sponsor: bool,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct RawCaps {
-    files: Option<u32>,
-    lines: Option<u32>,
-    objects: Option<u32>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum RawBaseMove {
-    Continue,
-    Reapprove,
-}
-
-/// One test of a policy file.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct TestCase {
-    /// Name; absent = its number.
-    #[serde(default)]
-    pub name: Option<String>,
-    pub given: Given,
-    pub expect: Expect,
-    /// File that it is in.
-    #[serde(skip)]
-    pub file: String,
-}
-
-/// A change in short form; what is left out has a harmless value.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Given {
-    pub operation: Option<OneOrMany<String>>,
-    pub labels: BTreeMap<String, String>,
-    /// Labels after the edit, where it changes them.
-    pub labels_after: Option<BTreeMap<String, String>>,
-    pub cluster: Option<String>,
-    pub cluster_labels: BTreeMap<String, String>,
-    pub repository: Option<String>,
-    pub repository_labels: BTreeMap<String, String>,
-    pub namespace: Option<String>,
-    pub kind: Option<String>,
-    pub agent: Option<String>,
-    pub risk: Option<RiskLevel>,
-    pub files: Option<u32>,
-    pub lines: Option<u32>,
-    pub objects: Option<u32>,
-    pub privileged: Option<String>,
-}
-
-/// What a test expects; only what is named is compared.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Expect {
-    pub level: Level,
-    #[serde(default)]
-    pub rule: Option<OneOrMany<String>>,
-    #[serde(default)]
-    pub deliver: Option<Delivery>,
-    #[serde(default)]
-    pub count: Option<u32>,
-    #[serde(default)]
-    pub from: Option<Vec<String>>,
-    #[serde(default)]
-    pub expires: Option<String>,
-}
-
-fn one() -> u32 {
-    1
-}
-
 pub(super) struct Parsed {
     pub rules: Vec<Rule>,
     pub default: Option<Rule>,
+    pub freezes: Vec<Freeze>,
     pub tests: Vec<TestCase>,
 }
 
@@ -208,16 +48,12 @@ pub(super) fn parse(name: &str, bytes: &[u8]) -> Result<Parsed> {
     let mut tests = raw.tests;
     for (i, t) in tests.iter_mut().enumerate() {
         name.clone_into(&mut t.file);
-        if let Some(expires) = &t.expect.expires {
-            seconds(expires).map_err(|m| invalid(name, &format!("test {}", i + 1), &m))?;
-        }
-        for op in t.given.operation.clone().map(OneOrMany::into_vec).unwrap_or_default() {
-            known_operation(&op).map_err(|m| invalid(name, &format!("test {}", i + 1), &m))?;
-        }
+        test(t).map_err(|m| invalid(name, &format!("test {}", i + 1), &m))?;
     }
     Ok(Parsed {
         rules: raw.rules.into_iter().map(|r| rule(name, r)).collect::<Result<_>>()?,
         default: raw.default.map(|d| default(name, d)).transpose()?,
+        freezes: raw.freeze.into_iter().map(|f| freeze(name, f)).collect::<Result<_>>()?,
         tests,
     })
 }
@@ -238,6 +74,66 @@ fn invalid(file: &str, place: &str, what: &str) -> Problem {
     Problem::new("policy.invalid", format!("{file}, {place}: {what}."), "Correct it; docs/policy.md has every key.")
 }
 
+/// What a test gives and expects must be readable, or it could never fail.
+fn test(t: &TestCase) -> Result<(), String> {
+    if let Some(expires) = &t.expect.expires {
+        seconds(expires)?;
+    }
+    known_given(&t.given)
+}
+
+/// Operations, values and the moment of a change in short form.
+pub(super) fn known_given(given: &Given) -> Result<(), String> {
+    for op in given.operation.clone().map(OneOrMany::into_vec).unwrap_or_default() {
+        known_operation(&op)?;
+    }
+    for side in [&given.before, &given.after].into_iter().flatten() {
+        if let Some(unknown) = side.keys().find(|k| !super::values::FIELDS.contains(&k.as_str())) {
+            let there = super::values::FIELDS.join(", ");
+            return Err(format!("there is no value \"{}\"; there are {there}", unknown.escape_debug()));
+        }
+    }
+    given.now.as_deref().map_or(Ok(0), moment).map(drop)
+}
+
+/// `2026-12-24T10:00:00+01:00` as milliseconds since the epoch.
+pub(super) fn moment(text: &str) -> Result<i64, String> {
+    chrono::DateTime::parse_from_rfc3339(text)
+        .map(|t| t.timestamp_millis())
+        .map_err(|_| format!("\"{}\" is no moment; write 2026-12-24T10:00:00+01:00", text.escape_debug()))
+}
+
+fn freeze(file: &str, raw: RawFreeze) -> Result<Freeze> {
+    let place = format!("freeze \"{}\"", raw.id.escape_debug());
+    let fail = |m: String| invalid(file, &place, &m);
+    let mut raw = raw;
+    id(&raw.id).map_err(fail)?;
+    let matches = matcher(std::mem::take(&mut raw.matches)).map_err(fail)?;
+    freeze::read(file, raw, matches).map_err(fail)
+}
+
+fn id(id: &str) -> Result<(), String> {
+    let ok =
+        (1..=64).contains(&id.len()) && id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    if ok && id != super::rule::DEFAULT {
+        return Ok(());
+    }
+    Err("an id has 1 to 64 letters, digits, '-', '_' or '.', and is not \"default\"".into())
+}
+
+/// A condition that cannot be read stops the whole file: ignoring it would widen its rule.
+fn condition(file: &str, rule: &str, when: &serde_saphyr::Spanned<String>) -> Result<Condition> {
+    Condition::compile(&when.value).map_err(|why| {
+        let line = when.defined.line();
+        let at = if line > 0 { format!(":{line}") } else { String::new() };
+        Problem::new(
+            "policy.condition",
+            format!("{file}{at}, rule \"{rule}\": the condition in `when` is refused: {why}."),
+            "Correct it; docs/policy.md lists what conditions can name. A rule is never applied without its condition.",
+        )
+    })
+}
+
 fn default(file: &str, d: RawDefault) -> Result<Rule> {
     build(
         file,
@@ -249,6 +145,7 @@ fn default(file: &str, d: RawDefault) -> Result<Rule> {
             approve: d.approve,
             deliver: d.deliver,
             caps: d.caps,
+            quota: None,
             tell: d.tell,
             on_base_move: d.on_base_move,
         },
@@ -256,23 +153,7 @@ fn default(file: &str, d: RawDefault) -> Result<Rule> {
 }
 
 fn rule(file: &str, r: RawRule) -> Result<Rule> {
-    let id_ok = (1..=64).contains(&r.id.len())
-        && r.id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
-    if !id_ok || r.id == super::rule::DEFAULT {
-        return Err(invalid(
-            file,
-            "a rule",
-            "an id has 1 to 64 letters, digits, '-', '_' or '.', and is not \"default\"",
-        ));
-    }
-    if r.when.is_some() {
-        // Ignoring a condition would widen the rule: it must stop the whole file.
-        return Err(Problem::new(
-            "policy.when_unsupported",
-            format!("{file}, rule \"{}\": conditions in `when` are not evaluated by this version.", r.id),
-            "Remove the rule or express it with `match` and `caps`; a rule is never applied without its condition.",
-        ));
-    }
+    id(&r.id).map_err(|m| invalid(file, "a rule", &m))?;
     build(file, r)
 }
 
@@ -294,14 +175,17 @@ fn build(file: &str, r: RawRule) -> Result<Rule> {
         ));
     }
     names(&r.tell).map_err(fail)?;
+    let when = r.when.as_ref().map(|w| condition(file, &r.id, w)).transpose()?;
     Ok(Rule {
         id: r.id,
         file: file.to_owned(),
         matches,
+        when,
         level: r.level,
         approve,
         deliver: r.deliver,
         caps: Caps { files: r.caps.files, lines: r.caps.lines, objects: r.caps.objects },
+        quota: r.quota.map(|q| Quota { per_day: q.per_day, by: q.by }),
         tell: r.tell,
         on_base_move: match r.on_base_move {
             Some(RawBaseMove::Reapprove) => OnBaseMove::Reapprove,
@@ -373,7 +257,33 @@ fn approve(a: RawApprove) -> Result<Approve, String> {
     let mut from = a.from;
     from.sort();
     from.dedup();
-    Ok(Approve { from, count: a.count, expires_s, remind_s, allow_sponsor: a.allow_sponsor })
+    let escalate = match a.escalate {
+        None => None,
+        Some(e) if e.to.is_empty() => return Err("`approve.escalate.to` names no group".into()),
+        Some(e) => {
+            names(&e.to)?;
+            let (after, mut to) = (seconds(&e.after)?, e.to);
+            if after >= expires_s.unwrap_or(super::decide::EXPIRES_S) {
+                return Err("`approve.escalate.after` is not before the approval expires".into());
+            }
+            to.retain(|g| !from.contains(g));
+            to.sort();
+            to.dedup();
+            if to.is_empty() {
+                return Err("`approve.escalate.to` names only groups that are asked at once".into());
+            }
+            Some((after, to))
+        }
+    };
+    Ok(Approve {
+        from,
+        count: a.count,
+        expires_s,
+        remind_s,
+        escalate,
+        confirm: a.confirm,
+        allow_sponsor: a.allow_sponsor,
+    })
 }
 
 /// `90s`, `30m`, `2h`, `1d` as seconds.

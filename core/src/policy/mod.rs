@@ -5,20 +5,41 @@
 //! the answer is deny. Whatever is unclear (a label that two sources disagree on, a group without
 //! people) moves the decision to the strict side and says so in [`Decision::why`].
 
+mod bounds;
+mod cases;
 mod check;
+mod condition;
 mod decide;
 mod explain;
+mod facts;
 mod file;
+mod freeze;
+mod matching;
+mod people;
 mod privileged;
+mod quota;
+mod raw;
+mod replay;
 pub mod risk;
 mod rule;
+mod samples;
+mod schema;
 #[cfg(test)]
 mod tests;
+mod values;
 mod words;
 
-pub use check::{Finding, Known, Severity, TestOutcome, check, check_names, run_tests};
-pub use decide::{Decision, Facts, Target, decide, level_word, tightened};
+pub use cases::{TestOutcome, run_tests, stand_ins};
+pub use check::{Finding, Known, Severity, check, check_names};
+pub use condition::Condition;
+pub use decide::{Decision, decide, tightened};
 pub use explain::explain;
+pub use facts::{Facts, Target};
+pub use freeze::Freeze;
 pub use privileged::privileged;
+pub use quota::{By, Counts, DAY_MS, Past, Quota, count};
+pub use replay::{Replayed, Summary, replay};
 pub use rule::{Approve, Caps, Match, OnBaseMove, PolicySet, Rule};
-pub use words::asks;
+pub use schema::{call, schema};
+pub use values::Values;
+pub use words::{asks, delivery_word, level_word};

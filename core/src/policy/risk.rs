@@ -321,7 +321,7 @@ pub(crate) fn image_name(image: &str) -> &str {
 }
 
 /// Registry host; `docker.io` where none is written.
-fn registry(name: &str) -> &str {
+pub(crate) fn registry(name: &str) -> &str {
     match name.split_once('/') {
         Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
         _ => "docker.io",

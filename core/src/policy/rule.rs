@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest as _, Sha256};
 
-use super::file;
+use super::condition::Condition;
+use super::freeze::Freeze;
+use super::quota::Quota;
+use super::{file, raw};
 use crate::error::{Problem, Result};
-use crate::model::{Delivery, Level, RiskLevel, hex};
+use crate::model::{Confirm, Delivery, Level, RiskLevel, hex};
 
 /// What a rule matches. Every condition that is given must hold; an absent one always does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,6 +43,10 @@ pub struct Approve {
     pub expires_s: Option<u32>,
     /// Seconds between reminders.
     pub remind_s: Option<u32>,
+    /// Seconds after which further groups are asked, and these.
+    pub escalate: Option<(u32, Vec<String>)>,
+    /// What a yes takes besides a press.
+    pub confirm: Option<Confirm>,
     /// The requester's sponsor counts too.
     pub allow_sponsor: bool,
 }
@@ -74,6 +81,8 @@ pub struct Rule {
     pub file: String,
     /// What it matches.
     pub matches: Match,
+    /// Condition on the values before and after.
+    pub when: Option<Condition>,
     /// Level.
     pub level: Level,
     /// Who is asked.
@@ -82,6 +91,8 @@ pub struct Rule {
     pub deliver: Option<Delivery>,
     /// Upper bounds.
     pub caps: Caps,
+    /// Changes within 24 hours.
+    pub quota: Option<Quota>,
     /// Groups to tell.
     pub tell: Vec<String>,
     /// What a moved base does.
@@ -93,8 +104,9 @@ pub struct Rule {
 pub struct PolicySet {
     pub(super) rules: Vec<Rule>,
     pub(super) default: Option<Rule>,
-    pub(super) tests: Vec<file::TestCase>,
-    version: String,
+    pub(super) freezes: Vec<Freeze>,
+    pub(super) tests: Vec<raw::TestCase>,
+    pub(super) version: String,
 }
 
 /// Name under which the default appears among the rules of a decision.
@@ -105,10 +117,16 @@ impl PolicySet {
     ///
     /// # Errors
     /// `policy.too_large`, `policy.encoding`, `policy.syntax`, `policy.version`,
-    /// `policy.when_unsupported`, `policy.invalid`, `policy.duplicate_rule`, `policy.two_defaults`;
+    /// `policy.condition`, `policy.invalid`, `policy.duplicate_freeze`, `policy.duplicate_rule`, `policy.two_defaults`;
     /// each names file and, where known, line.
     pub fn parse<N: AsRef<str>, B: AsRef<[u8]>>(files: &[(N, B)]) -> Result<Self> {
-        let mut set = Self { rules: Vec::new(), default: None, tests: Vec::new(), version: version_of(files) };
+        let mut set = Self {
+            rules: Vec::new(),
+            default: None,
+            freezes: Vec::new(),
+            tests: Vec::new(),
+            version: version_of(files),
+        };
         for (name, bytes) in files {
             let parsed = file::parse(name.as_ref(), bytes.as_ref())?;
             for rule in parsed.rules {
@@ -131,6 +149,16 @@ impl PolicySet {
                 }
                 set.default = Some(default);
             }
+            for freeze in parsed.freezes {
+                if let Some(other) = set.freezes.iter().find(|f| f.id == freeze.id) {
+                    return Err(Problem::new(
+                        "policy.duplicate_freeze",
+                        format!("Freeze \"{}\" is in {} and again in {}.", freeze.id, other.file, freeze.file),
+                        "Give each freeze an id of its own.",
+                    ));
+                }
+                set.freezes.push(freeze);
+            }
             set.tests.extend(parsed.tests);
         }
         Ok(set)
@@ -149,6 +177,11 @@ impl PolicySet {
     /// What counts where no rule matches; absent means deny.
     pub fn default_rule(&self) -> Option<&Rule> {
         self.default.as_ref()
+    }
+
+    /// Freezes, in the order of the files.
+    pub fn freezes(&self) -> &[Freeze] {
+        &self.freezes
     }
 
     /// How many tests the files hold.

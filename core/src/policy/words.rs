@@ -1,6 +1,6 @@
 //! What a decision is called.
 
-use crate::model::{Decided, Delivery, Level};
+use crate::model::{Decided, Delivery, Level, RiskLevel};
 
 /// Who is asked, in words, for cards and answers.
 pub fn asks(d: &Decided) -> String {
@@ -16,5 +16,33 @@ pub fn asks(d: &Decided) -> String {
             };
             format!("{how}{} of {} ({})", d.quorum.count, d.approvers.join(", "), d.quorum.groups.join(", "))
         }
+    }
+}
+
+/// Word for a level.
+pub fn level_word(l: Level) -> &'static str {
+    match l {
+        Level::Standard => "standard",
+        Level::Prompted => "prompted",
+        Level::Manual => "manual",
+        Level::Deny => "deny",
+    }
+}
+
+pub(super) fn risk_word(r: RiskLevel) -> &'static str {
+    match r {
+        RiskLevel::Low => "low",
+        RiskLevel::Medium => "medium",
+        RiskLevel::High => "high",
+        RiskLevel::Critical => "critical",
+    }
+}
+
+/// Word for a delivery, as files write it.
+pub fn delivery_word(d: Delivery) -> &'static str {
+    match d {
+        Delivery::Direct => "direct",
+        Delivery::MergeAfterApproval => "merge_after_approval",
+        Delivery::PullRequest => "pull_request",
     }
 }

@@ -91,6 +91,18 @@ impl Payload for Poll {
     const NAME: &'static str = "GetUpdates";
 }
 
+/// `sendChatAction`: the least that tells whether the bot may write to a chat.
+#[derive(Clone, Serialize)]
+struct Typing {
+    chat_id: i64,
+    action: &'static str,
+}
+
+impl Payload for Typing {
+    type Output = Value;
+    const NAME: &'static str = "SendChatAction";
+}
+
 impl Telegram {
     /// A bot by its token; `api_url` is another server than Telegram's own.
     ///
@@ -133,6 +145,16 @@ impl Telegram {
             return Err(problem::webhook_set());
         }
         Ok(BotIdentity { id: me.user.id.0, username: me.user.username.clone().unwrap_or_default() })
+    }
+
+    /// Whether the bot may write to a chat. The person sees "typing…" for some seconds and nothing else.
+    ///
+    /// # Errors
+    /// `telegram.chat_not_found`, `telegram.cannot_write`, or the server cannot be reached.
+    pub async fn try_chat(&self, chat_id: i64) -> Result<()> {
+        let typing = Typing { chat_id, action: "typing" };
+        let sent = self.patient(None, || JsonRequest::new(self.calls.clone(), typing.clone()).send()).await;
+        sent.map(|_| ()).map_err(|e| self.problem(e))
     }
 
     /// Sends a card. A document goes first, and the text with the buttons answers it: buttons exist only where

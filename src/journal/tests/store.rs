@@ -17,6 +17,23 @@ async fn an_empty_journal_begins_at_genesis_and_verifies() {
 }
 
 #[tokio::test]
+async fn a_journal_that_cannot_be_written_says_so_until_it_was_written_again() {
+    let home = Home::new();
+    let journal = home.open().await;
+    journal.ready().await.unwrap();
+    // In the way of the signed head.
+    let in_the_way = home.path().with_extension("head.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let stop = || Entry::global("person:anna", Body::Stopped { reason: "x".into() });
+    let refused = journal.transact(T0, &[], |_| Ok(((), vec![stop()]))).await.unwrap_err();
+    assert_eq!(refused.code, "journal.unavailable");
+    assert_eq!(journal.ready().await.unwrap_err().code, "journal.unavailable");
+    std::fs::remove_dir(&in_the_way).unwrap();
+    journal.transact(T0, &[], |_| Ok(((), vec![stop()]))).await.unwrap();
+    journal.ready().await.unwrap();
+}
+
+#[tokio::test]
 async fn reopening_gives_the_same_fold() {
     let home = Home::new();
     let journal = home.open().await;

@@ -66,6 +66,7 @@ fn change(n: u128, risk: RiskLevel, count: u32) -> Change {
         overrides: Vec::new(),
     };
     let proposal = Proposal {
+        facts: serde_json::Value::Null,
         requester: Principal { agent: "bot".into(), sponsor: "sue".into() },
         key: None,
         content_key: n.to_string(),
@@ -102,8 +103,8 @@ fn change(n: u128, risk: RiskLevel, count: u32) -> Change {
         policy_version: "p1".into(),
         expires_s: 3600,
         reapprove_on_move: false,
-        remind_s: None,
-        escalate: None,
+        obligations: countersign_core::model::Obligations::default(),
+        freezes: Vec::new(),
     };
     let digest = digest_of(sealed.as_bytes());
     let body = Body::Proposed { proposal: Box::new(proposal), decided: Box::new(decided), sealed, digest };

@@ -112,7 +112,8 @@ impl Shared {
             "editmessagereplymarkup" => self.edit(&mut state, args, Edit::Buttons),
             "deletemessage" => self.delete(&mut state, args),
             "answercallbackquery" => self.answer(&mut state, args),
-            "setmycommands" | "deletemycommands" | "sendchataction" | "logout" | "close" => Ok(Value::Bool(true)),
+            "sendchataction" => open_chat(&state, args).map(|_| Value::Bool(true)),
+            "setmycommands" | "deletemycommands" | "logout" | "close" => Ok(Value::Bool(true)),
             _ => Err(Refusal::new(404, "Not Found: method not found")),
         }
     }

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use crate::change::{Change, fold};
 use crate::error::{Problem, Result};
 use crate::model::{
-    Body, ChangeId, Decided, Delivery, DeliveryState, Digest, Effect, EffectLine, Ending, Engine, Escalate, Event,
-    Level, OwnerRef, Principal, Proposal, Quorum, Risk, RiskLevel, Sealed, SealedFile, Source, digest_of,
+    Body, ChangeId, Decided, Delivery, DeliveryState, Digest, Effect, EffectLine, Ending, Engine, Escalation, Event,
+    Level, Obligations, OwnerRef, Principal, Proposal, Quorum, Risk, RiskLevel, Sealed, SealedFile, Source, digest_of,
 };
 
 pub const T0: i64 = 1_900_000_000_000;
@@ -33,8 +33,7 @@ pub struct Given {
     pub approvers: Vec<String>,
     pub tell: Vec<String>,
     pub reverts: Option<ChangeId>,
-    pub remind_s: Option<u32>,
-    pub escalate: Option<Escalate>,
+    pub obligations: Obligations,
 }
 
 pub fn names(list: &[&str]) -> Vec<String> {
@@ -51,8 +50,7 @@ impl Given {
             approvers: names(&["ann", "bob"]),
             tell: names(&["tom"]),
             reverts: None,
-            remind_s: None,
-            escalate: None,
+            obligations: Obligations::default(),
         }
     }
 
@@ -75,8 +73,8 @@ impl Given {
             policy_version: "p1".into(),
             expires_s: 3600,
             reapprove_on_move: false,
-            remind_s: self.remind_s,
-            escalate: self.escalate.clone(),
+            obligations: self.obligations.clone(),
+            freezes: Vec::new(),
         }
     }
 
@@ -148,6 +146,7 @@ impl Given {
             targets: json!([]),
             objects: 1,
             privileged: None,
+            facts: serde_json::Value::Null,
         }
     }
 
@@ -311,4 +310,9 @@ pub fn observed(verdict: &str) -> Body {
 
 pub fn closed(ending: Ending) -> Body {
     Body::Closed { ending, say: "so".into() }
+}
+
+/// A person who is asked ten minutes after the others.
+pub fn later(person: &str) -> Escalation {
+    Escalation { after_s: 600, groups: names(&["lead"]), people: names(&[person]) }
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::given::*;
 use crate::change::{Change, Limits, State, Step, fold, next};
-use crate::model::{Body, Delivery, Digest, Effect, Ending, Escalate, Level};
+use crate::model::{Body, Delivery, Digest, Effect, Ending, Level, Obligations};
 
 const L: Limits = Limits {
     observe_ms: 900_000,
@@ -22,8 +22,11 @@ fn given() -> impl Strategy<Value = Given> {
     (level, delivery, 0_u32..3, any::<bool>()).prop_map(|(level, delivery, count, revert)| Given {
         count,
         reverts: revert.then(id),
-        remind_s: (count == 2).then_some(300),
-        escalate: (count == 1).then(|| Escalate { after_s: 600, to: names(&["bob"]) }),
+        obligations: Obligations {
+            remind_s: (count == 2).then_some(300),
+            escalate: if count == 1 { vec![later("bob")] } else { Vec::new() },
+            confirm: None,
+        },
         // The policy refuses this pair; a rule that says it never loads.
         delivery: if level == Level::Standard && delivery == Delivery::PullRequest {
             Delivery::MergeAfterApproval

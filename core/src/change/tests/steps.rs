@@ -5,7 +5,7 @@ use serde_json::json;
 use super::given::*;
 use crate::change::{Limits, Step, WaitFor, next};
 use crate::error::Problem;
-use crate::model::{Body, Delivery, Effect, Ending, Level};
+use crate::model::{Body, Delivery, Effect, Ending, Level, Obligations};
 
 const L: Limits = Limits {
     observe_ms: 900_000,
@@ -373,7 +373,11 @@ fn what_an_engine_holds_back_is_told_once_and_can_be_reverted_meanwhile() {
 
 #[test]
 fn whoever_did_not_decide_is_reminded_and_whoever_did_is_not() {
-    let g = Given { remind_s: Some(300), count: 2, ..Given::prompted() };
+    let g = Given {
+        obligations: Obligations { remind_s: Some(300), ..Obligations::default() },
+        count: 2,
+        ..Given::prompted()
+    };
     let s = asked(&g);
     let minute = 60_000;
     assert_eq!(step(&s, T0), Step::Wait(WaitFor::Approval, T0 + 5 * minute));
@@ -388,8 +392,8 @@ fn whoever_did_not_decide_is_reminded_and_whoever_did_is_not() {
 
 #[test]
 fn the_next_group_is_asked_once_the_first_did_not_decide_in_time() {
-    let later = crate::model::Escalate { after_s: 600, to: names(&["bob"]) };
-    let g = Given { escalate: Some(later), remind_s: Some(1200), ..Given::prompted() };
+    let obligations = Obligations { remind_s: Some(1200), escalate: vec![later("bob")], confirm: None };
+    let g = Given { obligations, ..Given::prompted() };
     let s = g.story().done(ask("ann"), json!({"message_id": 1}));
     assert_eq!(step(&s, T0), Step::Wait(WaitFor::Approval, T0 + 600_000));
     assert_eq!(step(&s, T0 + 599_999), Step::Wait(WaitFor::Approval, T0 + 600_000));

@@ -1,0 +1,215 @@
+//! Who must say yes: the one quorum that satisfies every rule and every freeze, and the people who
+//! can give it.
+
+use super::facts::Facts;
+use super::freeze::Freeze;
+use super::rule::Approve;
+use crate::error::Problem;
+use crate::model::{Delivery, Escalation, Named, PersonSpec, Quorum};
+
+/// Everything that asks for people.
+pub(super) struct Asks<'a> {
+    /// Rules by id.
+    pub rules: Vec<(&'a str, &'a Approve)>,
+    /// Freezes that have approvers.
+    pub freezes: Vec<&'a Freeze>,
+}
+
+/// Who is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub quorum: Quorum,
+    /// Names, those of a later escalation included.
+    pub approvers: Vec<String>,
+    pub escalate: Vec<Escalation>,
+}
+
+/// A group whose yes every rule takes, and after how long it is asked.
+struct Group<'a> {
+    name: &'a str,
+    after_s: u32,
+}
+
+impl Asks<'_> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.rules.is_empty() && self.freezes.is_empty()
+    }
+
+    /// The quorum and its people; why there is none.
+    pub(super) fn settle(
+        &self,
+        delivery: Delivery,
+        people: &[Named<PersonSpec>],
+        facts: &Facts,
+    ) -> Result<Asked, Problem> {
+        let groups = self.groups()?;
+        let quorum = Quorum {
+            count: self.count(),
+            groups: groups.iter().map(|g| g.name.to_owned()).collect(),
+            // A freeze never lets an agent's own sponsor in where the rules do not.
+            allow_sponsor: !self.rules.is_empty() && self.rules.iter().all(|(_, a)| a.allow_sponsor),
+        };
+        if delivery == Delivery::PullRequest && quorum.count > 1 {
+            return Err(Problem::new(
+                "policy.pull_request_quorum",
+                "With pull_request one merge is the approval, but more than one person must say yes.",
+                "Use `deliver: merge_after_approval` in the rule that asks for several people.",
+            ));
+        }
+        let found = self.eligible(&quorum, delivery, people, facts);
+        if found.len() < quorum.count as usize {
+            return Err(self.too_few(&quorum, found.len(), delivery));
+        }
+        let mut approvers: Vec<String> = found.iter().map(|p| p.name.clone()).collect();
+        approvers.sort();
+        Ok(Asked { escalate: escalations(&groups, &found), quorum, approvers })
+    }
+
+    fn count(&self) -> u32 {
+        let rules = self.rules.iter().map(|(_, a)| a.count);
+        let freezes = self.freezes.iter().filter_map(|f| Some(f.approve.as_ref()?.1));
+        rules.chain(freezes).max().unwrap_or(1).max(1)
+    }
+
+    /// Groups that all rules take: whoever is in one of them satisfies each rule. Where no rule asks
+    /// anybody, those of the first freeze; the others narrow it person by person.
+    fn groups(&self) -> Result<Vec<Group<'_>>, Problem> {
+        if self.rules.is_empty() {
+            let first = self.freezes.first().and_then(|f| f.approve.as_ref());
+            let mut names: Vec<&str> = first.iter().flat_map(|(from, _)| from.iter().map(String::as_str)).collect();
+            names.sort_unstable();
+            names.dedup();
+            return Ok(names.into_iter().map(|name| Group { name, after_s: 0 }).collect());
+        }
+        let after = |a: &Approve, g: &str| {
+            if a.from.iter().any(|x| x == g) {
+                return Some(0);
+            }
+            a.escalate.as_ref().filter(|(_, to)| to.iter().any(|x| x == g)).map(|(after, _)| *after)
+        };
+        let mut names: Vec<&str> = self
+            .rules
+            .iter()
+            .flat_map(|(_, a)| a.from.iter().chain(a.escalate.iter().flat_map(|(_, to)| to)))
+            .map(String::as_str)
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        let mut groups: Vec<Group<'_>> = names
+            .into_iter()
+            .filter_map(|name| {
+                let times: Option<Vec<u32>> = self.rules.iter().map(|(_, a)| after(a, name)).collect();
+                Some(Group { name, after_s: times?.into_iter().max().unwrap_or(0) })
+            })
+            .collect();
+        if groups.is_empty() {
+            let ids = self.rules.iter().map(|(id, a)| format!("{id} asks {}", a.from.join(", ")));
+            return Err(Problem::new(
+                "policy.conflicting_approvers",
+                "The rules that match ask groups that have none in common.",
+                "Name a common group in these rules, or narrow one of them.",
+            )
+            .with_all(ids));
+        }
+        // Somebody is asked at once, even where the rules name each other's second groups.
+        let soonest = groups.iter().map(|g| g.after_s).min().unwrap_or(0);
+        groups.iter_mut().filter(|g| g.after_s == soonest).for_each(|g| g.after_s = 0);
+        Ok(groups)
+    }
+
+    /// Distinct people whose yes counts, the sponsor only where every rule says so.
+    fn eligible<'p>(
+        &self,
+        quorum: &Quorum,
+        delivery: Delivery,
+        people: &'p [Named<PersonSpec>],
+        facts: &Facts,
+    ) -> Vec<&'p Named<PersonSpec>> {
+        let sponsor = people.iter().find(|p| p.name == facts.sponsor);
+        let in_freezes = |p: &PersonSpec| {
+            let mut asked = self.freezes.iter().filter_map(|f| f.approve.as_ref());
+            asked.all(|(from, _)| p.groups.iter().any(|g| from.contains(g)))
+        };
+        let mut found: Vec<&Named<PersonSpec>> = Vec::new();
+        for p in people.iter().filter(|p| p.spec.groups.iter().any(|g| quorum.groups.contains(g))) {
+            let is_sponsor = p.name == facts.sponsor || sponsor.is_some_and(|s| same_person(&s.spec, &p.spec));
+            let counted = found.iter().any(|f| f.name == p.name || same_person(&f.spec, &p.spec));
+            if (!is_sponsor || quorum.allow_sponsor) && reachable(&p.spec, delivery) && in_freezes(&p.spec) && !counted
+            {
+                found.push(p);
+            }
+        }
+        found
+    }
+
+    fn too_few(&self, quorum: &Quorum, found: usize, delivery: Delivery) -> Problem {
+        let how = if delivery == Delivery::PullRequest { "with a forge login" } else { "with Telegram or an ssh key" };
+        let frozen: Vec<String> = self
+            .freezes
+            .iter()
+            .filter_map(|f| Some(format!("{} during freeze {}", f.approve.as_ref()?.0.join(", "), f.id)))
+            .collect();
+        let also = if frozen.is_empty() { String::new() } else { format!(", and also of {}", frozen.join(" and of ")) };
+        Problem::new(
+            "policy.no_approvers",
+            format!(
+                "{} of {}{also} must say yes, but besides the sponsor there {} {how}.",
+                quorum.count,
+                quorum.groups.join(", "),
+                match found {
+                    0 => "is nobody".to_owned(),
+                    1 => "is only one person".to_owned(),
+                    n => format!("are only {n} people"),
+                },
+            ),
+            "Add people to these groups, or set `allow_sponsor: true` in an installation of one person.",
+        )
+    }
+}
+
+/// People who are asked later, those of each time together.
+fn escalations(groups: &[Group<'_>], found: &[&Named<PersonSpec>]) -> Vec<Escalation> {
+    let asked_after = |p: &PersonSpec| {
+        groups.iter().filter(|g| p.groups.iter().any(|x| x == g.name)).map(|g| g.after_s).min().unwrap_or(0)
+    };
+    let mut times: Vec<u32> = groups.iter().map(|g| g.after_s).filter(|t| *t > 0).collect();
+    times.sort_unstable();
+    times.dedup();
+    times
+        .into_iter()
+        .map(|after_s| {
+            let mut people: Vec<String> =
+                found.iter().filter(|p| asked_after(&p.spec) == after_s).map(|p| p.name.clone()).collect();
+            people.sort();
+            let groups = groups.iter().filter(|g| g.after_s == after_s).map(|g| g.name.to_owned()).collect();
+            Escalation { after_s, groups, people }
+        })
+        .filter(|e| !e.people.is_empty())
+        .collect()
+}
+
+pub(super) fn members<'a>(
+    people: &'a [Named<PersonSpec>],
+    wanted: impl Fn(&str) -> bool + 'a,
+) -> impl Iterator<Item = &'a Named<PersonSpec>> {
+    people.iter().filter(move |p| p.spec.groups.iter().any(|g| wanted(g)))
+}
+
+/// Two entries with one identity are one person, who has one vote.
+pub(super) fn same_person(a: &PersonSpec, b: &PersonSpec) -> bool {
+    let forge = |p: &PersonSpec| p.forge.as_ref().map(|f| f.to_ascii_lowercase());
+    (a.telegram.is_some() && a.telegram == b.telegram)
+        || (a.forge.is_some() && forge(a) == forge(b))
+        || a.ssh_keys.iter().any(|k| b.ssh_keys.iter().any(|o| key_of(o) == key_of(k)))
+}
+
+fn key_of(line: &str) -> Vec<&str> {
+    line.split_whitespace().take(2).collect()
+}
+
+pub(super) fn reachable(p: &PersonSpec, delivery: Delivery) -> bool {
+    match delivery {
+        Delivery::PullRequest => p.forge.is_some(),
+        Delivery::Direct | Delivery::MergeAfterApproval => p.telegram.is_some() || !p.ssh_keys.is_empty(),
+    }
+}
