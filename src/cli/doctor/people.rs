@@ -42,7 +42,7 @@ pub async fn examine(config: &Config) -> Vec<Check> {
 }
 
 async fn channel(config: &Config, looks: &mut Looks) -> Option<Telegram> {
-    let Some(channel) = config.channels.first() else {
+    let Some(channel) = config.telegram() else {
         looks.ok("no Channel: people decide on the command line or on the forge");
         return None;
     };
