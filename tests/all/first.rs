@@ -6,7 +6,6 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use countersign::cli::demo::agent::Agent;
-use countersign::sandbox::bot::Press;
 use countersign::sandbox::world::{ANNA, EVE, MAX, World, WorldOptions};
 use regex::Regex;
 use serde_json::{Value, json};
@@ -204,7 +203,8 @@ async fn a_new_user_gets_from_nothing_to_the_first_card_without_editing_yaml() {
     metrics(&url).await;
 
     let before = s.world.tip();
-    s.world.bot.press(&Press::button(ANNA, "Approve")).unwrap();
+    // High risk: with the number on the card.
+    s.world.bot.approve(ANNA, Some(card.message_id)).await.unwrap();
     crate::people::wait("the commit lands", || (s.world.tip() != before).then_some(())).await;
     assert!(s.world.file("apps/checkout/deploy.yaml").unwrap().contains(GOOD));
     daemon.kill().await.unwrap();
