@@ -109,11 +109,9 @@ impl View {
                     }
                     self.stopped = Some((event.actor.clone(), reason.clone()));
                 }
-                Body::ResumeVoted { person, stop, .. } => {
-                    // A vote about another stop than this one ends nothing.
-                    if self.stopped.is_some() && *stop == self.stop_seq {
-                        self.resuming.insert(person.clone());
-                    }
+                // A vote about another stop than this one ends nothing.
+                Body::ResumeVoted { person, stop, .. } if self.stopped.is_some() && *stop == self.stop_seq => {
+                    self.resuming.insert(person.clone());
                 }
                 Body::Resumed { .. } => {
                     self.stopped = None;

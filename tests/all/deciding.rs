@@ -397,7 +397,7 @@ async fn a_webhook_gets_every_event_signed_in_order_and_again_after_a_refusal_or
         assert!(tokio::time::Instant::now() < end, "missing: {:?}", wanted.difference(&have));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let got = got.lock().unwrap();
+    let got = std::mem::take(&mut *got.lock().unwrap());
     assert_eq!((got.wrong, got.refuse), (0, 0));
     let mut first: Vec<u64> = Vec::new();
     for (_, seq, _) in &got.events {
@@ -407,6 +407,5 @@ async fn a_webhook_gets_every_event_signed_in_order_and_again_after_a_refusal_or
     }
     assert!(first.is_sorted(), "in order: {first:?}");
     server.abort();
-    drop(got);
     s.end().await;
 }

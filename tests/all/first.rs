@@ -203,6 +203,7 @@ async fn a_new_user_gets_from_nothing_to_the_first_card_without_editing_yaml() {
     metrics(&url).await;
 
     let before = s.world.tip();
+    // High risk: with the number on the card.
     s.world.bot.approve(ANNA, Some(card.message_id)).await.unwrap();
     crate::people::wait("the commit lands", || (s.world.tip() != before).then_some(())).await;
     assert!(s.world.file("apps/checkout/deploy.yaml").unwrap().contains(GOOD));
