@@ -3,6 +3,7 @@
 //! Each line gives our median, the alternative's median, the ratio and the goal. Nothing here fails because it
 //! was slow; it fails if something did not do its work, because a wrong answer has no speed.
 
+mod flood;
 mod index;
 mod inspect;
 mod operate;
@@ -25,6 +26,8 @@ enum Group {
     Operate,
     /// Start and memory.
     Start,
+    /// One agent that floods, and another one.
+    Flood,
 }
 
 /// Measures Countersign against named alternatives.
@@ -90,6 +93,9 @@ fn main() -> Result<()> {
         }
         if wanted(Group::Operate) {
             operate::measure(&program, size, &mut report).await?;
+        }
+        if wanted(Group::Flood) {
+            flood::measure(&program, size, &mut report).await?;
         }
         anyhow::Ok(())
     })?;

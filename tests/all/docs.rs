@@ -276,3 +276,19 @@ fn the_configuration_in_the_manifests_loads_as_it_is_mounted() {
         "the daemon sets the mode of its own folder, not of the volume"
     );
 }
+
+#[test]
+fn the_approvers_guide_shows_the_cards_as_they_are() {
+    let page = text("docs/approvers-guide.md");
+    let mut shown = 0;
+    for part in page.split("<!-- card: ").skip(1) {
+        let (name, rest) = part.split_once(" -->\n```text\n").expect("a card's name, and its text");
+        let (block, _) = rest.split_once("\n```\n").expect("the end of the card");
+        // Buttons are drawn under the text.
+        let block: Vec<&str> = block.lines().filter(|l| !l.starts_with('[')).collect();
+        let golden = text(&format!("core/tests-data/cards/{name}.txt"));
+        assert_eq!(block.join("\n"), golden.trim_end(), "{name}");
+        shown += 1;
+    }
+    assert!(shown >= 8, "{shown} cards");
+}

@@ -54,7 +54,9 @@ pub struct Kube(pub Client);
 impl Kube {
     pub async fn connect(kubeconfig: &str) -> Self {
         let parsed = Kubeconfig::from_yaml(kubeconfig).unwrap();
-        let config = Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default()).await.unwrap();
+        let mut config = Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default()).await.unwrap();
+        // What is watched after an outage is to be seen at once, not after a pause that grew meanwhile.
+        config.default_retry = false;
         Self(Client::try_from(config).unwrap())
     }
 
