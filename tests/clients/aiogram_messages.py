@@ -1,7 +1,8 @@
 """aiogram (PyPI) parses every message that Countersign sends, and every answer and update that it gets.
 
 A proxy between Countersign and the sandbox's Bot API keeps both sides of each call. One change is
-rejected, one approved; a person stops everything in the chat, and the command line resumes. Then aiogram's own types
+rejected, one approved; a person stops everything in the chat; one resumes on the command line and
+another in the chat. Then aiogram's own types
 must take every request and every answer. Prints one line; exit code 1 with the reason when something does not hold.
 """
 
@@ -18,7 +19,7 @@ from aiohttp import ClientSession, ClientTimeout, web
 from mcp.client.client import Client
 
 from sandbox import (
-    ANNA, CONFIG, PATIENCE, PROGRAM, WORLD, answer, control, daemon, http_transport, press, set_image,
+    ANNA, CONFIG, MAX, PATIENCE, PROGRAM, WORLD, answer, control, daemon, http_transport, press, set_image,
 )
 
 METHODS = {name.lower(): getattr(aiogram.methods, name) for name in aiogram.methods.__all__}
@@ -75,7 +76,7 @@ async def story(url):
     """Everything that makes Countersign write into a chat."""
     async with Client(http_transport(url), read_timeout_seconds=PATIENCE) as client:
         rejected = answer(await client.call_tool("operate", set_image("1.9.7", "to be rejected: <b>*_`[x](y) 🦀")))
-        await press(rejected["summary"].split()[0], "Reject")
+        await press(rejected["summary"].split()[0], "Reject…")
         asked = answer(await client.call_tool("operate", set_image("1.9.8", "aiogram reads along")))
         name = asked["summary"].split()[0]
         await press(name, "Full diff")
@@ -91,16 +92,20 @@ async def story(url):
     resume = [PROGRAM, "resume", "--config", CONFIG, "--key", WORLD["ssh_key_of_anna"], "the test goes on"]
     done = await asyncio.to_thread(subprocess.run, resume, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done
+    # Two people must agree.
+    await asyncio.to_thread(control, "bot", "say", {"user_id": MAX, "text": "/resume"})
+    await press("To resume", "Resume", MAX)
+    await until_stopped(False)
 
 
-async def until_stopped():
-    """Until the daemon says that the stop is on."""
+async def until_stopped(wanted=True):
+    """Until the daemon says that the stop is on, or off."""
     for _ in range(PATIENCE * 5):
         status = await asyncio.to_thread(subprocess.run, [PROGRAM, "status", "--config", CONFIG], capture_output=True, text=True)
-        if "stop" in status.stdout.lower():
+        if ("STOPPED by" in status.stdout) == wanted:
             return
         await asyncio.sleep(0.2)
-    raise AssertionError(f"not stopped: {status.stdout}")
+    raise AssertionError(f"not stopped or not resumed: {status.stdout}")
 
 
 async def main():

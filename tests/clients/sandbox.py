@@ -24,6 +24,7 @@ PROGRAM = os.environ["COUNTERSIGN_BIN"]
 WORLD = json.loads(Path(os.environ["COUNTERSIGN_SANDBOX"]).read_text())
 CONFIG = WORLD["config"]
 ANNA = WORLD["people"]["anna"]
+MAX = WORLD["people"]["max"]
 CHECKOUT = "prod-eu/shop/Deployment/checkout"
 TOOLS = ["inspect", "operate", "change", "changes", "cancel", "rollback"]
 PATIENCE = 40
@@ -38,14 +39,18 @@ def control(server, path, body=None):
 
 
 async def press(name, button="Approve", user=ANNA):
-    """Waits for the card of one change and presses a button on it; gives the card's text."""
+    """Waits for the card of one change and presses a button on it; gives the card's text. A yes takes the number that
+    the card shows, where it shows one."""
     query = urllib.parse.urlencode({"contains": name, "timeout_s": 15})
     chat = await asyncio.to_thread(control, "bot", f"chats/{user}?{query}")
     cards = [m for m in chat["messages"] if name in m["text"] and any(b["text"] == button for row in m["buttons"] for b in row)]
     assert cards, f"no card of {name} with {button} in {chat}"
     card = cards[-1]
-    pressed = {"chat_id": user, "message_id": card["message_id"], "button": button}
-    await asyncio.to_thread(control, "bot", "press", pressed)
+    pressed = {"chat_id": user, "message_id": card["message_id"]}
+    if button == "Approve":
+        await asyncio.to_thread(control, "bot", "approve", pressed)
+    else:
+        await asyncio.to_thread(control, "bot", "press", {**pressed, "button": button})
     return card["text"]
 
 
