@@ -388,6 +388,26 @@ impl Config {
             .map(|a| Principal { agent: a.name.clone(), sponsor: a.spec.sponsor.clone() })
     }
 
+    /// Who a stdio client is: the agent that was named, else `stdio_agent`.
+    ///
+    /// # Errors
+    /// `config.unknown_agent`, `config.no_stdio_agent`.
+    pub fn stdio_agent(&self, named: Option<&str>) -> Result<String> {
+        match named.or(self.bootstrap.stdio_agent.as_deref()) {
+            Some(agent) if self.principal(agent).is_some() => Ok(agent.to_owned()),
+            Some(agent) => Err(Problem::new(
+                "config.unknown_agent",
+                format!("{agent} is no Agent of the configuration."),
+                "Add an Agent resource with that name and a sponsor, or name another with --agent.",
+            )),
+            None => Err(Problem::new(
+                "config.no_stdio_agent",
+                "The configuration does not say which Agent a stdio client is.",
+                "Set stdio_agent in the configuration, or give --agent NAME.",
+            )),
+        }
+    }
+
     /// Reads a credential. The error names the place, never the value.
     pub fn secret(&self, what: &str, r: &SecretRef) -> Result<SecretString> {
         read_secret(&self.base, what, r)

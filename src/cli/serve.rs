@@ -37,23 +37,7 @@ pub async fn run(config: &Path, args: Serve) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     super::log_to_stderr("warn");
-    let agent = match args.agent.or_else(|| loaded.bootstrap.stdio_agent.clone()) {
-        Some(agent) if loaded.principal(&agent).is_some() => agent,
-        Some(agent) => {
-            return Err(Problem::new(
-                "config.unknown_agent",
-                format!("{agent} is no Agent of the configuration."),
-                "Add an Agent resource with that name and a sponsor, or name another with --agent.",
-            ));
-        }
-        None => {
-            return Err(Problem::new(
-                "config.no_stdio_agent",
-                "The configuration does not say which Agent a stdio client is.",
-                "Set stdio_agent in the configuration, or give --agent NAME.",
-            ));
-        }
-    };
+    let agent = loaded.stdio_agent(args.agent.as_deref())?;
     let state = loaded.bootstrap.state_dir.clone();
     let start = || start_daemon(config, &state);
     let ended = crate::server::bridge(&state.join(crate::server::SOCKET), &agent, start).await;

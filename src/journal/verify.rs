@@ -110,11 +110,8 @@ pub fn verify_rows(rows: &[Row], anchors: &[Anchor]) -> Report {
     report
 }
 
-/// Every event of the journal at `path`, oldest first, without writing to it. The daemon may be running.
-///
-/// # Errors
-/// `audit.no_journal`, `journal.unavailable`.
-pub async fn read_events(path: &Path) -> Result<Vec<Event>> {
+/// The journal at `path`, to read in.
+async fn open_to_read(path: &Path) -> Result<SqlitePool> {
     if !path.is_file() {
         return Err(Problem::new(
             "audit.no_journal",
@@ -122,11 +119,15 @@ pub async fn read_events(path: &Path) -> Result<Vec<Event>> {
             "Name the configuration with --config; the journal lies in its state_dir once the daemon has run.",
         ));
     }
-    let pool = SqlitePoolOptions::new()
-        .max_connections(1)
-        .connect_with(options(path).read_only(true))
-        .await
-        .map_err(broken)?;
+    SqlitePoolOptions::new().max_connections(1).connect_with(options(path).read_only(true)).await.map_err(broken)
+}
+
+/// Every event of the journal at `path`, oldest first, without writing to it. The daemon may be running.
+///
+/// # Errors
+/// `audit.no_journal`, `journal.unavailable`.
+pub async fn read_events(path: &Path) -> Result<Vec<Event>> {
+    let pool = open_to_read(path).await?;
     let rows = read_rows(&pool).await;
     pool.close().await;
     rows?.iter().map(Row::event).collect()
@@ -139,18 +140,7 @@ pub async fn verify_file(
     check_head: impl Fn(&str, &str) -> Result<()>,
     anchors: Vec<Anchor>,
 ) -> Result<Report> {
-    if !path.is_file() {
-        return Err(Problem::new(
-            "audit.no_journal",
-            "There is no journal at that place.",
-            "Name the configuration with --config; the journal lies in its state_dir once the daemon has run.",
-        ));
-    }
-    let pool = SqlitePoolOptions::new()
-        .max_connections(1)
-        .connect_with(options(path).read_only(true))
-        .await
-        .map_err(broken)?;
+    let pool = open_to_read(path).await?;
     let report = verify_pool(&pool, &path.with_extension("head"), check_head, anchors).await;
     pool.close().await;
     report

@@ -150,7 +150,7 @@ impl<'a> Pool<'a> {
             put(map, all.into());
         }
         // Those that are written in it, one that is less than any of them and one that is more.
-        let written = self.texts.iter().filter(|t| super::condition::quantity(t).is_some()).map(String::as_str);
+        let written = self.texts.iter().filter(|t| crate::model::quantity(t).is_some()).map(String::as_str);
         let amounts: Vec<&str> = written.chain(["1n", "1Ei"]).collect();
         let amount = |dice: &mut Dice| dice.one(&amounts).copied().unwrap_or("1");
         let mut pair = || json!({"cpu": amount(dice), "memory": amount(dice)});

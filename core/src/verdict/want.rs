@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::world::{World, at};
-use crate::model::Want;
+use crate::model::{Want, quantity};
 
 /// How the live object compares with one wanted field.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,39 +124,13 @@ fn same(want: &Value, live: &Value, quantity: bool) -> bool {
     }
 }
 
-/// A Kubernetes quantity as a number (apimachinery: pkg/api/resource/quantity.go).
+/// An amount, written as a number or as a Kubernetes quantity.
 fn number(v: &Value) -> Option<f64> {
-    let s = match v {
-        Value::Number(n) => return n.as_f64(),
-        Value::String(s) => s.as_str(),
-        _ => return None,
-    };
-    let end = s.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(s.len());
-    let (digits, suffix) = s.split_at(end);
-    let n: f64 = digits.parse().ok()?;
-    let factor = match suffix {
-        "" => 1.0,
-        "n" => 1e-9,
-        "u" => 1e-6,
-        "m" => 1e-3,
-        "k" => 1e3,
-        "M" => 1e6,
-        "G" => 1e9,
-        "T" => 1e12,
-        "P" => 1e15,
-        "E" => 1e18,
-        "Ki" => 1024f64,
-        "Mi" => 1024f64.powi(2),
-        "Gi" => 1024f64.powi(3),
-        "Ti" => 1024f64.powi(4),
-        "Pi" => 1024f64.powi(5),
-        "Ei" => 1024f64.powi(6),
-        _ => {
-            let exp: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
-            10f64.powi(exp)
-        }
-    };
-    Some(n * factor)
+    match v {
+        Value::Number(n) => n.as_f64(),
+        Value::String(s) => quantity(s),
+        _ => None,
+    }
 }
 
 /// A value in few characters.

@@ -89,23 +89,7 @@ fn reach(config: &Path, args: &Connect) -> Result<Reach> {
         return Ok(Reach::Http { url: url.to_string(), token_env: plain("--token-env", &args.token_env)? });
     }
     let loaded = Config::load(config)?;
-    let agent = match args.agent.clone().or_else(|| loaded.bootstrap.stdio_agent.clone()) {
-        Some(agent) if loaded.principal(&agent).is_some() => agent,
-        Some(agent) => {
-            return Err(Problem::new(
-                "config.unknown_agent",
-                format!("{agent} is no Agent of the configuration."),
-                "Add an Agent resource with that name and a sponsor, or name another with --agent.",
-            ));
-        }
-        None => {
-            return Err(Problem::new(
-                "config.no_stdio_agent",
-                "The configuration does not say which Agent a stdio client is.",
-                "Set stdio_agent in the configuration, or give --agent NAME.",
-            ));
-        }
-    };
+    let agent = loaded.stdio_agent(args.agent.as_deref())?;
     let failed = |e: std::io::Error| unwritable(config, &e);
     let absolute = |p: &Path| std::path::absolute(p).map(|p| p.to_string_lossy().into_owned());
     let program = std::env::current_exe().map_err(failed)?;

@@ -1,8 +1,8 @@
 //! Conditions, freezes, quotas and obligations.
 
 use super::*;
+use crate::model::quantity;
 use crate::model::{Confirm, Operation, Scale, SetImage};
-use crate::policy::condition::quantity;
 
 fn with_values(operation: &str, own: &[(&str, &str)], before: Value, after: Value) -> Facts {
     let mut f = facts(operation, own);
