@@ -124,9 +124,10 @@ impl Pipeline {
     /// `Effect::SettleCard`: the card says how things stand. Once it has ended it has no button but those that
     /// are about the end.
     pub(super) async fn settle_card(&self, change: &Change, person: &str) -> Result<Value> {
-        let asked = change.done(&Effect::Ask { person: person.to_owned() }).cloned().unwrap_or_default();
-        let part = |k: &str| asked.get(k).and_then(Value::as_i64);
-        let (Some(chat), Some(id), Some(telegram)) = (part("chat"), part("message_id"), self.telegram.as_ref()) else {
+        let asked = change.done(&Effect::Ask { person: person.to_owned() });
+        let chat = asked.and_then(|r| r.get("chat")?.as_i64()).or_else(|| self.chat_of(person));
+        let cards = change.cards_of(person);
+        let (Some(chat), Some(id), Some(telegram)) = (chat, cards.first(), self.telegram.as_ref()) else {
             return Ok(json!({"skipped": "no card"}));
         };
         let (text, rows) = if change.end.is_none() && change.landed.is_none() {
@@ -139,7 +140,15 @@ impl Pipeline {
         };
         let decision = change.armed.contains_key(person) && change.end.is_none();
         let urgency = if decision { Urgency::Decision } else { Urgency::Edit };
-        telegram.edit(chat, id, &Card { urgency, ..outgoing(&text, rows, true, None) }).await?;
+        let card = Card { urgency, ..outgoing(&text, rows, true, None) };
+        // One that its person deleted does not keep the others from saying what is so.
+        let mut failed = None;
+        for card_id in &cards {
+            failed = telegram.edit(chat, *card_id, &card).await.err().or(failed);
+        }
+        if let Some(problem) = failed {
+            return Err(problem);
+        }
         Ok(json!({"message_id": id}))
     }
 
@@ -278,13 +287,14 @@ impl Pipeline {
 
     fn take_update(&self, desk: &Desk<'_>, view: &View, u: &Inbound, batch: &mut Batch) {
         match u {
-            Inbound::Press { update_id, callback_id, from_id, from_is_bot, chat_id, chat_kind, data, .. } => {
+            Inbound::Press { update_id, callback_id, from_id, from_is_bot, chat_id, chat_kind, message_id, data } => {
                 let p = Press {
                     update_id: *update_id,
                     callback_id,
                     from_id: *from_id,
                     impersonal: *from_is_bot || is_impersonal(*from_id),
                     private: *chat_kind == ChatKind::Private && chat_id == from_id,
+                    message_id: *message_id,
                     data,
                 };
                 desk.press(view, &p, batch);

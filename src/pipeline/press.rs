@@ -11,6 +11,8 @@ use crate::journal::{Entry, View};
 
 /// Wrong numbers after which a person can no longer approve this change in the chat.
 pub(super) const WRONG_NUMBERS: u32 = 3;
+/// Cards of one person about one change that are kept up to date.
+const CARDS: usize = 5;
 /// Reasons of one rejection that are taken.
 const REASONS: u32 = 5;
 /// Characters of a reason that are kept.
@@ -36,6 +38,8 @@ pub(super) struct Press<'a> {
     pub impersonal: bool,
     /// In the presser's own chat with the bot.
     pub private: bool,
+    /// The message with the button.
+    pub message_id: i64,
     pub data: &'a str,
 }
 
@@ -76,6 +80,8 @@ pub(super) struct Batch {
     voted: BTreeMap<(ChangeId, String), bool>,
     /// People of this batch who were given numbers, or chose a wrong one: what they see is not yet what counts.
     numbered: BTreeSet<(ChangeId, String)>,
+    /// Cards of this batch that nobody knew of.
+    found: BTreeSet<(ChangeId, i64)>,
     /// Wishes of this batch, each of which a change takes once.
     wished: BTreeSet<(ChangeId, &'static str)>,
     reasons: BTreeMap<ChangeId, u32>,
@@ -104,6 +110,9 @@ impl Desk<'_> {
         if whose != person || !p.private {
             batch.entries.push(Entry::of(change.id, &actor(person), pressed(p, person, "foreign")));
             return batch.say(p, "This card was sent to somebody else.", true);
+        }
+        if action != Action::Revert {
+            batch.find(change, p, person);
         }
         match action {
             Action::Diff => batch.replies.push(Reply {
@@ -218,7 +227,7 @@ impl Desk<'_> {
         let Some(message) = reply_to else { return };
         let no = |c: &&std::sync::Arc<Change>| c.votes.iter().any(|v| v.person == *person && !v.approve);
         let all = || view.changes.values().rev().filter(no);
-        let exact = all().find(|c| c.card_of(person) == Some(message) || asked_why(c, person) == Some(message));
+        let exact = all().find(|c| c.cards_of(person).contains(&message) || asked_why(c, person) == Some(message));
         // The question may be in the chat before Telegram's answer to it is in the journal.
         let under_way = |c: &&std::sync::Arc<Change>| c.asked_why.contains(person) && asked_why(c, person).is_none();
         let Some(c) = exact.or_else(|| all().find(under_way)) else { return };
@@ -273,6 +282,16 @@ impl Batch {
     fn say(&mut self, p: &Press<'_>, text: &str, alert: bool) {
         let (callback, text) = (p.callback_id.to_owned(), text.to_owned());
         self.replies.push(Reply { callback, text, alert, diff: None });
+    }
+
+    /// The pressed card, where it is not one that is known to have been sent: a kill between the sending and the
+    /// answer leaves such a card, and its person must not be left with buttons that do nothing.
+    fn find(&mut self, c: &Change, p: &Press<'_>, person: &str) {
+        let known = c.cards_of(person);
+        if known.len() < CARDS && !known.contains(&p.message_id) && self.found.insert((c.id, p.message_id)) {
+            let found = Body::CardFound { person: person.to_owned(), message_id: p.message_id };
+            self.entries.push(Entry::of(c.id, "countersign", found));
+        }
     }
 
     fn stop(&mut self, view: &View, person: &str, reason: &str) {

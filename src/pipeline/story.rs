@@ -438,6 +438,7 @@ fn told(e: &Event) -> Option<String> {
         Body::Pressed { person, action, .. } if action == "wrong_number" => {
             format!("{person} pressed a wrong number")
         }
+        Body::CardFound { person, .. } => format!("{person} pressed a card that was sent before a restart"),
         Body::RevertPrepared { change, .. } if e.change != Some(*change) => {
             format!("revert prepared: {}", countersign_core::model::short_name(change))
         }

@@ -70,7 +70,7 @@ pub enum Mishap {
 /// A mishap and the calls that it strikes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
-    /// Strikes calls whose `METHOD path?query` contains this; absent = all calls.
+    /// Strikes calls whose `METHOD path?query` contains this in any case; absent = all calls.
     #[serde(default)]
     pub matching: Option<String>,
     /// How many calls it strikes; absent = until healed.
@@ -260,8 +260,9 @@ impl Host {
     }
 
     fn next_fault(&self, call: &str) -> Option<Mishap> {
+        let call = call.to_lowercase(); // as the Bot API reads its methods
         let mut faults = lock(&self.faults);
-        let at = faults.iter().position(|f| f.matching.as_deref().is_none_or(|m| call.contains(m)))?;
+        let at = faults.iter().position(|f| f.matching.as_deref().is_none_or(|m| call.contains(&m.to_lowercase())))?;
         let fault = faults.get_mut(at)?;
         let mishap = fault.mishap.clone();
         if let Some(times) = &mut fault.times {

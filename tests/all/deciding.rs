@@ -11,6 +11,7 @@ use countersign::channel::telegram::Telegram;
 use countersign::channel::webhook::{EVENT, SIGNATURE, signature};
 use countersign::sandbox::bot::{Press, ShownMessage};
 use countersign::sandbox::git::Author;
+use countersign::sandbox::host::{Fault, Mishap};
 use countersign::sandbox::world::{ANNA, CLUSTER, MAX, REPO, WorldOptions, policy};
 use countersign_core::model::Body;
 use secrecy::SecretString;
@@ -48,6 +49,29 @@ fn numbers(m: &ShownMessage) -> (Vec<String>, String) {
 
 fn on(id: i64, label: &str) -> Press {
     Press { message_id: Some(id), ..Press::button(ANNA, label) }
+}
+
+/// A kill between Telegram's taking a card and the journal's hearing of it leaves two cards of one question.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_cards_of_one_question_either_takes_the_yes_and_neither_keeps_a_dead_button() {
+    let approvals = "{cooldown_s: 0, number_from: low}".into();
+    let mut s = Stage::new(WorldOptions { approvals, ..quick() }).await;
+    let lost = Fault { matching: Some("sendMessage".into()), times: Some(1), mishap: Mishap::LoseAnswer };
+    s.world.bot.fault(lost);
+    let change = s.propose(set_image("checkout", GOOD)).await;
+    let cards = |chat: i64| -> Vec<i64> {
+        let asks = |m: &ShownMessage| m.button("Approve").is_some();
+        s.world.bot.chat(chat).iter().filter(|m| asks(m)).map(|m| m.message_id).collect()
+    };
+    let chat = wait("a second card", || [ANNA, MAX].into_iter().find(|chat| cards(*chat).len() == 2)).await;
+    let ids = cards(chat);
+    let first = *ids.iter().min().unwrap();
+    s.world.bot.approve(chat, Some(first)).await.unwrap();
+    s.until(&change, &["healthy"]).await;
+    for id in ids {
+        until_card(&s, chat, id, "the end on every card", |m| m.buttons.is_empty() && m.text.contains("HEALTHY")).await;
+    }
+    s.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::people::{
-    GOOD, ask, asked, cancel, card, code, countersign, never, quick, rewrite, story, told, wait, with_policy,
+    GOOD, ask, asked, cancel, card, code, countersign, never, quick, rewrite, story, struck, told, wait, with_policy,
 };
 use crate::world::{Stage, set_image, target, text};
 
@@ -566,6 +566,7 @@ async fn a_press_is_answered_even_where_telegram_loses_the_first_answer() {
     // The poll that brings the press is cut: the press comes again, and counts once.
     s.world.bot.fault(once("getUpdates", Mishap::LoseAnswer));
     let (words, _) = told(&s, &Press::button(ANNA, "Approve")).await;
+    struck(|| s.world.bot.log()).await;
     assert_eq!(words, "Approved.");
     s.until(&change, &["healthy"]).await;
     let votes = story(&s, &change)

@@ -121,6 +121,8 @@ pub struct Change {
     pub no_revert: Option<String>,
     /// People who pressed Approve where a number must follow, with the wrong numbers that they chose.
     pub armed: BTreeMap<String, u32>,
+    /// Cards that were found by a press on them, by person; the one that was sent last may be among them.
+    pub found: BTreeMap<String, BTreeSet<i64>>,
     /// Reasons told after a no, so far.
     pub reasons: u32,
     /// People who are asked to write their reason.
@@ -298,6 +300,19 @@ impl Change {
         self.done(&Effect::Ask { person: person.to_owned() })?.get("message_id")?.as_i64()
     }
 
+    /// Every message that is known to be a card of this person: the one that was sent, then those that a crash left
+    /// behind.
+    pub fn cards_of(&self, person: &str) -> Vec<i64> {
+        let sent = self.card_of(person);
+        sent.into_iter().chain(self.strays(person)).collect()
+    }
+
+    /// Cards beside the one that is known to have been sent.
+    pub(super) fn strays(&self, person: &str) -> impl Iterator<Item = i64> {
+        let sent = self.card_of(person);
+        self.found.get(person).into_iter().flatten().copied().filter(move |id| Some(*id) != sent)
+    }
+
     /// The no vote, if there is one.
     pub fn rejection(&self) -> Option<&Vote> {
         self.votes.iter().find(|v| !v.approve)
@@ -348,6 +363,7 @@ fn begin(event: &Event) -> Result<Change> {
         revert_asked: None,
         no_revert: None,
         armed: BTreeMap::new(),
+        found: BTreeMap::new(),
         reasons: 0,
         asked_why: BTreeSet::new(),
         again_asked: None,
@@ -378,6 +394,9 @@ pub fn fold(change: Option<Change>, event: &Event) -> Result<Change> {
             s.given_up = *last;
         }
         Body::Pressed { person, action, .. } => pressed(&mut c, person, action),
+        Body::CardFound { person, message_id } => {
+            c.found.entry(person.clone()).or_default().insert(*message_id);
+        }
         Body::Reasoned { person, reason } => reasoned(&mut c, event, person, reason.as_deref())?,
         Body::AgainAsked { person } => {
             let expired = c.end.as_ref().is_some_and(|e| e.ending == Ending::Expired);

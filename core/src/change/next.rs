@@ -200,12 +200,23 @@ fn awaiting(c: &Change, now: i64, stopped: bool) -> Step {
 /// What a pending card must show beyond its first form: who decided, and the numbers of whoever must pick one.
 /// `None` = it is as it was sent.
 fn look(c: &Change, person: &str) -> Option<String> {
-    c.card_of(person)?;
+    if c.cards_of(person).is_empty() {
+        return None;
+    }
     let numbers = c.armed.get(person).filter(|_| !c.has_voted(person));
-    match (c.approvals().count(), numbers) {
-        (0, None) => None,
-        (votes, None) => Some(format!("v{votes}")),
-        (votes, Some(wrong)) => Some(format!("v{votes}n{wrong}")),
+    let look = match (c.approvals().count(), numbers) {
+        (0, None) => return None,
+        (votes, None) => format!("v{votes}"),
+        (votes, Some(wrong)) => format!("v{votes}n{wrong}"),
+    };
+    Some(on_all(c, person, look))
+}
+
+/// What a card shows, told apart by how many strays must show it as well: one that is found later is edited later.
+fn on_all(c: &Change, person: &str, look: String) -> String {
+    match c.strays(person).count() {
+        0 => look,
+        strays => format!("{look}s{strays}"),
     }
 }
 
@@ -369,9 +380,10 @@ fn hint(c: &Change, now: i64, stopped: bool) -> Option<Step> {
 
 /// The card of a person who was asked gets its final words; `None` where there is no card, or it is done.
 fn settle(c: &Change, person: &str, phase: &str, now: i64, stopped: bool) -> Option<Step> {
-    let sent = c.done(&Effect::Ask { person: person.to_owned() })?;
-    sent.get("message_id")?;
-    let e = Effect::SettleCard { person: person.to_owned(), phase: phase.to_owned() };
+    if c.cards_of(person).is_empty() {
+        return None;
+    }
+    let e = Effect::SettleCard { person: person.to_owned(), phase: on_all(c, person, phase.to_owned()) };
     if c.effect(&e).is_some_and(|s| s.failures >= NOTICE_TRIES) {
         return None;
     }
@@ -403,11 +415,10 @@ fn after_end(c: &Change, ending: Ending, now: i64, stopped: bool, limits: &Limit
         return step;
     }
     for person in &c.decided.approvers {
-        let asked = c.done(&Effect::Ask { person: person.clone() }).is_some_and(|r| r.get("message_id").is_some());
-        if !asked {
+        if c.cards_of(person).is_empty() {
             continue;
         }
-        for phase in last_looks(c) {
+        for phase in last_looks(c).into_iter().map(|look| on_all(c, person, look)) {
             if let Some(step) = consider(Effect::SettleCard { person: person.clone(), phase }, NOTICE_TRIES) {
                 return step;
             }

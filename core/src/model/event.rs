@@ -361,6 +361,14 @@ pub enum Body {
         /// `approve`, `reject`, `stop`; `armed` where a number must follow, `wrong_number`, `foreign`.
         action: String,
     },
+    /// A card was pressed that nobody knew of: its sending was cut off before the answer was written. It is kept up to
+    /// date from now on like the one that was sent instead.
+    CardFound {
+        /// Whose card it is.
+        person: String,
+        /// Message.
+        message_id: i64,
+    },
     /// Why a person said no, told after the no, which does not wait for it.
     Reasoned {
         /// Who.

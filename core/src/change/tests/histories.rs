@@ -76,6 +76,7 @@ fn pool(c: &Change) -> Vec<Body> {
     for action in ["armed", "wrong_number"] {
         out.push(Body::Pressed { update: 1, callback: "1".into(), person: "ann".into(), action: action.into() });
     }
+    out.push(Body::CardFound { person: "ann".into(), message_id: i64::try_from(c.n % 3).unwrap() });
     for reason in [None, Some("Not now".to_owned())] {
         out.push(Body::Reasoned { person: "ann".into(), reason });
     }

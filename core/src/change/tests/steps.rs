@@ -431,6 +431,22 @@ fn a_card_shows_the_votes_of_others_and_the_numbers_of_whoever_must_pick_one() {
 }
 
 #[test]
+fn a_card_that_is_found_late_is_kept_up_to_date_like_the_other() {
+    let found = |message_id| Body::CardFound { person: "ann".into(), message_id };
+    let s = Given::prompted().story().done(ask("ann"), json!({"message_id": 2})).done(ask("bob"), json!({}));
+    let armed = Body::Pressed { update: 1, callback: "1".into(), person: "ann".into(), action: "armed".into() };
+    let known = s.clone().then(found(2));
+    assert_eq!(step(&known, T0), Step::Wait(WaitFor::Approval, EXPIRES), "it is the one that was sent");
+    let s = s.then(found(1)).then(armed);
+    assert_eq!(s.c.cards_of("ann"), [2, 1]);
+    assert_eq!(step(&s, T0), Step::Do(settle("ann", "v0n0s1")));
+    let s = s.done(settle("ann", "v0n0s1"), json!({})).no("ann").closed(Ending::Rejected);
+    assert_eq!(step(&s, T0), Step::Do(settle("ann", "closeds1")));
+    let s = s.done(settle("ann", "closeds1"), json!({})).then(found(7));
+    assert_eq!(step(&s, T0), Step::Do(settle("ann", "closeds2")), "also after the end");
+}
+
+#[test]
 fn a_no_ends_it_at_once_and_its_reason_comes_after() {
     let s = asked(&Given::prompted()).no("ann");
     assert_eq!(close_of(step(&s, T0)).0, Ending::Rejected, "no reason is waited for");

@@ -28,6 +28,7 @@ fn candidates(s: &Story) -> Vec<(&'static str, Body)> {
         ("settle", intent(&settle("ann", "closed"))),
         ("notify", intent(&notify("tom", "ended"))),
         ("pressed", Body::Pressed { update: 1, callback: "1".into(), person: "ann".into(), action: "approve".into() }),
+        ("found", Body::CardFound { person: "ann".into(), message_id: 9 }),
         ("yes", vote(d, "ann", true)),
         ("yes of bob", vote(d, "bob", true)),
         ("no", vote(d, "ann", false)),
@@ -78,60 +79,65 @@ fn check(state: &str, s: &Story, legal: &str) {
 fn exactly_the_listed_transitions_are_let_in() {
     let fresh = Given::prompted().story();
     let told = "ask, settle, notify, close pr, hint";
-    check("awaiting", &fresh, &format!("{told}, pressed, yes, yes of bob, no, rebased, landed, closed"));
+    check("awaiting", &fresh, &format!("{told}, pressed, found, yes, yes of bob, no, rebased, landed, closed"));
     let asking = fresh.clone().then(intent(&ask("ann")));
-    check("asking", &asking, "ask done, ask failed, pressed, yes, yes of bob, no, rebased, landed, closed");
+    check("asking", &asking, "ask done, ask failed, pressed, found, yes, yes of bob, no, rebased, landed, closed");
     let asked = fresh.clone().done(ask("ann"), json!({}));
-    check("asked", &asked, "settle, notify, close pr, hint, pressed, yes, yes of bob, no, rebased, landed, closed");
+    check(
+        "asked",
+        &asked,
+        "settle, notify, close pr, hint, pressed, found, yes, yes of bob, no, rebased, landed, closed",
+    );
     let unasked = fresh.clone().failed(ask("ann"), true);
     check(
         "ask given up",
         &unasked,
-        "settle, notify, close pr, hint, pressed, yes, yes of bob, no, rebased, landed, closed",
+        "settle, notify, close pr, hint, pressed, found, yes, yes of bob, no, rebased, landed, closed",
     );
     let yes = fresh.clone().yes("ann");
-    check("voted", &yes, &format!("{told}, pressed, yes of bob, no, authorized, rebased, landed, closed"));
+    check("voted", &yes, &format!("{told}, pressed, found, yes of bob, no, authorized, rebased, landed, closed"));
     let no = fresh.clone().no("ann");
-    check("rejected", &no, &format!("{told}, pressed, yes, yes of bob, no, reason, rebased, landed, closed"));
+    check("rejected", &no, &format!("{told}, pressed, found, yes, yes of bob, no, reason, rebased, landed, closed"));
     let cleared = yes.clone().authorized();
     check(
         "authorized",
         &cleared,
-        &format!("{told}, push, pressed, yes of bob, no, authorized, rebased, landed, closed"),
+        &format!("{told}, push, pressed, found, yes of bob, no, authorized, rebased, landed, closed"),
     );
     let taken_back = cleared.clone().no("ann");
     check(
         "authorized, then rejected",
         &taken_back,
-        &format!("{told}, pressed, yes of bob, no, reason, rebased, landed, closed"),
+        &format!("{told}, pressed, found, yes of bob, no, reason, rebased, landed, closed"),
     );
     let pushing = cleared.clone().then(intent(&Effect::PushTarget));
-    check("pushing", &pushing, "push done, push failed, pressed, authorized, rebased, landed");
+    check("pushing", &pushing, "push done, push failed, pressed, found, authorized, rebased, landed");
     let pushed = cleared.clone().done(Effect::PushTarget, json!({}));
-    check("pushed", &pushed, &format!("{told}, pressed, authorized, rebased, landed"));
+    check("pushed", &pushed, &format!("{told}, pressed, found, authorized, rebased, landed"));
     let out = pushed.landed();
-    check("observing", &out, &format!("{told}, pressed, authorized, observed, closed, revert asked"));
+    check("observing", &out, &format!("{told}, pressed, found, authorized, observed, closed, revert asked"));
     let ended = out.closed(Ending::Failed);
-    check("ended", &ended, "settle, notify, close pr, pressed, observed, revert, revert asked");
+    check("ended", &ended, "settle, notify, close pr, pressed, found, observed, revert, revert asked");
     let wanted = ended.clone().then(Body::RevertAsked { person: "ann".into() });
-    check("revert wanted", &wanted, "settle, notify, close pr, pressed, observed, revert");
+    check("revert wanted", &wanted, "settle, notify, close pr, pressed, found, observed, revert");
     let reverted = ended.then(Body::RevertPrepared { change: id(), say: None });
-    check("revert prepared", &reverted, "settle, notify, close pr, pressed, observed");
+    check("revert prepared", &reverted, "settle, notify, close pr, pressed, found, observed");
     let said_no = fresh.clone().no("ann").closed(Ending::Rejected);
-    check("ended by a no", &said_no, "settle, notify, close pr, pressed, revert, reason");
+    check("ended by a no", &said_no, "settle, notify, close pr, pressed, found, revert, reason");
     let expired = fresh.clone().closed(Ending::Expired);
-    check("expired", &expired, "settle, notify, close pr, pressed, revert, again asked");
+    check("expired", &expired, "settle, notify, close pr, pressed, found, revert, again asked");
     let again = expired.then(Body::AgainAsked { person: "ann".into() });
-    check("asked again", &again, "settle, notify, close pr, pressed, revert, again");
+    check("asked again", &again, "settle, notify, close pr, pressed, found, revert, again");
     let done = again.then(Body::AgainPrepared { change: None, say: String::new() });
-    check("done again", &done, "settle, notify, close pr, pressed, revert");
+    check("done again", &done, "settle, notify, close pr, pressed, found, revert");
     let cancelled = fresh.closed(Ending::Cancelled);
-    check("cancelled", &cancelled, "settle, notify, close pr, pressed, revert");
+    check("cancelled", &cancelled, "settle, notify, close pr, pressed, found, revert");
 }
 
 #[test]
 fn each_delivery_has_its_own_effects() {
-    let told = "ask, settle, notify, close pr, hint, pressed, yes of bob, no, authorized, rebased, landed, closed";
+    let told =
+        "ask, settle, notify, close pr, hint, pressed, found, yes of bob, no, authorized, rebased, landed, closed";
     let cleared = |delivery| Given::new(Level::Prompted, delivery).story().yes("ann").authorized();
     check("direct", &cleared(Delivery::Direct), &format!("{told}, push"));
     let ours = cleared(Delivery::MergeAfterApproval);
@@ -143,17 +149,17 @@ fn each_delivery_has_its_own_effects() {
     check("pull request", &theirs, &format!("{told}, branch, authorized unvoted"));
     let open = theirs.done(Effect::PushBranch, json!({})).done(Effect::OpenPullRequest, json!({}));
     check("pull request, open", &open, &format!("{told}, authorized unvoted"));
-    let over = "settle, notify, close pr, pressed, revert, again asked";
+    let over = "settle, notify, close pr, pressed, found, revert, again asked";
     check("pull request, ended unpushed", &cleared(Delivery::PullRequest).closed(Ending::Expired), over);
     check("pull request, ended", &open.closed(Ending::Expired), &format!("{over}, delete branch"));
     let standard = Given::new(Level::Standard, Delivery::Direct).story();
-    let free = "ask, settle, notify, close pr, hint, pressed, yes, yes of bob, no, authorized, authorized unvoted, rebased, landed, closed";
+    let free = "ask, settle, notify, close pr, hint, pressed, found, yes, yes of bob, no, authorized, authorized unvoted, rebased, landed, closed";
     check("standard", &standard, free);
     let manual = Given::new(Level::Manual, Delivery::Direct).story();
     check(
         "manual",
         &manual,
-        "ask, settle, notify, close pr, hint, pressed, yes, yes of bob, no, rebased, landed, closed",
+        "ask, settle, notify, close pr, hint, pressed, found, yes, yes of bob, no, rebased, landed, closed",
     );
 }
 
