@@ -6,10 +6,13 @@
 mod fold;
 mod load;
 mod next;
+mod state;
+mod tell;
 
-pub use fold::*;
+pub use fold::fold;
 pub use load::{Load, REJECTED_MS, Wish, rejected_recently, room};
 pub use next::*;
+pub use state::*;
 
 #[cfg(test)]
 pub(crate) mod tests;
