@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use countersign_core::message;
 
 use super::Pipeline;
-use super::approve::outgoing;
+use super::card::outgoing;
 use super::pairing::code_of;
 use crate::channel::telegram::{ChatKind, Inbound, is_impersonal};
 

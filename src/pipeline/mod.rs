@@ -5,6 +5,7 @@
 
 mod again;
 mod approve;
+mod card;
 mod commit;
 mod control;
 mod decide;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::Pipeline;
-use super::approve::outgoing;
+use super::card::outgoing;
 use crate::journal::Entry;
 
 /// How long a code is good for.
