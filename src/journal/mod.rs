@@ -7,10 +7,12 @@
 mod chain;
 mod store;
 mod verify;
+mod view;
 
 pub use chain::{GENESIS, Row, hash_row};
-pub use store::{CheckHead, Entry, Head, Journal, Seal, SignHead, View};
+pub use store::{CheckHead, Entry, Head, Journal, Seal, SignHead};
 pub use verify::{Anchor, Finding, Report, read_events, verify_chain, verify_file};
+pub use view::View;
 
 #[cfg(test)]
 mod tests;

@@ -5,22 +5,25 @@
 
 mod files;
 mod find;
+mod secrets;
+mod write;
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 
 use clap::Args;
 use countersign_core::model::{ForgeKind, hex};
 use countersign_core::{Problem, Result};
 use sha2::{Digest as _, Sha256};
-use ssh_key::{Algorithm, LineEnding, PrivateKey};
 
 use crate::config::Config;
 use crate::git::Transport;
-use files::{FirstLevel, NewFile, Plan};
+use files::{FirstLevel, Plan};
 use find::{Context, Repository};
+use secrets::{host, with_secrets};
+use write::{untouched, write};
 
 /// Arguments of `init`.
 #[derive(Debug, Args)]
@@ -117,25 +120,6 @@ pub async fn run(args: Init) -> Result<ExitCode> {
     Config::load(&config)?;
     println!("\n{}", steps(&plan, &args.dir, &config));
     Ok(ExitCode::SUCCESS)
-}
-
-fn exists(path: &Path) -> Problem {
-    Problem::new(
-        "init.exists",
-        format!("{} is there already, and init overwrites nothing.", path.display()),
-        "Name another folder with --dir, or remove it yourself.",
-    )
-}
-
-/// A folder that has a configuration already is left alone before anything is asked.
-fn untouched(dir: &Path) -> Result<()> {
-    for name in ["countersign.yaml", "resources", "policies", "secrets"] {
-        let path = dir.join(name);
-        if path.symlink_metadata().is_ok() {
-            return Err(exists(&path));
-        }
-    }
-    Ok(())
 }
 
 /// The contexts that are named, the only one, or whichever the person picks.
@@ -381,109 +365,6 @@ fn tell(plan: &Plan) {
     }
 }
 
-fn secret(path: &str, text: String) -> NewFile {
-    NewFile { path: path.to_owned(), text, secret: true }
-}
-
-/// A fresh key, its private half for the owner alone.
-fn key(path: &str, comment: &str) -> Result<[NewFile; 2]> {
-    let failed = |e: ssh_key::Error| {
-        Problem::new(
-            "init.key",
-            format!("A key could not be made: {e}."),
-            "Try again; make one with ssh-keygen otherwise.",
-        )
-    };
-    let mut key = PrivateKey::random(&mut ssh_key::rand_core::OsRng, Algorithm::Ed25519).map_err(failed)?;
-    key.set_comment(comment);
-    let private = key.to_openssh(LineEnding::LF).map_err(failed)?.to_string();
-    let public = key.public_key().to_openssh().map_err(failed)?;
-    Ok([secret(path, private), NewFile { path: format!("{path}.pub"), text: format!("{public}\n"), secret: false }])
-}
-
-fn with_secrets(plan: &Plan, token: &str, home: &Path) -> Result<Vec<NewFile>> {
-    let mut all = files::render(plan);
-    all.extend(key("secrets/signing_ed25519", "countersign")?);
-    all.push(secret(&format!("secrets/{}_token", plan.agent), format!("{token}\n")));
-    let ssh: Vec<&Repository> = plan.repositories.iter().filter(|r| r.transport == Transport::Ssh).collect();
-    for r in &ssh {
-        all.extend(key(&files::deploy_key(&r.name), &format!("countersign {}", r.name))?);
-    }
-    if !ssh.is_empty() {
-        let mut text = String::from(
-            "# Host keys of the Git servers. Nothing is learned on first use: compare each with what the host's\n# operator publishes. `ssh-keyscan HOST` prints candidates.\n",
-        );
-        let hosts: BTreeSet<String> = ssh.iter().map(|r| host(r)).collect();
-        for host in hosts {
-            match trusted(home, &host) {
-                Some(lines) => text.push_str(&format!("# {host}: from your own known_hosts\n{lines}")),
-                None => text.push_str(&format!("# {host}: put its lines here\n")),
-            }
-        }
-        all.push(NewFile { path: "secrets/known_hosts".into(), text, secret: false });
-    }
-    Ok(all)
-}
-
-/// The host as known_hosts names it.
-fn host(r: &Repository) -> String {
-    match r.port {
-        Some(port) if port != 22 => format!("[{}]:{port}", r.host),
-        _ => r.host.clone(),
-    }
-}
-
-/// Lines about a host that the person's own ssh trusts already.
-fn trusted(home: &Path, host: &str) -> Option<String> {
-    let file = home.join(".ssh/known_hosts");
-    if !file.is_file() || host.starts_with('-') {
-        return None;
-    }
-    let out = std::process::Command::new("ssh-keygen")
-        .args(["-F", host, "-f"])
-        .arg(&file)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    let text = String::from_utf8(out.stdout).ok()?;
-    let lines: String =
-        text.lines().filter(|l| !l.starts_with('#') && !l.is_empty()).map(|l| format!("{l}\n")).collect();
-    (!lines.is_empty()).then_some(lines)
-}
-
-/// Writes all of them or none: half a configuration would stand in the way of the next try.
-fn write(dir: &Path, new: &[NewFile]) -> Result<()> {
-    let mut written = Vec::new();
-    for f in new {
-        let path = dir.join(&f.path);
-        if let Err(e) = put(dir, &path, f) {
-            for done in &written {
-                let _ = std::fs::remove_file(done);
-            }
-            return Err(match e.kind() {
-                std::io::ErrorKind::AlreadyExists => exists(&path),
-                _ => Problem::new(
-                    "init.unwritable",
-                    format!("{} cannot be written: {e}.", path.display()),
-                    "Name a folder that you may write with --dir.",
-                ),
-            });
-        }
-        written.push(path);
-    }
-    Ok(())
-}
-
-fn put(dir: &Path, path: &Path, f: &NewFile) -> std::io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-    let mode = if f.path.starts_with("secrets/") { 0o700 } else { 0o755 };
-    std::fs::DirBuilder::new().recursive(true).mode(mode).create(path.parent().unwrap_or(dir))?;
-    let mode = if f.secret { 0o600 } else { 0o644 };
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-    file.write_all(f.text.as_bytes())
-}
-
 /// What is left to the person, in order.
 fn steps(plan: &Plan, dir: &Path, config: &Path) -> String {
     let mut steps = Vec::new();
@@ -516,6 +397,7 @@ fn steps(plan: &Plan, dir: &Path, config: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::secrets::key;
     use super::*;
 
     fn context(name: &str) -> Context {
