@@ -28,7 +28,7 @@ use crate::git::{Credentials, GitRepo, NAMESPACE_CHECKPOINT, SshSigner, verify};
 use crate::journal::{Head, Journal, Seal};
 use crate::pipeline::greet::Greeted;
 use crate::pipeline::handle::HandleKey;
-use crate::pipeline::{Pipeline, RepoHandle};
+use crate::pipeline::{Feed, Pipeline, RepoHandle};
 use crate::render::Kustomize;
 use crate::server::control::{serve_control, socket_path as control_path};
 use crate::server::{
@@ -120,6 +120,23 @@ pub(crate) fn credentials(base: &Path, name: &str, auth: &RepositoryAuth) -> Res
     })
 }
 
+/// The other systems that are told what happens.
+fn feeds(config: &Config) -> Result<Vec<Feed>> {
+    let mut feeds = Vec::new();
+    for ch in config.webhooks() {
+        let secret = config.secret(&format!("the webhook {}", ch.name), &ch.spec.token)?;
+        let hook = Webhook::new(ch.spec.url.as_deref().unwrap_or_default(), secret)?;
+        feeds.push(Feed::Webhook(ch.name.clone(), hook));
+    }
+    #[cfg(feature = "otel")]
+    feeds.extend(crate::channel::traces::Traces::from_env()?.map(|t| Feed::Traces(Box::new(t))));
+    #[cfg(not(feature = "otel"))]
+    if std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT").is_some() {
+        tracing::warn!("OTEL_EXPORTER_OTLP_ENDPOINT is set, but this program was built without the feature `otel`");
+    }
+    Ok(feeds)
+}
+
 async fn repository(config: &Config, name: &str, spec: &RepositorySpec) -> Result<RepoHandle> {
     let git =
         GitRepo::open(name, &spec.url, credentials(&config.base, name, &spec.auth)?, &mirror_dir(config, name)).await?;
@@ -183,11 +200,7 @@ impl Daemon {
             None => None,
             Some(ch) => Some(Telegram::new(&config.secret("Telegram", &ch.spec.token)?, ch.spec.api_url.as_deref())?),
         };
-        let mut webhooks = Vec::new();
-        for ch in config.webhooks() {
-            let secret = config.secret(&format!("the webhook {}", ch.name), &ch.spec.token)?;
-            webhooks.push((ch.name.clone(), Webhook::new(ch.spec.url.as_deref().unwrap_or_default(), secret)?));
-        }
+        let feeds = feeds(&config)?;
         let prompts = match &config.bootstrap.prompts {
             Some(dir) => Prompts::from_dir(dir)?,
             None => Prompts::built_in()?,
@@ -239,8 +252,8 @@ impl Daemon {
             _lock: lock,
         };
         daemon.serve(&dir, http, prompts, agents, http_options).await?;
-        for (name, hook) in webhooks {
-            daemon.tasks.spawn(Arc::clone(&daemon.pipeline).feed(name, hook, daemon.shutdown.clone()));
+        for feed in feeds {
+            daemon.tasks.spawn(Arc::clone(&daemon.pipeline).feed(feed, daemon.shutdown.clone()));
         }
         Ok(daemon)
     }

@@ -12,6 +12,7 @@ pub mod model;
 pub mod ownership;
 pub mod policy;
 pub mod secrets;
+pub mod trace;
 pub mod verdict;
 
 pub use error::{Problem, Result, Retry};

@@ -31,6 +31,7 @@ mod story;
 mod turns;
 
 pub use control::{Request as ControlRequest, vote_text};
+pub use events::Feed;
 pub use status::engine_name;
 
 use std::collections::{BTreeMap, BTreeSet};

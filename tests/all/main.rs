@@ -25,5 +25,7 @@ mod rights;
 mod rules;
 mod scenarios;
 mod sources;
+#[cfg(feature = "otel")]
+mod traces;
 mod trouble;
 mod world;
