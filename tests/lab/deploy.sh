@@ -61,6 +61,7 @@ for file in rbac configuration state deployment service networkpolicy hints; do
     sed -e "s/^\( *namespace: \)countersign$/\1$namespace/" "deploy/kubernetes/$file.yaml" >"$work/$file.yaml"
     check "deploy/kubernetes/$file.yaml, dry run" yes kubectl apply --dry-run=server -f "$work/$file.yaml"
 done
+check "with a port for metrics, dry run" yes release install --dry-run=server --set metrics.enabled=true
 # A pod that breaks the restricted level is only warned about at the Deployment.
 kubectl apply --dry-run=server -f "$work/deployment.yaml" >"$work/out" 2>&1
 check "the Deployment's pod is restricted" no grep -qi "would violate PodSecurity" "$work/out"

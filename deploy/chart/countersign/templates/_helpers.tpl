@@ -24,7 +24,7 @@ subjects:
     namespace: {{ .Release.Namespace }}
 {{- end -}}
 
-{{- /* The bootstrap file, with the Service's own names among the hosts that are answered. */ -}}
+{{- /* The bootstrap file, with the Service's own names among the hosts that are answered, and the metrics' port. */ -}}
 {{- define "countersign.bootstrap" -}}
 {{- $name := include "countersign.name" . -}}
 {{- $own := list $name (printf "%s.%s" $name .Release.Namespace) (printf "%s.%s.svc" $name .Release.Namespace) (printf "%s.%s.svc.cluster.local" $name .Release.Namespace) -}}
@@ -33,6 +33,9 @@ subjects:
 {{- $hosts := concat $own (default (list) $http.allowed_hosts) | uniq -}}
 {{- $_ := set $http "allowed_hosts" $hosts -}}
 {{- $_ := set $bootstrap "http" $http -}}
+{{- if .Values.metrics.enabled -}}
+{{- $_ := set $bootstrap "metrics" (printf "0.0.0.0:%d" (int .Values.metrics.port)) -}}
+{{- end -}}
 {{- toYaml $bootstrap -}}
 {{- end -}}
 
@@ -40,6 +43,9 @@ subjects:
 {{- define "countersign.check" -}}
 {{- if and (not .Values.configuration.extraConfigMaps) (not (contains "token_sha256:" (toYaml .Values.configuration.resources))) -}}
 {{- fail "No Agent in configuration.resources has a token_sha256, so nobody could be authenticated over HTTP." -}}
+{{- end -}}
+{{- if and .Values.metrics.enabled .Values.configuration.bootstrap.metrics -}}
+{{- fail "The metrics' address stands twice: leave `metrics` out of configuration.bootstrap." -}}
 {{- end -}}
 {{- range .Values.rbac.extraReadRules -}}
 {{- range .verbs -}}{{- if not (has . (list "get" "list" "watch")) -}}{{- fail (printf "rbac.extraReadRules: the verb %s is not for reading." .) -}}{{- end -}}{{- end -}}
