@@ -104,6 +104,26 @@ async fn high_risk_is_approved_by_the_number_on_the_card_and_a_wrong_one_counts(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_card_says_which_version_was_healthy_last_and_until_when() {
+    let mut s = Stage::new(quick()).await;
+    let first = s.propose(set_image("checkout", GOOD)).await;
+    assert!(!asked(&s, ANNA).await.text.contains("Last healthy"), "nothing is known yet");
+    s.press(ANNA, "Approve").await;
+    s.until(&first, &["healthy"]).await;
+    let commit = s.our_commits()[0].id.clone();
+    let path = "apps/checkout/deploy.yaml";
+    let broken = s.world.file(path).unwrap().replace(GOOD, "reg.example/checkout:1.9.3");
+    s.world.git.commit_file(REPO, "main", path, broken.as_bytes(), &Author::new("Max", "max@example.test")).unwrap();
+    s.propose(set_image("checkout", GOOD)).await;
+    let shown = asked(&s, ANNA).await.text;
+    let line = shown.lines().find(|l| l.starts_with("Last healthy: ")).unwrap_or_else(|| panic!("{shown}"));
+    let (version, rest) = line.trim_start_matches("Last healthy: ").split_once(", until ").unwrap();
+    assert_eq!(version, "1.9.1");
+    assert!(rest.ends_with(&format!(" UTC ({})", &commit[..7])), "{line}");
+    s.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_no_counts_at_once_and_its_reason_reaches_the_agent_and_the_others() {
     let mut s = Stage::new(quick()).await;
     let change = s.propose(set_image("checkout", GOOD)).await;
