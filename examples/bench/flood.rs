@@ -45,10 +45,15 @@ pub async fn measure(program: &Path, size: Size, report: &mut Report) -> Result<
     ask(&mut other, Duration::from_secs(2)).await?;
     let before = ask(&mut other, time / 2).await?;
 
+    // Connected beforehand, at a pace that is let in: the flood itself would keep the rest of it out.
+    let mut hostile = Vec::new();
+    for _ in 0..CONNECTIONS {
+        hostile.push(daemon.agent(&world).await?);
+        tokio::time::sleep(2 * PAUSE).await;
+    }
     let tally = Arc::new(Tally::default());
     let mut flood = tokio::task::JoinSet::new();
-    for n in 0..CONNECTIONS {
-        let agent = daemon.agent(&world).await?;
+    for (n, agent) in hostile.into_iter().enumerate() {
         flood.spawn(propose(agent, Arc::clone(&tally), n, proposals, time));
     }
     let during = ask(&mut other, time).await?;
