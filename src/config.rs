@@ -122,11 +122,20 @@ pub struct Approvals {
     pub cooldown_s: u32,
     /// How many people must agree to end the emergency stop; never more than there are who could.
     pub resume: u32,
+    /// Groups of the people whose own signed yes may suffice, with a reason, in spite of quorum and freeze.
+    pub break_glass: Vec<String>,
 }
 
 impl Default for Approvals {
     fn default() -> Self {
-        Self { number_from: RiskLevel::High, pending_per_agent: 3, pending_per_person: 20, cooldown_s: 30, resume: 2 }
+        Self {
+            number_from: RiskLevel::High,
+            pending_per_agent: 3,
+            pending_per_person: 20,
+            cooldown_s: 30,
+            resume: 2,
+            break_glass: Vec::new(),
+        }
     }
 }
 
@@ -378,6 +387,13 @@ impl Config {
     pub fn resume_needed(&self) -> usize {
         let able = self.people.iter().filter(|p| p.spec.telegram.is_some() || !p.spec.ssh_keys.is_empty()).count();
         usize::try_from(self.bootstrap.approvals.resume).unwrap_or(usize::MAX).min(able).max(1)
+    }
+
+    /// Whose own yes may suffice, with a reason.
+    pub fn may_break_glass(&self) -> Vec<String> {
+        let groups = &self.bootstrap.approvals.break_glass;
+        let able = self.people.iter().filter(|p| p.spec.groups.iter().any(|g| groups.contains(g)));
+        able.map(|p| p.name.clone()).collect()
     }
 
     /// The principal of an agent.

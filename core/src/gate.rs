@@ -139,6 +139,8 @@ pub struct Now<'a> {
     pub people: &'a [Named<PersonSpec>],
     /// The requester still exists, with this sponsor.
     pub sponsor: Option<&'a str>,
+    /// Who may let their own yes suffice at this moment, in spite of quorum and freeze.
+    pub glass: &'a [String],
     /// Who owns the target of this moment.
     pub owner: &'a OwnerRef,
     /// Blob ids of the touched files at the base that the commit will have.
@@ -160,7 +162,7 @@ pub fn authorize(change: &Change, now: &Now<'_>) -> Result<Authorization> {
     if now.stopped {
         return Err(Problem::new("gate.stopped", "The emergency stop is on.", "Wait until a person resumes.").later());
     }
-    not_frozen(change, now.decided)?;
+    not_frozen(change, now)?;
     if change.end.is_some() {
         return Err(stale("The change has ended."));
     }
@@ -231,8 +233,11 @@ pub fn sweep(change: &Change) -> Result<Authorization> {
 
 /// A freeze that began after people were asked holds the change back; what they said stays good for as
 /// long as it was good for. Asked during it, its approvers were among those asked.
-fn not_frozen(change: &Change, now: &Decided) -> Result<()> {
-    let began = now.freezes.iter().find(|f| !change.decided.freezes.iter().any(|asked| asked.id == f.id));
+fn not_frozen(change: &Change, now: &Now<'_>) -> Result<()> {
+    if glass(change, now).is_some() {
+        return Ok(());
+    }
+    let began = now.decided.freezes.iter().find(|f| !change.decided.freezes.iter().any(|asked| asked.id == f.id));
     let Some(freeze) = began else { return Ok(()) };
     let until = chrono::DateTime::from_timestamp(freeze.until, 0)
         .map_or_else(String::new, |t| format!(" until {}", t.format("%Y-%m-%d %H:%M UTC")));
@@ -278,6 +283,14 @@ fn same_blobs(change: &Change, blobs: &[(String, Option<String>)]) -> Result<()>
     Ok(())
 }
 
+/// Whose own yes suffices right now: somebody who broke the glass in time, and still may.
+fn glass<'a>(change: &'a Change, now: &Now<'_>) -> Option<&'a str> {
+    let allow_sponsor = change.sealed.quorum.allow_sponsor;
+    let glass = change.broken_glass(now.now)?;
+    let may = now.glass.contains(&glass.person) && now.people.iter().any(|p| p.name == glass.person);
+    (may && (allow_sponsor || glass.person != change.sealed.sponsor)).then_some(glass.person.as_str())
+}
+
 /// Distinct people of this moment whose yes is on this very digest; zero never suffices.
 fn quorum(change: &Change, now: &Now<'_>) -> Result<Vec<String>> {
     let strict = now.decided.quorum.count.max(change.sealed.quorum.count);
@@ -286,6 +299,9 @@ fn quorum(change: &Change, now: &Now<'_>) -> Result<Vec<String>> {
     }
     let asked_now = now.decided.level == Level::Prompted;
     let allow_sponsor = change.sealed.quorum.allow_sponsor && (now.decided.quorum.allow_sponsor || !asked_now);
+    if let Some(person) = glass(change, now) {
+        return Ok(vec![person.to_owned()]);
+    }
     let by: BTreeSet<String> = change
         .approvals()
         .filter(|v| now.people.iter().any(|p| p.name == v.person))

@@ -41,9 +41,11 @@ enum Command {
     /// What waits for a person.
     Pending,
     /// Show a change and approve it with your SSH key.
-    Approve(people::Vote),
+    Approve(people::Approve),
     /// Show a change and reject it with your SSH key.
     Reject(people::Vote),
+    /// Say what you found about a change that somebody else let through by breaking the glass.
+    Review(people::Review),
     /// Emergency stop: nothing leaves any more.
     Stop(people::Why),
     /// End the emergency stop, signed with your SSH key.
@@ -96,8 +98,9 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             Command::Demo(args) => demo::run(args).await,
             Command::Sandbox(args) => sandbox::run(args).await,
             Command::Pending => people::pending(&config).await,
-            Command::Approve(args) => people::vote(&config, args, true).await,
-            Command::Reject(args) => people::vote(&config, args, false).await,
+            Command::Approve(args) => people::approve(&config, args).await,
+            Command::Reject(args) => people::reject(&config, args).await,
+            Command::Review(args) => people::review(&config, args).await,
             Command::Stop(args) => people::stop(&config, args).await,
             Command::Resume(args) => people::resume(&config, args).await,
             Command::Status(args) => status::run(&config, args).await,

@@ -10,7 +10,7 @@ use countersign_core::{Problem, Result};
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::pipeline::{ControlRequest as Request, vote_text};
+use crate::pipeline::{ControlRequest as Request, glass_text, review_text, vote_text};
 use crate::server::control::{NAMESPACE, call};
 
 /// `approve` and `reject`.
@@ -21,12 +21,36 @@ pub struct Vote {
     /// SSH key: a private key file (its passphrase is asked here), or a public key whose private half your agent holds.
     #[arg(long, short = 'k', env = "COUNTERSIGN_SSH_KEY")]
     key: PathBuf,
-    /// Why (reject).
+    /// Why (reject, and break-glass).
     #[arg(long)]
     reason: Option<String>,
     /// Do not ask again after showing the card.
     #[arg(long)]
     yes: bool,
+}
+
+/// `approve`.
+#[derive(Debug, Args)]
+pub struct Approve {
+    #[command(flatten)]
+    vote: Vote,
+    /// Your yes alone suffices, in spite of quorum and freeze, for 30 minutes: everybody is told, and somebody else
+    /// reviews it. For people of `approvals.break_glass`; needs --reason.
+    #[arg(long, requires = "reason")]
+    break_glass: bool,
+}
+
+/// `review`.
+#[derive(Debug, Args)]
+pub struct Review {
+    /// Change id or short name.
+    change: String,
+    /// SSH key, as for approve.
+    #[arg(long, short = 'k', env = "COUNTERSIGN_SSH_KEY")]
+    key: PathBuf,
+    /// What you found, in one sentence.
+    #[arg(long)]
+    note: String,
 }
 
 /// `stop`.
@@ -69,8 +93,27 @@ pub async fn pending(config: &Path) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `approve`, `reject`: shows the card, computes the digest itself, signs it.
-pub async fn vote(config: &Path, args: Vote, approve: bool) -> Result<ExitCode> {
+/// `approve`.
+pub async fn approve(config: &Path, args: Approve) -> Result<ExitCode> {
+    let say = if args.break_glass { Say::BreakGlass } else { Say::Yes };
+    vote(config, args.vote, say).await
+}
+
+/// `reject`.
+pub async fn reject(config: &Path, args: Vote) -> Result<ExitCode> {
+    vote(config, args, Say::No).await
+}
+
+/// What a person signs about a change.
+#[derive(Clone, Copy)]
+enum Say {
+    Yes,
+    No,
+    BreakGlass,
+}
+
+/// Shows the card, computes the digest itself, signs it.
+async fn vote(config: &Path, args: Vote, say: Say) -> Result<ExitCode> {
     let state = state_dir(config)?;
     let shown = call(&state, &Request::Show { change: args.change.clone() }).await?;
     let sealed = text(&shown, "sealed");
@@ -81,12 +124,38 @@ pub async fn vote(config: &Path, args: Vote, approve: bool) -> Result<ExitCode> 
     println!("{message}\n");
     println!("{}", text(&shown, "diff"));
     println!("Digest {}", digest.short());
-    if !args.yes && !confirmed(if approve { "Approve this" } else { "Reject this" })? {
+    let question = match say {
+        Say::Yes => "Approve this",
+        Say::No => "Reject this",
+        Say::BreakGlass => "Break the glass for this",
+    };
+    if !args.yes && !confirmed(question)? {
         println!("Nothing was signed.");
         return Ok(ExitCode::from(1));
     }
-    let signature = sign(&args.key, &vote_text(approve, &digest.0))?;
-    let answer = call(&state, &Request::Vote { change: args.change, approve, reason: args.reason, signature }).await?;
+    let Vote { change, key, reason, .. } = args;
+    let request = if let Say::BreakGlass = say {
+        let reason = reason.unwrap_or_default();
+        let signature = sign(&key, &glass_text(&digest.0, &reason))?;
+        Request::BreakGlass { change, reason, signature }
+    } else {
+        let approve = matches!(say, Say::Yes);
+        let signature = sign(&key, &vote_text(approve, &digest.0))?;
+        Request::Vote { change, approve, reason, signature }
+    };
+    let answer = call(&state, &request).await?;
+    println!("{}", text(&answer, "say"));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `review`: what another person found about a change that one yes let through.
+pub async fn review(config: &Path, args: Review) -> Result<ExitCode> {
+    let state = state_dir(config)?;
+    let shown = call(&state, &Request::Show { change: args.change.clone() }).await?;
+    let digest = digest_of(text(&shown, "sealed").as_bytes());
+    println!("{}", text(&shown, "diff"));
+    let signature = sign(&args.key, &review_text(&digest.0, &args.note))?;
+    let answer = call(&state, &Request::Review { change: args.change, note: args.note, signature }).await?;
     println!("{}", text(&answer, "say"));
     Ok(ExitCode::SUCCESS)
 }

@@ -86,6 +86,11 @@ fn screen(v: &Value) -> String {
             line(format!("  … and {left} more"));
         }
     }
+    for c in list(v, "/to_review") {
+        let (name, by, reason) = (text(c, "/name"), text(c, "/by"), text(c, "/reason"));
+        line(format!("\nTO REVIEW {name}: {by} alone let {} through: {reason}", text(c, "/what")));
+        line(format!("  somebody else says what they found: countersign review {name} --note …"));
+    }
     line("\nClusters".into());
     for c in list(v, "/clusters") {
         cluster(c, &mut line);

@@ -183,7 +183,9 @@ pub(super) fn outgoing(text: &message::Text, buttons: Vec<Vec<Button>>, silent: 
 
 /// How the card of a change reads now.
 fn settled_as(c: &Change) -> Settled {
-    let by: Vec<String> = c.approvals().map(|v| v.person.clone()).collect();
+    let alone = |person: &String| c.glass.as_ref().is_some_and(|g| g.person == *person);
+    let named = |p: &String| if alone(p) { format!("{p} (glass broken)") } else { p.clone() };
+    let by: Vec<String> = c.approvals().map(|v| named(&v.person)).collect();
     let commit = c.landed.as_ref().map(|l| l.commit.clone());
     let Some(end) = &c.end else { return Settled::Approved { by } };
     match end.ending {
@@ -213,6 +215,12 @@ fn notice_of(c: &Change, about: &str) -> Notice {
     match about {
         _ if about.starts_with("remind") => return Notice::Reminder,
         "why" => return Notice::Why,
+        "glass" => {
+            let glass = c.glass.as_ref();
+            let of =
+                |part: fn(&countersign_core::change::Glass) -> &String| glass.map(part).cloned().unwrap_or_default();
+            return Notice::Glass { by: of(|g| &g.person), reason: of(|g| &g.reason) };
+        }
         "held" => return Notice::Held { commit, say: said() },
         "late" => return Notice::Late { commit },
         "no_revert" => return Notice::NoRevert { say: c.no_revert.clone().unwrap_or_default() },

@@ -36,6 +36,24 @@ pub enum Request {
         /// Armoured signature over [`vote_text`].
         signature: String,
     },
+    /// One signed yes that suffices.
+    BreakGlass {
+        /// Id or short name.
+        change: String,
+        /// Why.
+        reason: String,
+        /// Armoured signature over [`glass_text`].
+        signature: String,
+    },
+    /// What another person found about a change that left like that.
+    Review {
+        /// Id or short name.
+        change: String,
+        /// What they found.
+        note: String,
+        /// Armoured signature over [`review_text`].
+        signature: String,
+    },
     /// Emergency stop.
     Stop {
         /// Why.
@@ -73,6 +91,16 @@ pub fn vote_text(approve: bool, digest: &str) -> String {
     format!("{} {digest}\n", if approve { "approve" } else { "reject" })
 }
 
+/// What a signature covers that lets one yes suffice.
+pub fn glass_text(digest: &str, reason: &str) -> String {
+    format!("break-glass {digest}\n{reason}\n")
+}
+
+/// What a signature on a review covers.
+pub fn review_text(digest: &str, note: &str) -> String {
+    format!("review {digest}\n{note}\n")
+}
+
 impl Pipeline {
     /// Answers one request of the command line.
     pub async fn control(self: &Arc<Self>, request: Request) -> Result<Value> {
@@ -95,6 +123,8 @@ impl Pipeline {
                     json!({"say": format!("{} {} by {person}.", c.name(), if approve { "approved" } else { "rejected" })}),
                 )
             }
+            Request::BreakGlass { change, reason, signature } => self.break_glass(&change, reason, signature).await,
+            Request::Review { change, note, signature } => self.review(&change, note, signature).await,
             Request::Stop { reason } => {
                 let reason = self.redactor.redact_text(&reason);
                 self.stop("person:local", &reason).await?;
@@ -170,7 +200,7 @@ impl Pipeline {
     }
 
     /// The person whose listed key made this signature.
-    fn signer_of(&self, text: &str, signature: &str) -> Result<String> {
+    pub(super) fn signer_of(&self, text: &str, signature: &str) -> Result<String> {
         let config = self.config.load();
         for p in &config.people {
             if !p.spec.ssh_keys.is_empty()

@@ -51,6 +51,7 @@ pub struct Meters {
     open: Family<One, Gauge>,
     ended: Family<One, Gauge>,
     oldest: Gauge<f64, std::sync::atomic::AtomicU64>,
+    reviews: Gauge,
     workers: Gauge,
     held: Gauge,
     watches: Family<NamedTwo, Gauge>,
@@ -89,6 +90,7 @@ impl Default for Meters {
             open: Family::default(),
             ended: Family::default(),
             oldest: Gauge::default(),
+            reviews: Gauge::default(),
             workers: Gauge::default(),
             held: Gauge::default(),
             watches: Family::default(),
@@ -129,6 +131,7 @@ impl Meters {
             self.verdicts.clone(),
         );
         r.register("changes_open", "Open changes by state", self.open.clone());
+        r.register("reviews_open", "Changes of a broken glass that nobody reviewed yet", self.reviews.clone());
         r.register("changes_ended", "Ended changes in the journal by ending", self.ended.clone());
         r.register_with_unit(
             "approval_oldest",
@@ -232,14 +235,15 @@ impl Pipeline {
     pub async fn metrics(&self) -> String {
         let m = &self.meters;
         let now = self.clock.now_ms();
-        let (open, ended, oldest, stopped) = self
+        let (open, ended, oldest, stopped, reviews) = self
             .journal
             .read(|v| {
                 let (open, ended): (Vec<_>, Vec<_>) = v.changes.values().partition(|c| c.is_open());
                 let states: Vec<State> = open.iter().map(|c| c.state()).collect();
                 let endings: Vec<Ending> = ended.iter().filter_map(|c| c.end.as_ref().map(|e| e.ending)).collect();
                 let oldest = open.iter().filter(|c| waits_for_a_person(c)).map(|c| c.proposed_at).min();
-                (states, endings, oldest, v.stopped.is_some())
+                let review = v.changes.values().filter(|c| c.glass.as_ref().is_some_and(|g| g.reviewed.is_none()));
+                (states, endings, oldest, v.stopped.is_some(), review.count())
             })
             .await;
         for state in OPEN {
@@ -250,6 +254,7 @@ impl Pipeline {
             m.ended.get_or_create(&label).set(int(ended.iter().filter(|e| **e == ending).count()));
         }
         m.oldest.set(oldest.map_or(0.0, |at| seconds(now - at)));
+        m.reviews.set(int(reviews));
         m.workers.set(int(self.workers.lock().map(|w| w.len()).unwrap_or_default()));
         m.held.set(int(self.held.lock().map(|h| h.len()).unwrap_or_default()));
         m.stopped.set(i64::from(stopped));

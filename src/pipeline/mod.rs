@@ -13,6 +13,7 @@ mod deliver;
 mod effect;
 mod events;
 pub mod fault;
+mod glass;
 pub mod greet;
 pub mod handle;
 mod inspect;
@@ -30,7 +31,7 @@ mod status;
 mod story;
 mod turns;
 
-pub use control::{Request as ControlRequest, vote_text};
+pub use control::{Request as ControlRequest, glass_text, review_text, vote_text};
 pub use events::Feed;
 pub use status::engine_name;
 

@@ -24,6 +24,14 @@ fn problem(p: &Problem) -> Value {
     json!({"code": p.code, "message": p.message, "next": p.next})
 }
 
+/// A change that one yes let through and nobody else has looked at yet.
+fn to_review(c: &Change) -> Option<Value> {
+    let glass = c.glass.as_ref().filter(|g| g.reviewed.is_none())?;
+    let what = format!("{} in {}", message::what_short(&c.proposal.fields), c.proposal.cluster);
+    Some(json!({"change": c.id.to_string(), "name": c.name(), "state": c.state().name(), "what": what,
+        "by": glass.person, "reason": glass.reason}))
+}
+
 impl Pipeline {
     /// Why agents cannot be answered now: the journal, then each cluster's watches.
     pub async fn ready(&self) -> Result<()> {
@@ -54,7 +62,7 @@ impl Pipeline {
     /// `Request::Status`.
     pub(super) async fn status(&self) -> Value {
         let now = self.clock.now_ms();
-        let (pending, moving, ended, stopped) = self
+        let (pending, moving, ended, stopped, reviews) = self
             .journal
             .read(|v| {
                 let (open, ended): (Vec<_>, Vec<_>) = v.changes.values().partition(|c| c.is_open());
@@ -62,7 +70,8 @@ impl Pipeline {
                 let lines = |list: Vec<&std::sync::Arc<Change>>| -> Vec<Value> {
                     list.into_iter().map(|c| self.line(c, now)).collect()
                 };
-                (lines(pending), lines(moving), ended.len(), v.stopped.clone())
+                let reviews: Vec<Value> = v.changes.values().filter_map(|c| to_review(c)).collect();
+                (lines(pending), lines(moving), ended.len(), v.stopped.clone(), reviews)
             })
             .await;
         let head = self.journal.head().await;
@@ -97,6 +106,8 @@ impl Pipeline {
             "changes": {"pending": pending.len(), "moving": moving.len(), "ended": ended},
             "pending": pending.into_iter().take(MOST).collect::<Vec<_>>(),
             "moving": moving.into_iter().take(MOST).collect::<Vec<_>>(),
+            "reviews": reviews.len(),
+            "to_review": reviews.into_iter().take(MOST).collect::<Vec<_>>(),
             "clusters": clusters,
             "repositories": repositories,
             "channel": self.channel_status(),

@@ -421,6 +421,8 @@ fn told(e: &Event) -> Option<String> {
             let why = reason.as_deref().map_or(String::new(), |r| format!(": {r}"));
             format!("{} by {person} ({channel}){why}", if *approve { "approved" } else { "rejected" })
         }
+        Body::GlassBroken { person, reason, .. } => format!("{person} broke the glass, one yes suffices: {reason}"),
+        Body::Reviewed { person, note, .. } => format!("reviewed by {person}: {note}"),
         Body::Authorized { .. } => "the gate let it through".into(),
         Body::Rebased { base } => format!("proved anew on {}", base.get(..10).unwrap_or(base)),
         Body::Landed { commit, via } => {

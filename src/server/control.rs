@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::pipeline::Pipeline;
-pub use crate::pipeline::{ControlRequest as Request, vote_text};
+pub use crate::pipeline::{ControlRequest as Request, glass_text, review_text, vote_text};
 
 /// Longest line that is read.
 const MAX_LINE: u64 = 256 * 1024;

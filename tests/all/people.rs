@@ -10,7 +10,7 @@ use countersign::sandbox::forge::Method;
 use countersign::sandbox::git::Author;
 use countersign::sandbox::host::{Fault, Mishap};
 use countersign::sandbox::world::{ANNA, EVE, JON, MAX, REPO, World, WorldOptions, policy};
-use countersign::server::control::{Request, call, vote_text};
+use countersign::server::control::{Request, call, glass_text, vote_text};
 use countersign_core::Problem;
 use countersign_core::model::{Body, ChangeId, Event};
 use serde_json::{Value, json};
@@ -465,6 +465,72 @@ async fn a_signature_of_a_listed_person_over_this_very_change_approves_and_no_ot
     let end = s.until(&next, &["rejected"]).await;
     assert!(end["problem"]["message"].as_str().unwrap().contains("too old"), "{end:#}");
     assert!(card(&s, MAX, "REJECTED").await.text.contains("by anna: too old"));
+    s.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_may_let_their_own_yes_suffice_with_a_reason_that_all_read_and_another_reviews() {
+    let approvals = "{cooldown_s: 0, break_glass: [oncall]}".into();
+    let mut s = Stage::new(WorldOptions { approvals, policy: policy("prompted", "direct", 2), ..quick() }).await;
+    let tip = s.world.tip();
+    let change = s.propose(set_image("checkout", GOOD)).await;
+    asked(&s, MAX).await;
+    let name = text(&s.call("change", json!({"change": change})).await, "name").to_owned();
+    let anna = s.world.keys.anna_key.to_string_lossy().into_owned();
+    let reason = "checkout is down, Max does not answer";
+    let alone = ["approve", &name, "--key", &anna, "--yes", "--break-glass", "--reason", reason];
+
+    let refused = countersign(&s.world, &alone).await;
+    assert!(!refused.ok && refused.out.contains("glass.not_allowed"), "{}", refused.out);
+    reconfigure(&s, |r| {
+        let (before, anna) = r.split_once("\"name\": \"anna\"").unwrap();
+        let anna = anna.replacen("\"sre\"", "\"sre\", \"oncall\"", 1);
+        format!("{before}\"name\": \"anna\"{anna}")
+    })
+    .await;
+    let silent = countersign(&s.world, &alone[..6]).await;
+    assert!(!silent.ok && silent.out.contains("--reason"), "{}", silent.out);
+    let digest = text(&ask(&s, Request::Show { change: change.clone() }).await.unwrap(), "digest").to_owned();
+    for (said, reason, code) in [
+        (vote_text(true, &digest), reason, "approve.unknown_key"),
+        (glass_text(&digest, "something else"), reason, "approve.unknown_key"),
+        (glass_text(&digest, "two\nlines"), "two\nlines", "glass.words"),
+    ] {
+        let signature = signature(&s.world.keys.anna_key, &said).await;
+        let request = Request::BreakGlass { change: change.clone(), reason: reason.into(), signature };
+        assert_eq!(ask(&s, request).await.unwrap_err().code, code);
+    }
+    nothing_was_written(&s, &tip).await;
+
+    let said = countersign(&s.world, &alone).await;
+    assert!(said.ok && said.out.contains("your yes suffices for 30 minutes"), "{}", said.out);
+    let told = card(&s, MAX, "GLASS BROKEN").await;
+    assert!(
+        told.text.contains(&format!("anna alone said yes, in spite of quorum and freeze: {reason}")),
+        "{}",
+        told.text
+    );
+    let end = s.until(&change, &["healthy"]).await;
+    assert!(end["story"].to_string().contains("anna broke the glass"), "{end:#}");
+    let message = s.our_commits()[0].message.clone();
+    assert!(message.contains("Countersign-Approved-By: anna\nCountersign-Break-Glass: anna\n"), "{message}");
+    card(&s, MAX, "approved by anna (glass broken)").await;
+
+    let open = countersign(&s.world, &["status"]).await;
+    assert!(open.out.contains(&format!("TO REVIEW {name}: anna alone let")), "{}", open.out);
+    let own = countersign(&s.world, &["review", &name, "--key", &anna, "--note", "all fine"]).await;
+    assert!(!own.ok && own.out.contains("glass.no_review"), "{}", own.out);
+    let key = stranger_key(&s.world).await;
+    let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+    let keys = format!("\"ssh_keys\": [\"{}\"], \"telegram\": {MAX}", public.trim());
+    reconfigure(&s, |r| r.replace(&format!("\"telegram\": {MAX}"), &keys)).await;
+    let max = key.to_string_lossy().into_owned();
+    let other = countersign(&s.world, &["review", &name, "--key", &max, "--note", "right call"]).await;
+    assert!(other.ok && other.out.contains("reviewed by max"), "{}", other.out);
+    let done = countersign(&s.world, &["status"]).await;
+    assert!(!done.out.contains("TO REVIEW"), "{}", done.out);
+    let verified = countersign(&s.world, &["audit", "verify"]).await;
+    assert!(verified.ok, "{}", verified.out);
     s.end().await;
 }
 

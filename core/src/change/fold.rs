@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::state::{Change, EffectState, End, Landed, Seen, Vote, effect_key};
+use super::state::{Change, EffectState, End, Glass, Landed, Seen, Vote, effect_key};
 use crate::error::{Problem, Result};
 use crate::model::{Body, Delivery, Effect, Ending, Event, Level, Sealed};
 
@@ -52,6 +52,7 @@ fn begin(event: &Event) -> Result<Change> {
         revert_asked: None,
         no_revert: None,
         armed: BTreeMap::new(),
+        glass: None,
         found: BTreeMap::new(),
         reasons: 0,
         asked_why: BTreeSet::new(),
@@ -122,11 +123,25 @@ pub fn fold(change: Option<Change>, event: &Event) -> Result<Change> {
                 at: event.at,
             });
         }
+        Body::GlassBroken { person, reason, until, .. } => {
+            let asked = c.decided.level == Level::Prompted && c.sealed.delivery != Delivery::PullRequest;
+            if c.end.is_some() || c.is_leaving() || c.broken_glass(event.at).is_some() || !asked {
+                return Err(illegal(event, "nobody's yes is waited for, or one suffices already"));
+            }
+            let (person, reason) = (person.clone(), reason.clone());
+            c.glass = Some(Glass { person, reason, until: *until, reviewed: None });
+        }
+        Body::Reviewed { person, note, .. } => match &mut c.glass {
+            Some(glass) if glass.reviewed.is_none() && glass.person != *person => {
+                glass.reviewed = Some((person.clone(), note.clone()));
+            }
+            _ => return Err(illegal(event, "there is nothing that this person could review")),
+        },
         Body::Authorized { digest, by, .. } => {
             if c.end.is_some() || *digest != c.digest {
                 return Err(illegal(event, "an authorization of something else"));
             }
-            if !votes_carry(&c, by) {
+            if !votes_carry(&c, by, event.at) {
                 return Err(illegal(event, "an authorization without its votes"));
             }
             c.authorized = Some((by.clone(), event.at));
@@ -214,15 +229,16 @@ fn reasoned(c: &mut Change, event: &Event, person: &str, reason: Option<&str>) -
 
 /// Whether the recorded votes carry an authorization by these people. The gate has looked at far
 /// more; this is what the journal alone can show, so that a written-in authorization is found.
-fn votes_carry(c: &Change, by: &[String]) -> bool {
+fn votes_carry(c: &Change, by: &[String], at: i64) -> bool {
     match c.decided.level {
         Level::Manual | Level::Deny => false,
         Level::Standard => true,
         Level::Prompted if c.sealed.delivery == Delivery::PullRequest => true,
         Level::Prompted => {
             let by: BTreeSet<&String> = by.iter().collect();
+            let alone = c.broken_glass(at).is_some_and(|g| by.contains(&g.person));
             c.rejection().is_none()
-                && by.len() >= c.sealed.quorum.count.max(1) as usize
+                && (alone || by.len() >= c.sealed.quorum.count.max(1) as usize)
                 && by.iter().all(|p| c.approvals().any(|v| v.person == **p))
         }
     }

@@ -1,6 +1,6 @@
 //! State to the single next step.
 
-use super::tell::{NOTICE_TRIES, after_end, look, reminder, settle, tell_then};
+use super::tell::{NOTICE_TRIES, after_end, look, reminder, settle, tell_of_glass, tell_then};
 use super::{Change, EffectState, State};
 use crate::error::{Problem, Retry};
 use crate::model::{Delivery, Effect, Ending};
@@ -162,7 +162,10 @@ fn awaiting(c: &Change, now: i64, stopped: bool) -> Step {
     }
     let expires = c.sealed.expires_at * 1000;
     if c.state() == State::Approved {
-        return if stopped { Step::Wait(WaitFor::Resume, expires) } else { Step::Authorize };
+        if stopped {
+            return Step::Wait(WaitFor::Resume, expires);
+        }
+        return tell_of_glass(c, now, stopped).unwrap_or(Step::Authorize);
     }
     let mut wake = expires;
     for person in &c.decided.approvers {

@@ -43,6 +43,19 @@ pub struct Vote {
     pub at: i64,
 }
 
+/// One person's yes that suffices, in spite of quorum and freeze.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Glass {
+    /// Whose.
+    pub person: String,
+    /// Why, in their words.
+    pub reason: String,
+    /// Until when, milliseconds.
+    pub until: i64,
+    /// Who looked at it afterwards, and what they found.
+    pub reviewed: Option<(String, String)>,
+}
+
 /// The commit that is watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Landed {
@@ -119,6 +132,8 @@ pub struct Change {
     pub no_revert: Option<String>,
     /// People who pressed Approve where a number must follow, with the wrong numbers that they chose.
     pub armed: BTreeMap<String, u32>,
+    /// Who let their own yes suffice, where somebody did.
+    pub glass: Option<Glass>,
     /// Cards that were found by a press on them, by person; the one that was sent last may be among them.
     pub found: BTreeMap<String, BTreeSet<i64>>,
     /// Reasons told after a no, so far.
@@ -246,7 +261,9 @@ impl Change {
         if self.authorized.is_some() || self.decided.level == Level::Standard {
             return State::Delivering;
         }
-        let enough = self.approvals().count() >= self.decided.quorum.count.max(1) as usize;
+        // How long it is good for is the gate's to judge.
+        let glass = self.broken_glass(i64::MIN).is_some();
+        let enough = glass || self.approvals().count() >= self.decided.quorum.count.max(1) as usize;
         if enough && self.rejection().is_none() { State::Approved } else { State::AwaitingApproval }
     }
 
@@ -309,6 +326,11 @@ impl Change {
     pub(super) fn strays(&self, person: &str) -> impl Iterator<Item = i64> {
         let sent = self.card_of(person);
         self.found.get(person).into_iter().flatten().copied().filter(move |id| Some(*id) != sent)
+    }
+
+    /// Whoever let their own yes suffice, while it does.
+    pub fn broken_glass(&self, now: i64) -> Option<&Glass> {
+        self.glass.as_ref().filter(|g| now < g.until && self.approvals().any(|v| v.person == g.person))
     }
 
     /// The no vote, if there is one.

@@ -47,18 +47,36 @@ pub(super) fn reminder(c: &Change, person: &str, now: i64) -> (Option<Effect>, O
     (due, (count < REMINDERS).then(|| from + (count + 1) * every))
 }
 
-/// Tells the people of `tell` once, and goes on even where that fails.
+/// Tells the people of `tell` once that something waits, and goes on even where that fails.
 pub(super) fn tell_then(c: &Change, now: i64, stopped: bool, then: Step) -> Step {
-    for person in &c.decided.tell {
-        let e = Effect::Notify { person: person.clone(), about: "proposed".into() };
+    tell_of(c, "proposed", c.decided.tell.iter(), now, stopped).unwrap_or(then)
+}
+
+/// Tells everybody concerned but the one who did it that one yes sufficed, before anything leaves.
+pub(super) fn tell_of_glass(c: &Change, now: i64, stopped: bool) -> Option<Step> {
+    let by = &c.glass.as_ref()?.person;
+    let others = c.decided.approvers.iter().chain(&c.decided.tell).filter(|p| *p != by);
+    tell_of(c, "glass", others, now, stopped)
+}
+
+/// The next of these people who is still to be told; one who cannot be is not waited for.
+fn tell_of<'a>(
+    c: &Change,
+    about: &str,
+    people: impl Iterator<Item = &'a String>,
+    now: i64,
+    stopped: bool,
+) -> Option<Step> {
+    for person in people {
+        let e = Effect::Notify { person: person.clone(), about: about.to_owned() };
         if c.effect(&e).is_some_and(|s| s.failures >= NOTICE_TRIES) {
             continue;
         }
         if let Some(step @ Step::Do(_)) = do_or_wait(c, e, now, stopped) {
-            return step;
+            return Some(step);
         }
     }
-    then
+    None
 }
 
 /// The card of a person who was asked gets its final words; `None` where there is no card, or it is done.

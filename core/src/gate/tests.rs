@@ -14,6 +14,8 @@ struct World {
     decided: Decided,
     denied: Option<String>,
     people: Vec<Named<PersonSpec>>,
+    /// Who may break the glass.
+    glass: Vec<String>,
     sponsor: Option<String>,
     owner: OwnerRef,
     blobs: Vec<(String, Option<String>)>,
@@ -29,6 +31,7 @@ impl World {
             people: ["ann", "bob", "sue", "zoe"]
                 .map(|n| Named { name: n.to_owned(), spec: PersonSpec::default() })
                 .into(),
+            glass: Vec::new(),
             sponsor: Some("sue".into()),
             owner: owner(),
             blobs: vec![(PATH.into(), Some(BEFORE.into()))],
@@ -44,6 +47,7 @@ impl World {
                 decided: &self.decided,
                 denied: self.denied.as_deref(),
                 people: &self.people,
+                glass: &self.glass,
                 sponsor: self.sponsor.as_deref(),
                 owner: &self.owner,
                 blobs: &self.blobs,
@@ -139,6 +143,56 @@ fn a_freeze_that_began_since_holds_it_back_and_says_later() {
     assert!(world.ask(&during.c).is_ok());
     world.decided.freezes.push(freeze("year-end"));
     assert_eq!(world.ask(&during.c).unwrap_err().code, "gate.frozen");
+}
+
+/// Two must say yes; Zoe, who was not asked, says it alone and may until `LASTS`.
+fn alone(person: &str) -> (Given, Story) {
+    let g = Given { count: 2, ..Given::prompted() };
+    let broken = |s: Story| {
+        let (person, reason, proof) = (person.to_owned(), "it burns".to_owned(), "signed".to_owned());
+        s.then(Body::GlassBroken { person, reason, until: LASTS, proof })
+    };
+    let story = broken(g.story()).yes(person);
+    (g, story)
+}
+
+const LASTS: i64 = T0 + 60_000;
+
+#[test]
+fn one_yes_suffices_while_the_glass_is_broken_and_for_nobody_else() {
+    let (g, s) = alone("zoe");
+    let world = || World { glass: names(&["zoe"]), ..World::of(&g) };
+    assert_eq!(world().ask(&s.c).unwrap().by(), ["zoe"]);
+    let late = World { now: LASTS, ..world() };
+    assert!(late.ask(&s.c).unwrap_err().message.contains("0 of 2 needed approvals"), "she was never asked");
+    assert!(World { now: LASTS - 1, ..world() }.ask(&s.c).is_ok());
+    for (what, refused) in [
+        ("she may no longer", World { glass: names(&["bob"]), ..world() }),
+        ("nobody may", World { glass: Vec::new(), ..world() }),
+        ("she is gone", World { people: Vec::new(), ..world() }),
+        ("the stop is on", World { stopped: true, ..world() }),
+        ("no rule allows it", World { decided: Decided { level: Level::Deny, ..g.decided() }, ..world() }),
+        ("the file is another", World { blobs: Vec::new(), ..world() }),
+        ("another owner", World { owner: OwnerRef { name: "other".into(), ..owner() }, ..world() }),
+    ] {
+        assert!(refused.ask(&s.c).is_err(), "{what}");
+    }
+    assert!(world().ask(&s.clone().no("bob").c).is_err(), "one no is still enough");
+    let (g, s) = alone("sue");
+    let sponsor = World { glass: names(&["sue"]), ..World::of(&g) };
+    assert!(sponsor.ask(&s.c).is_err(), "she answers for the agent that asks");
+    let without = Given { count: 2, ..Given::prompted() }.story().yes("zoe");
+    assert!(world().ask(&without.c).is_err(), "a yes alone breaks nothing");
+}
+
+#[test]
+fn a_broken_glass_passes_a_freeze_and_a_lapsed_one_does_not() {
+    let (g, s) = alone("zoe");
+    let mut world = World { glass: names(&["zoe"]), ..World::of(&g) };
+    world.decided.freezes.push(crate::model::FreezeNote { id: "weekend".into(), until: 1_800_000_000 });
+    assert!(world.ask(&s.c).is_ok());
+    world.now = LASTS;
+    assert_eq!(world.ask(&s.c).unwrap_err().code, "gate.frozen");
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub struct Trailers {
     pub requested_by: String,
     /// People; empty = policy let it through.
     pub approved_by: Vec<String>,
+    /// Whose yes sufficed alone, where somebody broke the glass.
+    pub glass: Option<String>,
     /// Policy version and rules (`3f2a… prod`).
     pub policy: String,
     /// Journal head (`seq/hash`).
@@ -77,6 +79,9 @@ pub fn with_trailers(sealed: &str, t: &Trailers) -> String {
     }
     if t.approved_by.is_empty() {
         trailer("Approved-By", "policy");
+    }
+    if let Some(by) = &t.glass {
+        trailer("Break-Glass", by);
     }
     trailer("Policy", &t.policy);
     trailer("Audit", &t.audit);

@@ -111,6 +111,13 @@ pub enum Notice {
         /// Why.
         say: String,
     },
+    /// One person's yes suffices, in spite of quorum and freeze.
+    Glass {
+        /// Whose.
+        by: String,
+        /// Why, in their words.
+        reason: String,
+    },
     /// Asks for the reason of a rejection, in the person's own words.
     Why,
     /// Waits for this person still.
@@ -203,6 +210,11 @@ pub fn notice(f: &CardFacts, what: &Notice) -> Text {
         Notice::NoRevert { say } => {
             head("❌", "NO REVERT");
             t.line(&words(say));
+        }
+        Notice::Glass { by, reason } => {
+            head("🔨", "GLASS BROKEN");
+            t.line(&format!("{} alone said yes, in spite of quorum and freeze: {}", name(by), words(reason)));
+            t.line("Somebody else reviews it afterwards: countersign review");
         }
         Notice::Why => {
             head("✏️", "WHY NOT");

@@ -303,6 +303,7 @@ fn trailers() -> Trailers {
         digest: "9af3".into(),
         requested_by: "sre-bot".into(),
         approved_by: vec!["ann".into(), "bob".into()],
+        glass: None,
         policy: "3f2a prod".into(),
         audit: "12/abcd".into(),
     }

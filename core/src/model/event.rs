@@ -249,7 +249,7 @@ pub enum Effect {
     Notify {
         /// Person.
         person: String,
-        /// What about (`proposed`, `ended`, `held`, `late`, `why`, `no_revert`, `remind1`…).
+        /// What about (`proposed`, `ended`, `held`, `late`, `why`, `no_revert`, `glass`, `remind1`…).
         about: String,
     },
 }
@@ -407,6 +407,26 @@ pub enum Body {
         digest: Digest,
         /// Detached signature (ssh), armoured.
         proof: Option<String>,
+    },
+    /// A person of those who may let one yes, their own, suffice, in spite of quorum and freeze. Their vote follows.
+    GlassBroken {
+        /// Who.
+        person: String,
+        /// Why, in their words, redacted.
+        reason: String,
+        /// Until when, milliseconds since the epoch.
+        until: i64,
+        /// Detached signature, armoured.
+        proof: String,
+    },
+    /// Another person looked at what was let through like that.
+    Reviewed {
+        /// Who.
+        person: String,
+        /// What they found, redacted.
+        note: String,
+        /// Detached signature, armoured.
+        proof: String,
     },
     /// The gate let it through.
     Authorized {

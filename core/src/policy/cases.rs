@@ -82,7 +82,7 @@ fn run_one(set: &PolicySet, people: &[Named<PersonSpec>], t: &TestCase) -> (Vec<
     let set = if t.given.now.is_some() {
         set
     } else {
-        calm = PolicySet { freezes: Vec::new(), ..set.clone() };
+        calm = set.without_freezes();
         &calm
     };
     let decision = decide(set, people, &facts_of(set, &t.given));

@@ -184,6 +184,12 @@ impl PolicySet {
         &self.freezes
     }
 
+    /// The same rules as if no freeze were on.
+    #[must_use]
+    pub fn without_freezes(&self) -> Self {
+        Self { freezes: Vec::new(), ..self.clone() }
+    }
+
     /// How many tests the files hold.
     pub fn test_count(&self) -> usize {
         self.tests.len()

@@ -76,6 +76,9 @@ fn pool(c: &Change) -> Vec<Body> {
     for action in ["armed", "wrong_number"] {
         out.push(Body::Pressed { update: 1, callback: "1".into(), person: "ann".into(), action: action.into() });
     }
+    let (reason, proof) = (String::new(), String::new());
+    out.push(Body::GlassBroken { person: "ann".into(), reason, until: T0 + 60_000, proof: proof.clone() });
+    out.push(Body::Reviewed { person: "bob".into(), note: String::new(), proof });
     out.push(Body::CardFound { person: "ann".into(), message_id: i64::try_from(c.n % 3).unwrap() });
     for reason in [None, Some("Not now".to_owned())] {
         out.push(Body::Reasoned { person: "ann".into(), reason });

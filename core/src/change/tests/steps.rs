@@ -447,6 +447,36 @@ fn a_card_that_is_found_late_is_kept_up_to_date_like_the_other() {
 }
 
 #[test]
+fn everybody_else_is_told_of_a_broken_glass_before_anything_leaves() {
+    let g = Given { count: 2, ..Given::prompted() };
+    let broken = Body::GlassBroken { person: "ann".into(), reason: "x".into(), until: T0 + 9, proof: String::new() };
+    let s = asked(&g).then(broken.clone());
+    assert!(matches!(step(&s, T0), Step::Wait(WaitFor::Approval, _)), "their yes is still missing");
+    let s = s.yes("ann");
+    assert_eq!(step(&s, T0), Step::Do(notify("bob", "glass")));
+    let s = s.failed_for_now(notify("bob", "glass"));
+    assert_eq!(step(&s, T0), Step::Do(notify("tom", "glass")), "one who cannot be told holds nothing up");
+    let s = s.done(notify("tom", "glass"), json!({}));
+    assert_eq!(step(&s, T0), Step::Authorize);
+    assert!(s.attempt(broken.clone()).is_err(), "it is broken");
+    let review = |who: &str| Body::Reviewed { person: who.into(), note: "right".into(), proof: String::new() };
+    assert!(s.attempt(review("ann")).is_err(), "not by the one who broke it");
+    let reviewed = s.clone().then(review("bob"));
+    assert!(reviewed.attempt(review("tom")).is_err(), "once");
+    assert!(g.story().attempt(review("bob")).is_err(), "nothing was broken");
+    for other in [Given::new(Level::Standard, Delivery::Direct), Given::new(Level::Prompted, Delivery::PullRequest)] {
+        assert!(other.story().attempt(broken.clone()).is_err(), "no yes is waited for");
+    }
+    let authorized = |by: &[&str], at: i64| {
+        let body = Body::Authorized { digest: s.c.digest.clone(), by: names(by), policy_version: "p1".into() };
+        s.clone().at(at).attempt(body)
+    };
+    assert!(authorized(&["ann"], T0 + 8).is_ok());
+    assert!(authorized(&["ann"], T0 + 9).is_err(), "it has lapsed");
+    assert!(authorized(&["bob"], T0 + 8).is_err(), "hers alone");
+}
+
+#[test]
 fn a_no_ends_it_at_once_and_its_reason_comes_after() {
     let s = asked(&Given::prompted()).no("ann");
     assert_eq!(close_of(step(&s, T0)).0, Ending::Rejected, "no reason is waited for");
