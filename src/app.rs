@@ -239,6 +239,7 @@ impl Daemon {
             pairings: Default::default(),
             held: Mutex::default(),
             meters: Default::default(),
+            pace: Default::default(),
             turns: Default::default(),
             halt: CancellationToken::new(),
             config: ArcSwap::from_pointee(config),

@@ -114,6 +114,8 @@ impl Default for Times {
 pub struct Approvals {
     /// From this risk on a yes in the chat needs the number that stands on the card.
     pub number_from: RiskLevel,
+    /// Proposals of one agent that are looked at within a minute.
+    pub proposals_per_minute: u32,
     /// Changes of one agent that may wait for people at once.
     pub pending_per_agent: u32,
     /// Changes that one person may be asked about at once.
@@ -130,6 +132,7 @@ impl Default for Approvals {
     fn default() -> Self {
         Self {
             number_from: RiskLevel::High,
+            proposals_per_minute: 60,
             pending_per_agent: 3,
             pending_per_person: 20,
             cooldown_s: 30,

@@ -19,6 +19,7 @@ pub mod handle;
 mod inspect;
 pub mod meters;
 mod observe;
+mod pace;
 pub mod pairing;
 mod plan;
 mod press;
@@ -113,6 +114,8 @@ pub struct Pipeline {
     pub held: Mutex<BTreeMap<countersign_core::model::ChangeId, Held>>,
     /// What is measured.
     pub meters: meters::Meters,
+    /// How fast each agent proposes.
+    pub(crate) pace: pace::Pace,
     /// Who moves which branch now.
     pub(crate) turns: turns::Turns,
     /// Ends the workers.

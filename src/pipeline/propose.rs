@@ -42,6 +42,8 @@ impl Pipeline {
         {
             return self.answer_for(who, &known).await;
         }
+        let most = self.config.load().bootstrap.approvals.proposals_per_minute;
+        self.pace.step(&who.agent, self.clock.now_ms(), usize::try_from(most).unwrap_or(usize::MAX))?;
         let scope = match self.scope(who, &args).await? {
             Ok(scope) => scope,
             Err(answer) => return Ok(answer),
