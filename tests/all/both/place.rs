@@ -308,12 +308,17 @@ impl Place {
         self.daemon = Some(daemon);
     }
 
-    /// Ends the daemon and starts it again: what it watches is asked for anew.
-    pub async fn restart_daemon(&mut self) {
+    /// Ends the daemon: another one takes its place.
+    pub async fn stop_daemon(&mut self) {
         self.agent = None;
         if let Some(daemon) = self.daemon.take() {
             daemon.stop().await;
         }
+    }
+
+    /// Ends the daemon and starts it again: what it watches is asked for anew.
+    pub async fn restart_daemon(&mut self) {
+        self.stop_daemon().await;
         self.start_daemon().await;
     }
 

@@ -67,6 +67,16 @@ pub fn add(backend: &str, row: Row) {
     }
 }
 
+/// Prints how long a new user took.
+pub fn first_hour(backend: &str, engine: &str, card: std::time::Duration, healthy: std::time::Duration) {
+    let line = format!(
+        "the first hour on the {backend}, {engine}: first card after {:.1} s, first healthy commit after {:.1} s, no YAML edited",
+        card.as_secs_f64(),
+        healthy.as_secs_f64()
+    );
+    drop(writeln!(std::io::stderr(), "{line}"));
+}
+
 /// Counts a place that is over; the last one prints.
 pub fn over(backend: &str) {
     if OVER.fetch_add(1, Ordering::SeqCst) + 1 == super::COUNT {
