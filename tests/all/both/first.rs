@@ -2,7 +2,7 @@
 //! without a line of YAML edited.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use countersign::sandbox::world::ANNA;
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ async fn run(home: &Path, args: &[&str]) -> String {
 async fn from_a_kubeconfig_to_the_first_healthy_commit(engine: Engine) {
     // Alone: it reads every owner of the cluster.
     let mut p = Place::new("the first hour", Wish::alone()).await;
-    p.app(Shape::plain(&p, engine)).await;
+    let app = p.app(Shape::plain(&p, engine)).await;
     p.stop_daemon().await;
     let home = p.dir.path().join("home");
     std::fs::create_dir(&home).unwrap();
@@ -61,6 +61,16 @@ async fn from_a_kubeconfig_to_the_first_healthy_commit(engine: Engine) {
     let to_card = begun.elapsed();
     p.bot.approve(ANNA, Some(card.message_id)).await.unwrap();
     let change = text(&asked, "change").to_owned();
+    // Without the right to hint the engine looks at Git in its own time: people do not wait for that and press Refresh.
+    loop {
+        let now = agent.call("change", json!({"change": change})).await.unwrap();
+        if text(&now, "state") == "observing" {
+            break;
+        }
+        assert!(begun.elapsed() < p.patience() * 2, "{now:#}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    p.refresh(&app).await;
     let end = loop {
         let now = agent.call("change", json!({"change": change, "wait_s": 30})).await.unwrap();
         if text(&now, "outcome") != "waiting" {
