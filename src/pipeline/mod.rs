@@ -22,7 +22,7 @@ mod observe;
 mod pace;
 pub mod pairing;
 mod plan;
-mod press;
+pub mod press;
 mod propose;
 mod record;
 mod revert;
