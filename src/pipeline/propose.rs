@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use countersign_core::change::{Change, Load, REJECTED_MS, State, Wish, rejected_recently, room};
 use countersign_core::message::{self, CardFacts, FileFact};
 use countersign_core::model::{
-    Body, ChangeAnswer, ChangeId, Choice, DecisionView, Edit, Ending, Level, OperateArgs, Operation, Outcome,
-    Principal, Proposal, Sealed, SealedFile, digest_of, hex, short_name,
+    Body, ChangeAnswer, ChangeId, Choice, DecisionView, Edit, Ending, Level, ObjectKey, OperateArgs, Operation,
+    Outcome, Principal, Proposal, Sealed, SealedFile, digest_of, hex, short_name,
 };
 use countersign_core::policy::{Decision, Facts, asks};
 use countersign_core::{Problem, Result};
@@ -30,13 +30,15 @@ pub(super) struct Scope<'a> {
     pub cluster: &'a Cluster,
     pub owner: countersign_core::model::OwnerRef,
     pub wanted: Vec<Wanted>,
+    /// The edits as they are kept: owner and file of each adoption written out.
+    pub edits: Vec<Edit>,
 }
 
 impl Pipeline {
     /// The tool `operate`.
     pub async fn operate(&self, who: &Principal, args: OperateArgs) -> Result<ChangeAnswer> {
         let reason = self.reason(&args.reason)?;
-        let content_key = content_key(who, &args.edits)?;
+        let mut content_key = content_key(who, &args.edits)?;
         if !args.plan_only
             && let Some(known) = self.known(who, args.key.as_deref(), &content_key).await?
         {
@@ -48,6 +50,15 @@ impl Pipeline {
             Ok(scope) => scope,
             Err(answer) => return Ok(answer),
         };
+        if scope.edits != args.edits {
+            // Owner and file were found for it: whoever writes them out asks for the same.
+            content_key = self::content_key(who, &scope.edits)?;
+            if !args.plan_only
+                && let Some(known) = self.known(who, None, &content_key).await?
+            {
+                return self.answer_for(who, &known).await;
+            }
+        }
         let place = self.place(scope.cluster, &scope.owner).await?;
         let at = self.clock.now_ms();
         let mut plan = self.plan(scope.cluster, place, &scope.wanted, &crate::clock::rfc3339(at)).await?;
@@ -57,7 +68,7 @@ impl Pipeline {
             reason,
             key: args.key,
             content_key,
-            edits: args.edits,
+            edits: scope.edits,
             reverts: None,
             wanted_by: None,
             at,
@@ -122,10 +133,21 @@ impl Pipeline {
             }
         }
         let cluster = self.cluster(name.as_deref().unwrap_or_default())?;
+        let edits = match self.placed(who, cluster, args).await? {
+            Ok(edits) => edits,
+            Err(answer) => return Ok(Err(answer)),
+        };
         let mut owners = Vec::new();
         let mut wanted = Vec::new();
-        for e in &args.edits {
-            let (owner, w) = self.one(cluster, e).await?;
+        for e in &edits {
+            let (owner, w) = match self.one(cluster, e).await {
+                Ok(one) => one,
+                Err(problem) if problem.code == "owner.unmanaged" => {
+                    let key = cluster.key_of(&e.target()?).await?;
+                    return Ok(Err(self.offered(who, cluster, &key, (&e.target, problem, args)).await));
+                }
+                Err(problem) => return Err(problem),
+            };
             if let Operation::Scale(_) = w.op
                 && let Some(answer) = self.autoscaled(cluster, &w, args).await?
             {
@@ -139,7 +161,7 @@ impl Pipeline {
             return Ok(Err(several_owners(args, &owners)));
         }
         let Some(owner) = owners.into_iter().next() else { return Err(split("owners")) };
-        Ok(Ok(Scope { cluster, owner, wanted }))
+        Ok(Ok(Scope { cluster, owner, wanted, edits }))
     }
 
     /// One edit's owner and object, read fresh.
@@ -157,31 +179,24 @@ impl Pipeline {
                 ));
             }
             let owner = self.named_owner(cluster, &c.owner).await?;
-            return Ok((owner, Wanted { key, live: None, op }));
+            return Ok((owner, Wanted { key, live: None, op, made: None }));
+        }
+        if let Operation::Adopt(a) = &op {
+            let owner = self.named_owner(cluster, a.owner.as_deref().unwrap_or_default()).await?;
+            return Ok((owner, self.wanted_adoption(cluster, key, op).await?));
         }
         let located = cluster.owner_of_fresh(&key).await?;
         let owner = sole_owner(&located.ownership)?;
         let root = root_of(&located.ownership);
         if *root != key {
             // Never another object than the one asked for.
-            return Err(Problem::new(
-                "target.derived",
-                format!("{key} is made by {root}; it has no manifest of its own."),
-                format!("Ask for {root} instead."),
-            )
-            .with(format!(
-                "target: {}/{}/{}/{}",
-                cluster.name(),
-                if root.namespace.is_empty() { "-" } else { &root.namespace },
-                root.kind,
-                root.name
-            )));
+            return Err(derived(&key, root, cluster));
         }
-        Ok((owner, Wanted { key, live: located.object, op }))
+        Ok((owner, Wanted { key, live: located.object, op, made: None }))
     }
 
     /// `Application argocd/shop` of a create.
-    async fn named_owner(&self, cluster: &Cluster, text: &str) -> Result<countersign_core::model::OwnerRef> {
+    pub(super) async fn named_owner(&self, cluster: &Cluster, text: &str) -> Result<countersign_core::model::OwnerRef> {
         let known = cluster.owners().await?;
         let hit =
             known.iter().find(|l| format!("{} {}/{}", l.owner.kind, l.owner.namespace, l.owner.name) == text.trim());
@@ -440,7 +455,23 @@ fn overlap<'a>(changes: impl Iterator<Item = &'a Change>, plan: &Plan) -> Result
     Ok(())
 }
 
-fn split(what: &str) -> Problem {
+/// The object asked for has no manifest: another one makes it.
+pub(super) fn derived(key: &ObjectKey, root: &ObjectKey, cluster: &Cluster) -> Problem {
+    Problem::new(
+        "target.derived",
+        format!("{key} is made by {root}; it has no manifest of its own."),
+        format!("Ask for {root} instead."),
+    )
+    .with(format!(
+        "target: {}/{}/{}/{}",
+        cluster.name(),
+        if root.namespace.is_empty() { "-" } else { &root.namespace },
+        root.kind,
+        root.name
+    ))
+}
+
+pub(super) fn split(what: &str) -> Problem {
     Problem::new(
         "change.several_repositories",
         format!("The edits are in several {what}."),

@@ -12,7 +12,7 @@ use super::quota;
 use super::rule::{DEFAULT, OnBaseMove, PolicySet, Rule};
 use super::words::level_word;
 use crate::error::Problem;
-use crate::model::{Decided, Delivery, FreezeNote, Level, Named, Obligations, PersonSpec, Quorum};
+use crate::model::{Decided, Delivery, FreezeNote, Level, Named, Obligations, Operation, PersonSpec, Quorum};
 
 /// Seconds that an approval may take where no rule says otherwise.
 pub(super) const EXPIRES_S: u32 = 3600;
@@ -54,11 +54,11 @@ pub fn decide(set: &PolicySet, people: &[Named<PersonSpec>], facts: &Facts) -> D
         why.push(p.message.clone());
         (level, problem) = (Level::Deny, Some(p));
     }
-    let delivery = rules.iter().filter_map(|r| r.deliver).max().unwrap_or(Delivery::Direct);
     let asks = Asks {
         rules: rules.iter().filter_map(|r| Some((r.id.as_str(), r.approve.as_ref()?))).collect(),
         freezes: freezes.iter().map(|(f, _)| *f).filter(|f| f.approve.is_some()).collect(),
     };
+    let delivery = delivery(&rules, facts, &asks, &mut why);
     let mut asked = Asked {
         quorum: Quorum { count: 0, groups: Vec::new(), allow_sponsor: false },
         approvers: Vec::new(),
@@ -102,6 +102,23 @@ pub fn decide(set: &PolicySet, people: &[Named<PersonSpec>], facts: &Facts) -> D
     };
     let on_base_move = rules.iter().map(|r| r.on_base_move).max().unwrap_or_default();
     Decision { decided, why, problem, remind_s, on_base_move }
+}
+
+/// The strictest delivery. An adoption is reviewed as a pull request unless every rule that names the
+/// operation says `deliver: direct`, and nothing but such rules decides.
+fn delivery(rules: &[&Rule], facts: &Facts, asks: &Asks<'_>, why: &mut Vec<String>) -> Delivery {
+    let said = rules.iter().filter_map(|r| r.deliver).max().unwrap_or(Delivery::Direct);
+    if said != Delivery::Direct || !facts.targets.iter().any(|t| t.operation == Operation::ADOPT) {
+        return said;
+    }
+    let mut naming = rules.iter().filter(|r| r.names(Operation::ADOPT)).peekable();
+    let covered = !rules.iter().any(|r| r.id == DEFAULT);
+    if covered && naming.peek().is_some() && naming.all(|r| r.deliver == Some(Delivery::Direct)) {
+        return Delivery::Direct;
+    }
+    why.push("An adoption goes as a pull request: not every rule that names it says `deliver: direct`.".into());
+    // One merge is one yes; where more are needed, Countersign merges once they are there.
+    if asks.count() > 1 { Delivery::MergeAfterApproval } else { Delivery::PullRequest }
 }
 
 /// Freezes add to whatever the rules say: without approvers nothing leaves, with them at least these are asked.
