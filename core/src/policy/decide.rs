@@ -58,7 +58,7 @@ pub fn decide(set: &PolicySet, people: &[Named<PersonSpec>], facts: &Facts) -> D
         rules: rules.iter().filter_map(|r| Some((r.id.as_str(), r.approve.as_ref()?))).collect(),
         freezes: freezes.iter().map(|(f, _)| *f).filter(|f| f.approve.is_some()).collect(),
     };
-    let delivery = delivery(&rules, facts, &asks, &mut why);
+    let delivery = delivery(&rules, facts, &mut why);
     let mut asked = Asked {
         quorum: Quorum { count: 0, groups: Vec::new(), allow_sponsor: false },
         approvers: Vec::new(),
@@ -105,20 +105,21 @@ pub fn decide(set: &PolicySet, people: &[Named<PersonSpec>], facts: &Facts) -> D
 }
 
 /// The strictest delivery. An adoption is reviewed as a pull request unless every rule that names the
-/// operation says `deliver: direct`, and nothing but such rules decides.
-fn delivery(rules: &[&Rule], facts: &Facts, asks: &Asks<'_>, why: &mut Vec<String>) -> Delivery {
+/// operation says another way in words, and no default has to help out.
+fn delivery(rules: &[&Rule], facts: &Facts, why: &mut Vec<String>) -> Delivery {
     let said = rules.iter().filter_map(|r| r.deliver).max().unwrap_or(Delivery::Direct);
-    if said != Delivery::Direct || !facts.targets.iter().any(|t| t.operation == Operation::ADOPT) {
+    if !facts.targets.iter().any(|t| t.operation == Operation::ADOPT) {
         return said;
     }
     let mut naming = rules.iter().filter(|r| r.names(Operation::ADOPT)).peekable();
-    let covered = !rules.iter().any(|r| r.id == DEFAULT);
-    if covered && naming.peek().is_some() && naming.all(|r| r.deliver == Some(Delivery::Direct)) {
-        return Delivery::Direct;
+    let covered = naming.peek().is_some() && !rules.iter().any(|r| r.id == DEFAULT);
+    if covered && naming.all(|r| r.deliver.is_some()) {
+        return said;
     }
-    why.push("An adoption goes as a pull request: not every rule that names it says `deliver: direct`.".into());
-    // One merge is one yes; where more are needed, Countersign merges once they are there.
-    if asks.count() > 1 { Delivery::MergeAfterApproval } else { Delivery::PullRequest }
+    if said != Delivery::PullRequest {
+        why.push("An adoption is a pull request where not every rule that names it says `deliver`.".into());
+    }
+    Delivery::PullRequest
 }
 
 /// Freezes add to whatever the rules say: without approvers nothing leaves, with them at least these are asked.

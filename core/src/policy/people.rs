@@ -65,7 +65,7 @@ impl Asks<'_> {
         Ok(Asked { escalate: escalations(&groups, &found), quorum, approvers })
     }
 
-    pub(super) fn count(&self) -> u32 {
+    fn count(&self) -> u32 {
         let rules = self.rules.iter().map(|(_, a)| a.count);
         let freezes = self.freezes.iter().filter_map(|f| Some(f.approve.as_ref()?.1));
         rules.chain(freezes).max().unwrap_or(1).max(1)
