@@ -267,6 +267,18 @@ impl Pipeline {
     }
 }
 
+/// The edits of a call with what they leave open taken from those of a change, where they are about the same.
+pub(super) fn filled(edits: &[Edit], from: &[Edit]) -> Vec<Edit> {
+    let mut out = edits.to_vec();
+    for (e, known) in out.iter_mut().zip(from).filter(|(e, known)| e.target == known.target) {
+        if let (Some(a), Some(b)) = (&mut e.adopt, &known.adopt) {
+            a.owner = a.owner.take().or_else(|| b.owner.clone());
+            a.path = a.path.take().or_else(|| b.path.clone());
+        }
+    }
+    out
+}
+
 /// Refuses what has an owner, or whose owner is not certain.
 fn unowned(key: &ObjectKey, located: &Located, cluster: &Cluster) -> Result<()> {
     match &located.ownership {

@@ -38,9 +38,8 @@ impl Pipeline {
     /// The tool `operate`.
     pub async fn operate(&self, who: &Principal, args: OperateArgs) -> Result<ChangeAnswer> {
         let reason = self.reason(&args.reason)?;
-        let mut content_key = content_key(who, &args.edits)?;
         if !args.plan_only
-            && let Some(known) = self.known(who, args.key.as_deref(), &content_key).await?
+            && let Some(known) = self.known(who, args.key.as_deref(), &args.edits).await?
         {
             return self.answer_for(who, &known).await;
         }
@@ -50,15 +49,6 @@ impl Pipeline {
             Ok(scope) => scope,
             Err(answer) => return Ok(answer),
         };
-        if scope.edits != args.edits {
-            // Owner and file were found for it: whoever writes them out asks for the same.
-            content_key = self::content_key(who, &scope.edits)?;
-            if !args.plan_only
-                && let Some(known) = self.known(who, None, &content_key).await?
-            {
-                return self.answer_for(who, &known).await;
-            }
-        }
         let place = self.place(scope.cluster, &scope.owner).await?;
         let at = self.clock.now_ms();
         let mut plan = self.plan(scope.cluster, place, &scope.wanted, &crate::clock::rfc3339(at)).await?;
@@ -67,7 +57,7 @@ impl Pipeline {
             who: who.clone(),
             reason,
             key: args.key,
-            content_key,
+            content_key: content_key(who, &scope.edits)?,
             edits: scope.edits,
             reverts: None,
             wanted_by: None,
@@ -90,13 +80,22 @@ impl Pipeline {
     }
 
     /// The same call again gives the same change again: explicit keys for ever, derived ones while it is open.
-    async fn known(&self, who: &Principal, key: Option<&str>, content_key: &str) -> Result<Option<Change>> {
+    async fn known(&self, who: &Principal, key: Option<&str>, edits: &[Edit]) -> Result<Option<Change>> {
         let now = self.clock.now_ms();
+        let written = content_key(who, edits)?;
+        // Owner and file of an adoption may be left open: whoever writes them out asks for the same.
+        let open = edits.iter().any(|e| e.adopt.as_ref().is_some_and(|a| a.owner.is_none() || a.path.is_none()));
+        let asks_for = |c: &Change| {
+            c.proposal.content_key == written
+                || open
+                    && content_key(who, &super::adopt::filled(edits, &c.proposal.edits))
+                        .is_ok_and(|k| k == c.proposal.content_key)
+        };
         self.journal
             .read(|view| {
                 for c in view.changes.values().filter(|c| c.proposal.requester.agent == who.agent) {
                     if key.is_some() && c.proposal.key.as_deref() == key {
-                        if c.proposal.content_key == content_key {
+                        if asks_for(c) {
                             return Ok(Some((**c).clone()));
                         }
                         return Err(Problem::new(
@@ -105,11 +104,11 @@ impl Pipeline {
                             "Use a new key for a new change.",
                         ));
                     }
-                    if key.is_none() && c.is_open() && c.proposal.content_key == content_key {
+                    if key.is_none() && c.is_open() && asks_for(c) {
                         return Ok(Some((**c).clone()));
                     }
                 }
-                rejected_lately(view.changes.values().map(AsRef::as_ref), content_key, now)?;
+                rejected_lately(view.changes.values().map(AsRef::as_ref), asks_for, now)?;
                 Ok(None)
             })
             .await
@@ -410,10 +409,14 @@ pub(super) fn content_key(who: &Principal, edits: &[Edit]) -> Result<String> {
     Ok(hex(&Sha256::digest(&text)))
 }
 
-fn rejected_lately<'a>(changes: impl Iterator<Item = &'a Change>, content_key: &str, now: i64) -> Result<()> {
+fn rejected_lately<'a>(
+    changes: impl Iterator<Item = &'a Change>,
+    asks_for: impl Fn(&Change) -> bool,
+    now: i64,
+) -> Result<()> {
     for c in changes {
         let rejected = c.end.as_ref().filter(|e| e.ending == Ending::Rejected && now - e.at < REJECTED_MS);
-        if let Some(end) = rejected.filter(|_| c.proposal.content_key == content_key) {
+        if let Some(end) = rejected.filter(|_| asks_for(c)) {
             return Err(rejected_recently(c, &end.say));
         }
     }
