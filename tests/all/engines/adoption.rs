@@ -309,7 +309,7 @@ async fn only_a_rule_that_says_so_in_words_pushes_an_adoption() {
     live(&s, "solo").await;
     let change = s.propose(adopt(&named("solo"))).await;
     let card = s.sees(ANNA, "is live and in no repository").await;
-    assert!(card.text.contains("Direct push to main") && card.text.contains("(whole object)"), "{}", card.text);
+    assert!(card.text.contains("Direct push to main") && card.text.contains("whole object"), "{}", card.text);
     s.press(ANNA, "Approve").await;
     let end = s.until(&change, &["healthy", "failed", "timed_out"]).await;
     assert_eq!(text(&end, "state"), "healthy", "{end:#}");
