@@ -34,6 +34,12 @@ impl Cluster {
         Ok(found)
     }
 
+    /// Owners that declare other owners, each with one that it declares: where a new one could be declared as well.
+    pub async fn founders(&self) -> Result<Vec<(OwnerRef, OwnerRef)>> {
+        self.ready().await?;
+        Ok(self.0.book.read().founders())
+    }
+
     /// Fields that the object has once the owner delivers it, with their values
     /// (argo-cd: util/argo/resource_tracking.go; kustomize-controller: internal/controller/kustomization_controller.go).
     pub async fn marks_of(&self, owner: &OwnerRef, object: &Value, key: &ObjectKey) -> Result<Vec<(String, String)>> {

@@ -313,6 +313,23 @@ impl Book {
             .collect()
     }
 
+    /// Owners that declare other owners, each with one that it declares, in a stable order.
+    pub(super) fn founders(&self) -> Vec<(OwnerRef, OwnerRef)> {
+        let delivers = |o: &OwnerRef| {
+            matches!(o.kind.as_str(), "Application" | "Kustomization")
+                && self.index.known(o).is_some_and(|k| k.remote.is_none())
+        };
+        let owners = self.cards.iter().filter_map(|(key, card)| Some((key, card.owner.as_ref()?)));
+        let children = owners.filter(|(_, o)| delivers(o));
+        let pairs = children.flat_map(|(key, child)| {
+            let parents = self.index.listing(key).into_iter().filter(|p| *p != child && delivers(p));
+            parents.map(|p| (p.clone(), child.clone())).collect::<Vec<_>>()
+        });
+        let mut pairs: Vec<(OwnerRef, OwnerRef)> = pairs.collect();
+        pairs.sort();
+        pairs
+    }
+
     /// Every owner with its own word on its state, in a stable order.
     pub(super) fn lines(&self) -> Vec<OwnerLine> {
         let owners = self.cards.iter().filter_map(|(key, card)| Some((key, card.owner.clone()?)));

@@ -20,12 +20,18 @@ use crate::cluster::{Cluster, Located};
 const TRIES: usize = 6;
 
 /// An owner that can take the objects, with the calls that say so in full.
-struct Fits {
+pub(super) struct Fits {
     owner: OwnerRef,
     edits: Vec<Edit>,
     plan: Plan,
     /// Why the policy would refuse it.
     denied: Option<Problem>,
+}
+
+impl Fits {
+    fn refusal(&self) -> Option<String> {
+        self.denied.as_ref().map(|p| format!("{}: {} {}", self.owner, p.message, p.evidence.join(" ")))
+    }
 }
 
 impl Pipeline {
@@ -47,10 +53,25 @@ impl Pipeline {
         Ok((live, made))
     }
 
-    /// An adoption with its object: what will be written is made from what is live now.
-    pub(super) async fn wanted_adoption(&self, cluster: &Cluster, key: ObjectKey, op: Operation) -> Result<Wanted> {
+    /// An adoption with its object: what will be written is made from what is live now. Where a new owner is to
+    /// take it, that one's manifest comes first.
+    pub(super) async fn wanted_adoption(
+        &self,
+        cluster: &Cluster,
+        owner: &OwnerRef,
+        key: ObjectKey,
+        op: Operation,
+    ) -> Result<Vec<Wanted>> {
         let (live, made) = self.adopted(cluster, &key).await?;
-        Ok(Wanted { key, live: Some(live), op, made: Some(made) })
+        let first = match &op {
+            Operation::Adopt(Adopt { new_owner: Some(name), path: Some(path), .. }) => {
+                Some(self.founding(cluster, owner, &key, (name, path)).await?)
+            }
+            _ => None,
+        };
+        let founded = first.as_ref().and_then(|(new, w)| Some((new.clone(), w.manifest()?)));
+        let w = Wanted { key, live: Some(live), op, made: Some(made), founded };
+        Ok(first.into_iter().map(|(_, w)| w).chain(std::iter::once(w)).collect())
     }
 
     /// The edits of a call with owner and file of every adoption written out; or the answer that asks which.
@@ -80,7 +101,20 @@ impl Pipeline {
         for key in &open {
             self.adopted(cluster, key).await?;
         }
-        let (mut fits, why_not) = self.fitting(who, cluster, &open, &args.edits).await?;
+        let (mut fits, mut why_not) = self.fitting(who, cluster, &open, &args.edits).await?;
+        if fits.is_empty() {
+            // That there shall be a new owner is for whoever asks to say.
+            let (new, why) = self.new_owners(who, cluster, &open, &args.edits).await?;
+            why_not.extend(why);
+            if new.iter().any(|f| f.denied.is_none()) {
+                let say = format!("No owner that exists can take {}; a new one could be declared.", listed(&open));
+                let mut answer = ChangeAnswer::new(Outcome::NeedsChoice, say);
+                answer.choices = new.iter().filter(|f| f.denied.is_none()).map(|f| choice(f, args)).collect();
+                answer.notes = why_not;
+                return Ok(Err(answer));
+            }
+            why_not.extend(new.iter().filter_map(Fits::refusal));
+        }
         if fits.iter().any(|f| f.denied.is_none()) {
             fits.retain(|f| f.denied.is_none());
         }
@@ -109,7 +143,7 @@ impl Pipeline {
     ) -> ChangeAnswer {
         let edit = Edit { target: target.to_owned(), adopt: Some(Adopt::default()), ..Edit::default() };
         let found = match self.adopted(cluster, key).await {
-            Ok(_) => self.fitting(who, cluster, std::slice::from_ref(key), std::slice::from_ref(&edit)).await,
+            Ok(_) => self.fitting_or_new(who, cluster, key, &edit).await,
             Err(problem) => Err(problem),
         };
         let mut answer = ChangeAnswer::refused(problem);
@@ -120,8 +154,7 @@ impl Pipeline {
         };
         match found {
             Ok((fits, why_not)) => {
-                let denied = |f: &Fits| f.denied.as_ref().map(|p| format!("{}: {}", f.owner, p.message));
-                add(fits.iter().filter_map(denied).chain(why_not).collect());
+                add(fits.iter().filter_map(Fits::refusal).chain(why_not).collect());
                 answer.choices = fits.iter().filter(|f| f.denied.is_none()).map(|f| choice(f, args)).collect();
             }
             Err(problem) => add(vec![format!("It cannot be adopted ({}): {}", problem.code, problem.message)]),
@@ -135,6 +168,24 @@ impl Pipeline {
             answer.next = Some(Next { tool: "operate".into(), args, after_s: 0, say });
         }
         answer
+    }
+
+    /// The same, and where none fits, new owners that could be declared.
+    async fn fitting_or_new(
+        &self,
+        who: &Principal,
+        cluster: &Cluster,
+        key: &ObjectKey,
+        edit: &Edit,
+    ) -> Result<(Vec<Fits>, Vec<String>)> {
+        let (keys, edits) = (std::slice::from_ref(key), std::slice::from_ref(edit));
+        let (fits, mut why_not) = self.fitting(who, cluster, keys, edits).await?;
+        if !fits.is_empty() {
+            return Ok((fits, why_not));
+        }
+        let (new, why) = self.new_owners(who, cluster, keys, edits).await?;
+        why_not.extend(why);
+        Ok((new, why_not))
     }
 
     /// Owners that deliver to the objects' place and whose whole plan is proved, and why others are not.
@@ -167,7 +218,13 @@ impl Pipeline {
         Ok((fits, why_not))
     }
 
-    async fn try_out(&self, who: &Principal, cluster: &Cluster, owner: &OwnerRef, edits: &[Edit]) -> Result<Fits> {
+    pub(super) async fn try_out(
+        &self,
+        who: &Principal,
+        cluster: &Cluster,
+        owner: &OwnerRef,
+        edits: &[Edit],
+    ) -> Result<Fits> {
         let edits = self.with_paths(cluster, edits, Some(owner)).await?;
         let place = self.place(cluster, owner).await?;
         let adoptions: Vec<Edit> = edits.iter().filter(|e| e.adopt.is_some()).cloned().collect();
@@ -193,8 +250,13 @@ impl Pipeline {
                 if a.path.is_none() {
                     let key = cluster.key_of(&e.target.parse()?).await?;
                     let place = self.place(cluster, &owner).await?;
-                    let taken: Vec<String> =
-                        out.iter().filter_map(|o| o.adopt.as_ref()?.path.clone()).collect();
+                    if let Some(name) = &a.new_owner {
+                        a.path =
+                            Some(format!("{}/{}.yaml", self.new_folder(cluster, &place, name).await?, file_of(&key)));
+                        out.push(e);
+                        continue;
+                    }
+                    let taken: Vec<String> = out.iter().filter_map(|o| o.adopt.as_ref()?.path.clone()).collect();
                     a.path = Some(self.free_path(&place, &key, &taken).await?);
                 }
             }
@@ -205,11 +267,7 @@ impl Pipeline {
 
     /// `deployment-stray.yaml` in the owner's own folder, or with the namespace where that is taken.
     async fn free_path(&self, place: &Place, key: &ObjectKey, taken: &[String]) -> Result<String> {
-        let plain = |s: &str| -> String {
-            let ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
-            s.to_ascii_lowercase().chars().map(|c| if ok(c) { c } else { '-' }).collect()
-        };
-        let name = format!("{}-{}", plain(&key.kind), plain(&key.name));
+        let name = file_of(key);
         let folder = if place.source.path.is_empty() { String::new() } else { format!("{}/", place.source.path) };
         let repo = self.repo(&place.repository)?;
         for name in [name.clone(), format!("{name}-{}", plain(&key.namespace))] {
@@ -229,7 +287,11 @@ impl Pipeline {
     pub(super) async fn marks(&self, cluster: &Cluster, place: &Place, wanted: &[Wanted]) -> Result<Vec<Want>> {
         let mut out = Vec::new();
         for w in wanted.iter().filter(|w| matches!(w.op, Operation::Adopt(_))) {
-            for (path, value) in cluster.marks_of(&place.owner, &place.object, &w.key).await? {
+            let (owner, object) = match &w.founded {
+                Some((owner, object)) => (owner, object),
+                None => (&place.owner, &place.object),
+            };
+            for (path, value) in cluster.marks_of(owner, object, &w.key).await? {
                 let ObjectKey { group, kind, namespace, name } = w.key.clone();
                 out.push(Want { group, kind, namespace, name, path, value: Some(value.into()), exists: None });
             }
@@ -308,6 +370,16 @@ pub(super) fn notes(w: &Wanted, prune: bool) -> Vec<String> {
     out
 }
 
+/// `deployment-stray`, of characters that every file system takes.
+pub(super) fn file_of(key: &ObjectKey) -> String {
+    format!("{}-{}", plain(&key.kind), plain(&key.name))
+}
+
+fn plain(s: &str) -> String {
+    let ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    s.to_ascii_lowercase().chars().map(|c| if ok(c) { c } else { '-' }).collect()
+}
+
 fn listed(keys: &[ObjectKey]) -> String {
     keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -337,8 +409,13 @@ fn choice(f: &Fits, args: &OperateArgs) -> Choice {
         })
         .collect();
     let branch = f.plan.git_ref.trim_start_matches("refs/heads/");
+    let new = f.edits.iter().find_map(|e| e.adopt.as_ref()?.new_owner.as_ref());
+    let who = match new {
+        Some(name) => format!("A new owner {}, declared by {},", escape_name(name), f.owner),
+        None => f.owner.to_string(),
+    };
     Choice {
-        what: format!("{} takes it: {} in {} ({branch})", f.owner, files.join(" and "), f.plan.repository),
+        what: format!("{who} takes it: {} in {} ({branch})", files.join(" and "), f.plan.repository),
         tool: "operate".into(),
         args: json!({"edits": f.edits, "reason": args.reason, "plan_only": args.plan_only}),
     }

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use countersign_core::manifest::{EditContext, Files, PlannedEdit, diff_values, documents, edit, is_kustomization_name};
+use countersign_core::manifest::{
+    EditContext, Files, PlannedEdit, diff_values, documents, edit, is_kustomization_name,
+};
 use countersign_core::model::{LeafChange, ObjectKey, Operation, Want};
 use countersign_core::policy::{Target, Values, risk};
 use serde_json::Value;

@@ -14,6 +14,7 @@ mod deliver;
 mod effect;
 mod events;
 pub mod fault;
+mod found;
 mod glass;
 pub mod greet;
 pub mod handle;

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_core::manifest::{
-    Adopted, EditContext, Files, Kustomization, PathClass, PlannedEdit, SourceTree, candidates, diff_objects, documents,
-    is_kustomization_name, kustomization, path_check, unified_diff,
+    Adopted, EditContext, Files, Kustomization, PathClass, PlannedEdit, SourceTree, candidates, diff_objects,
+    documents, is_kustomization_name, kustomization, path_check, unified_diff,
 };
 use countersign_core::model::{
     Create, DeliveryState, Edit, FileNote, LeafChange, ObjectKey, Operation, OwnerRef, Risk, Source, SourceKind, Want,
@@ -72,6 +72,8 @@ pub(super) struct Wanted {
     pub op: Operation,
     /// Of an adoption: what is written, made from the live object.
     pub made: Option<Adopted>,
+    /// Of an adoption by a new owner: that owner and its manifest. What it delivers lies in a folder of its own.
+    pub founded: Option<(OwnerRef, Value)>,
 }
 
 impl Wanted {
@@ -162,6 +164,13 @@ impl Pipeline {
         let mut fields = Vec::new();
         let mut lines = BTreeMap::new();
         for w in wanted {
+            if w.founded.is_some() {
+                let (path, bytes, changes) = self.apart(place, commit, w).await?;
+                lines.insert(path.clone(), 1);
+                now.insert(path, bytes);
+                fields.extend(changes);
+                continue;
+            }
             let tree = SourceTree {
                 files: &now,
                 root,
@@ -476,12 +485,13 @@ impl Pipeline {
         for e in edits {
             let op = e.operation()?;
             let key = cluster.key_of(&e.target()?).await?;
-            if let Operation::Adopt(_) = op {
-                out.push(self.wanted_adoption(cluster, key, op).await?);
+            if let Operation::Adopt(a) = &op {
+                let owner = self.named_owner(cluster, a.owner.as_deref().unwrap_or_default()).await?;
+                out.extend(self.wanted_adoption(cluster, &owner, key, op).await?);
                 continue;
             }
             let live = cluster.read(&key).await?;
-            out.push(Wanted { key, live, op, made: None });
+            out.push(Wanted { key, live, op, made: None, founded: None });
         }
         Ok(out)
     }
@@ -560,7 +570,7 @@ fn refuse_overrides(source: &Source, wanted: &[Wanted]) -> Result<()> {
             _ => covers(o, &w.op),
         };
         let hit: Vec<&String> = source.overrides.iter().filter(covers).collect();
-        if !hit.is_empty() {
+        if !hit.is_empty() && w.founded.is_none() {
             return Err(Problem::new(
                 "source.overridden",
                 format!("Settings at the owner beat what the files say about {}, so an edit of the files might do nothing.", w.key),

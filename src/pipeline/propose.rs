@@ -147,13 +147,13 @@ impl Pipeline {
                 }
                 Err(problem) => return Err(problem),
             };
-            if let Operation::Scale(_) = w.op
-                && let Some(answer) = self.autoscaled(cluster, &w, args).await?
-            {
-                return Ok(Err(answer));
+            for w in w.iter().filter(|w| matches!(w.op, Operation::Scale(_))) {
+                if let Some(answer) = self.autoscaled(cluster, w, args).await? {
+                    return Ok(Err(answer));
+                }
             }
             owners.push(owner);
-            wanted.push(w);
+            wanted.extend(w);
         }
         let distinct: BTreeSet<_> = owners.iter().collect();
         if distinct.len() > 1 {
@@ -164,7 +164,7 @@ impl Pipeline {
     }
 
     /// One edit's owner and object, read fresh.
-    async fn one(&self, cluster: &Cluster, e: &Edit) -> Result<(countersign_core::model::OwnerRef, Wanted)> {
+    async fn one(&self, cluster: &Cluster, e: &Edit) -> Result<(countersign_core::model::OwnerRef, Vec<Wanted>)> {
         let op = e.operation()?;
         let key = cluster.key_of(&e.target()?).await?;
         if let Operation::Create(c) = &op {
@@ -178,11 +178,12 @@ impl Pipeline {
                 ));
             }
             let owner = self.named_owner(cluster, &c.owner).await?;
-            return Ok((owner, Wanted { key, live: None, op, made: None }));
+            return Ok((owner, vec![Wanted { key, live: None, op, made: None, founded: None }]));
         }
         if let Operation::Adopt(a) = &op {
             let owner = self.named_owner(cluster, a.owner.as_deref().unwrap_or_default()).await?;
-            return Ok((owner, self.wanted_adoption(cluster, key, op).await?));
+            let wanted = self.wanted_adoption(cluster, &owner, key, op).await?;
+            return Ok((owner, wanted));
         }
         let located = cluster.owner_of_fresh(&key).await?;
         let owner = sole_owner(&located.ownership)?;
@@ -191,7 +192,7 @@ impl Pipeline {
             // Never another object than the one asked for.
             return Err(derived(&key, root, cluster));
         }
-        Ok((owner, Wanted { key, live: located.object, op, made: None }))
+        Ok((owner, vec![Wanted { key, live: located.object, op, made: None, founded: None }]))
     }
 
     /// `Application argocd/shop` of a create.

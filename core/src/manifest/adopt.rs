@@ -130,7 +130,11 @@ fn free(key: &ObjectKey, live: &Value) -> Result<()> {
     let map = |p: &str| live.pointer(p).and_then(Value::as_object).cloned().unwrap_or_default();
     let (annotations, labels) = (map("/metadata/annotations"), map("/metadata/labels"));
     if live.pointer("/metadata/deletionTimestamp").is_some() {
-        return Err(Problem::new("adopt.going", format!("{key} is being deleted."), "Leave it; create it anew in Git."));
+        return Err(Problem::new(
+            "adopt.going",
+            format!("{key} is being deleted."),
+            "Leave it; create it anew in Git.",
+        ));
     }
     let parents = live.pointer("/metadata/ownerReferences").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     if !parents.is_empty() {
@@ -281,7 +285,11 @@ fn assigned(key: &ObjectKey, manifest: &mut Value, standing: Standing<'_>, left_
 /// Whether somebody wrote the field, as `managedFields` keep it (KEP-555, `fieldsV1`).
 fn manages(entry: &Value, path: &[&str]) -> bool {
     entry.get("subresource").is_none()
-        && path.iter().try_fold(entry.get("fieldsV1"), |at, step| Some(at?.get(format!("f:{step}")))).flatten().is_some()
+        && path
+            .iter()
+            .try_fold(entry.get("fieldsV1"), |at, step| Some(at?.get(format!("f:{step}"))))
+            .flatten()
+            .is_some()
 }
 
 fn manages_node_port(entry: &Value, port: &Value) -> bool {
@@ -310,7 +318,10 @@ fn ordered(v: &Value) -> Value {
 }
 
 /// The text of a file, which reads back as the very same object.
-fn text_of(manifest: &Value) -> Result<String> {
+///
+/// # Errors
+/// `adopt.not_exact` where there is no such text.
+pub fn text_of(manifest: &Value) -> Result<String> {
     let style = Style { unit: 2, indented_lists: false, newline: "\n", json: false, blocks: true };
     let mut text = manifest.as_object().map(|o| map_lines(o, 0, style).join("\n")).unwrap_or_default();
     text.push('\n');
@@ -374,7 +385,11 @@ mod tests {
         expected["spec"]["template"]["metadata"] = json!({"labels": {"app": "stray"}});
         assert_eq!(a.manifest, expected);
         assert_eq!(a.left_out, ["metadata.finalizers"]);
-        assert!(a.text.starts_with("apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: stray\n  namespace: shop\n"), "{}", a.text);
+        assert!(
+            a.text.starts_with("apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: stray\n  namespace: shop\n"),
+            "{}",
+            a.text
+        );
         assert!(a.text.contains("      - name: app\n        image: reg.example/stray:1\n"), "{}", a.text);
     }
 
@@ -389,10 +404,7 @@ mod tests {
         }
         let (one, two) = (deployment(), turned(&deployment()));
         assert_ne!(one.to_string(), two.to_string());
-        assert_eq!(
-            adopted(&one, Standing::default()).unwrap().text,
-            adopted(&two, Standing::default()).unwrap().text
-        );
+        assert_eq!(adopted(&one, Standing::default()).unwrap().text, adopted(&two, Standing::default()).unwrap().text);
     }
 
     #[test]
@@ -443,9 +455,15 @@ mod tests {
             live["metadata"][pointer] = value;
             live
         };
-        let made = with("ownerReferences", json!([{"apiVersion": "example.test/v1", "kind": "Shop", "name": "shop", "uid": "1"}]));
+        let made = with(
+            "ownerReferences",
+            json!([{"apiVersion": "example.test/v1", "kind": "Shop", "name": "shop", "uid": "1"}]),
+        );
         let problem = adopted(&made, Standing::default()).unwrap_err();
-        assert_eq!((problem.code.as_ref(), problem.evidence.as_slice()), ("adopt.generated", &["Shop shop".to_owned()][..]));
+        assert_eq!(
+            (problem.code.as_ref(), problem.evidence.as_slice()),
+            ("adopt.generated", &["Shop shop".to_owned()][..])
+        );
         assert_eq!(refused(&with("annotations", json!({"meta.helm.sh/release-name": "shop"}))), "adopt.helm_release");
         assert_eq!(refused(&with("labels", json!({"olm.owner": "x"}))), "adopt.generated");
         assert_eq!(refused(&with("deletionTimestamp", json!("2025-11-21T03:14:00Z"))), "adopt.going");

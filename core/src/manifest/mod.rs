@@ -27,7 +27,7 @@ mod props;
 #[cfg(test)]
 mod tests;
 
-pub use adopt::{Adopted, Standing, adopt};
+pub use adopt::{Adopted, Standing, adopt, text_of};
 pub use create::{Created, create};
 pub use diff::{diff_objects, diff_values, unified_diff};
 pub use document::{DocId, Document, documents};

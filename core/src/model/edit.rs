@@ -138,6 +138,9 @@ pub struct Adopt {
     /// New file below the owner's path; absent: named after the target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// Name of a new Application or Kustomization that `owner` declares for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_owner: Option<String>,
 }
 
 /// The operation of an [`Edit`], unpacked.

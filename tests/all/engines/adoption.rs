@@ -4,13 +4,14 @@ use countersign::sandbox::forge::Method;
 use countersign::sandbox::world::{ANNA, CLUSTER, REPO, WorldOptions, application, deployment, flux};
 use serde_json::{Value, json};
 
-use super::{App, CHECKOUT, eventually, notes, on_both_engines, quick, refusal};
+use super::{App, CHECKOUT, eventually, git_in, notes, on_both_engines, quick, refusal};
 use crate::world::{Stage, text};
 
 on_both_engines!(
     one_owner_that_fits_takes_it_over_by_a_pull_request,
     a_choice_between_two_owners_is_never_guessed,
     an_overlay_gets_its_entry_and_the_object_stays_as_it_is,
+    a_new_owner_is_declared_where_no_other_fits,
 );
 
 /// Everything in production goes out by itself, and there is a word about adoption.
@@ -23,7 +24,9 @@ fn rules(about_adoption: &str) -> String {
 const ASK: &str = "- id: take-over\n  match: {operation: adopt}\n  level: prompted\n  approve: {from: [sre], count: 1, expires: 30m}\n";
 
 fn settings(namespace: &str) -> String {
-    format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: settings\n  namespace: {namespace}\ndata:\n  colour: blue\n")
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: settings\n  namespace: {namespace}\ndata:\n  colour: blue\n"
+    )
 }
 
 /// A world with an owner that alone delivers to the namespace `solo`, from these files.
@@ -42,8 +45,16 @@ async fn solo(app: App, path: &str, files: Vec<(String, String)>, about_adoption
     eventually("the first object of solo", || {
         s.world.cluster.get("", "ConfigMap", "solo", "settings").is_some()
             && match app.name == CHECKOUT.name {
-                true => s.world.cluster.get("argoproj.io", "Application", "argocd", "solo").is_some_and(|a| a["status"]["sync"]["status"] == "Synced"),
-                false => s.world.cluster.get("kustomize.toolkit.fluxcd.io", "Kustomization", "flux-system", "solo").is_some_and(|k| k["status"]["inventory"]["entries"][0].is_object()),
+                true => s
+                    .world
+                    .cluster
+                    .get("argoproj.io", "Application", "argocd", "solo")
+                    .is_some_and(|a| a["status"]["sync"]["status"] == "Synced"),
+                false => s
+                    .world
+                    .cluster
+                    .get("kustomize.toolkit.fluxcd.io", "Kustomization", "flux-system", "solo")
+                    .is_some_and(|k| k["status"]["inventory"]["entries"][0].is_object()),
             }
     })
     .await;
@@ -56,7 +67,8 @@ fn plain_files() -> Vec<(String, String)> {
 
 /// Somebody applied it with kubectl.
 fn stray(s: &Stage, namespace: &str) -> Value {
-    let text = deployment("stray", "reg.example/stray:1", 1).replace("namespace: shop", &format!("namespace: {namespace}"));
+    let text =
+        deployment("stray", "reg.example/stray:1", 1).replace("namespace: shop", &format!("namespace: {namespace}"));
     let mut object: Value = serde_saphyr::from_str(&text).unwrap();
     object["metadata"]["annotations"] = json!({
         "kubectl.kubernetes.io/last-applied-configuration": object.to_string(),
@@ -132,8 +144,12 @@ async fn one_owner_that_fits_takes_it_over_by_a_pull_request(app: App) {
     let (number, diff, body) = pull(&mut s, &change).await;
     assert!(body.contains("taken over as it is") && body.contains("prunes"), "{body}");
     assert_eq!(diff.lines().filter(|l| l.starts_with("diff --git")).count(), 1, "{diff}");
-    let written: String =
-        diff.lines().filter_map(|l| l.strip_prefix('+')).filter(|l| !l.starts_with("++")).map(|l| format!("{l}\n")).collect();
+    let written: String = diff
+        .lines()
+        .filter_map(|l| l.strip_prefix('+'))
+        .filter(|l| !l.starts_with("++"))
+        .map(|l| format!("{l}\n"))
+        .collect();
     let written: Value = serde_saphyr::from_str(&written).unwrap();
     let mut expected = before.clone();
     expected["metadata"] = json!({
@@ -221,6 +237,64 @@ async fn an_overlay_gets_its_entry_and_the_object_stays_as_it_is(app: App) {
     s.end().await;
 }
 
+/// An owner of owners with one child, which delivers to a namespace of its own.
+async fn family(app: App) -> Stage {
+    let files = vec![("apps/child/settings.yaml".into(), settings("other"))];
+    let s = Stage::new(WorldOptions { files, ..quick(rules(ASK)) }).await;
+    let url = s.world.git.repo_url(REPO);
+    for name in ["other", "solo"] {
+        s.world.cluster.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).unwrap();
+    }
+    let (child, root) = if app.name == CHECKOUT.name {
+        let (mut child, mut root) = (application("child", &url, "apps/child"), application("root", &url, "apps/root"));
+        child["spec"]["destination"]["namespace"] = json!("other");
+        root["spec"]["destination"]["namespace"] = json!("argocd");
+        (child, root)
+    } else {
+        let ([_, child], [_, root]) = (flux("child", &url, "apps/child"), flux("root", &url, "apps/root"));
+        (child, root)
+    };
+    s.person_commits("apps/root/child.yaml", &child.to_string());
+    s.world.cluster.apply(&root).unwrap();
+    eventually("the child", || s.world.cluster.get("", "ConfigMap", "other", "settings").is_some()).await;
+    s
+}
+
+async fn a_new_owner_is_declared_where_no_other_fits(app: App) {
+    let mut s = family(app).await;
+    stray(&s, "solo");
+    let (before, tip) = (live(&s, "solo").await, s.world.tip());
+    let asked = s.operate(vec![adopt(&named("solo"))]).await;
+    assert_eq!(text(&asked, "outcome"), "needs_choice", "a new owner is never implied: {asked:#}");
+    let [only] = asked["choices"].as_array().unwrap().as_slice() else { panic!("one parent: {asked:#}") };
+    assert!(text(only, "what").starts_with("A new owner stray, declared by"), "{only:#}");
+    let asked = s.call("operate", only["args"].clone()).await;
+    // Engines' own objects are privileged: people commit them.
+    assert_eq!((text(&asked, "outcome"), text(&asked, "state")), ("manual", "awaiting_commit"), "{asked:#}");
+    let kind = if app.name == CHECKOUT.name { "application" } else { "kustomization" };
+    let diff = text(&asked, "diff").to_owned();
+    assert_eq!(diff.matches("--- /dev/null").count(), 2, "{diff}");
+    assert!(diff.contains(&format!("+++ b/apps/root/{kind}-stray.yaml")), "{diff}");
+    assert!(diff.contains("+++ b/apps/stray/deployment-stray.yaml") && diff.contains("prune: false"), "{diff}");
+    assert_eq!(s.world.tip(), tip);
+
+    let dir = tempfile::tempdir().unwrap();
+    let bare = s.world.git.repos().path(REPO);
+    git_in(dir.path(), &["clone", "-q", bare.to_str().unwrap(), "shop"]);
+    let work = dir.path().join("shop");
+    std::fs::write(dir.path().join("a.patch"), &diff).unwrap();
+    git_in(&work, &["apply", "--index", "../a.patch"]);
+    git_in(&work, &["-c", "user.name=Max", "-c", "user.email=max@example.test", "commit", "-qm", "stray: by hand"]);
+    git_in(&work, &["push", "-q", "origin", "HEAD:main"]);
+    let end = s.until(text(&asked, "change"), &["healthy", "failed", "timed_out"]).await;
+    assert_eq!(text(&end, "outcome"), "healthy", "{end:#}");
+    let now = live(&s, "solo").await;
+    assert_eq!((&now["spec"], &now["metadata"]["uid"]), (&before["spec"], &before["metadata"]["uid"]));
+    let seen = s.call("inspect", json!({"target": named("solo")})).await;
+    assert_eq!((text(&seen, "ownership"), text(&seen["owner"], "name")), ("owned", "stray"), "{seen:#}");
+    s.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_overlay_that_would_change_the_object_does_not_take_it() {
     if countersign::render::Kustomize::find(None).is_none() {
@@ -236,7 +310,10 @@ async fn an_overlay_that_would_change_the_object_does_not_take_it() {
     let path = "apps/solo/prod/stray.yaml";
     let named = json!({"target": named("solo"), "adopt": {"owner": "Application argocd/solo", "path": path}});
     let said = refusal(&s.operate(vec![named]).await);
-    assert!(said.contains("would change what is live") && said.contains("/spec/template/metadata/labels/team"), "{said}");
+    assert!(
+        said.contains("would change what is live") && said.contains("/spec/template/metadata/labels/team"),
+        "{said}"
+    );
     s.end().await;
 }
 
@@ -253,7 +330,8 @@ async fn what_somebody_makes_or_must_not_see_is_refused() {
     s.world.cluster.apply(&config("parent", json!({}), json!({"a": "b"}))).unwrap();
     let parent = s.world.cluster.get("", "ConfigMap", "shop", "parent").unwrap();
     let parent = json!({"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "parent", "uid": parent["metadata"]["uid"]}]});
-    let release = json!({"annotations": {"meta.helm.sh/release-name": "shop", "meta.helm.sh/release-namespace": "shop"}});
+    let release =
+        json!({"annotations": {"meta.helm.sh/release-name": "shop", "meta.helm.sh/release-namespace": "shop"}});
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db", "namespace": "shop"}, "stringData": {"password": "hunter2-and-more"}});
     for object in [
         config("made", parent, json!({"a": "b"})),
