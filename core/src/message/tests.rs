@@ -419,6 +419,11 @@ fn goldens() -> Vec<(String, String)> {
     let adopted = CardFacts {
         fields: vec![whole("ConfigMap", Value::Null, live)],
         delivery: Delivery::PullRequest,
+        files: vec![FileFact { path: "apps/checkout/configmap-checkout.yaml".into(), line: 1, added: 7, removed: 0 }],
+        risk: Risk { level: RiskLevel::High, reasons: vec!["new object".into(), "whole object".into(), "prod".into()] },
+        now: None,
+        last_healthy: None,
+        reason: "it is in no repository".into(),
         notes: vec![
             "ConfigMap shop/checkout is live and in no repository; it is taken over as it is.".into(),
             "From then on its owner prunes: whoever removes the file deletes the object.".into(),
