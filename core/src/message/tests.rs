@@ -414,6 +414,23 @@ fn goldens() -> Vec<(String, String)> {
     for (name, fields) in &fields {
         put(&format!("operation-{name}"), &card(&CardFacts { fields: fields.clone(), ..facts() }).text);
     }
+    // As the pipeline says it: what is live is taken over, by a pull request.
+    let live = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "checkout", "namespace": "shop"}, "data": {"a": "b"}});
+    let adopted = CardFacts {
+        fields: vec![whole("ConfigMap", Value::Null, live)],
+        delivery: Delivery::PullRequest,
+        files: vec![FileFact { path: "apps/checkout/configmap-checkout.yaml".into(), line: 1, added: 7, removed: 0 }],
+        risk: Risk { level: RiskLevel::High, reasons: vec!["new object".into(), "whole object".into(), "prod".into()] },
+        now: None,
+        last_healthy: None,
+        reason: "it is in no repository".into(),
+        notes: vec![
+            "ConfigMap shop/checkout is live and in no repository; it is taken over as it is.".into(),
+            "From then on its owner prunes: whoever removes the file deletes the object.".into(),
+        ],
+        ..facts()
+    };
+    put("operation-adopt", &card(&adopted).text);
     let with = |edit: fn(&mut CardFacts)| {
         let mut f = facts();
         edit(&mut f);
