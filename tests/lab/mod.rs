@@ -31,12 +31,14 @@ mod state;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use countersign_core::{Problem, Result};
 use serde_json::Value;
 use tokio::sync::{Mutex, OnceCell};
 
 pub use gitea::{Account, Gitea};
-pub use parts::{ARGOCD, FLUX, KUBERNETES};
+pub use parts::{ARGOCD, ARGOCD_SERVER, FLUX, KUBERNETES};
 pub use process::Seen;
 pub use record::{Recording, Wish};
 use state::State;
@@ -259,6 +261,18 @@ impl Lab {
     /// Deletes an object; what is not there is fine.
     pub async fn delete(&self, api: &str, kind: &str, namespace: &str, name: &str) -> Result<()> {
         cluster::delete(&self.client().await?, api, kind, namespace, name).await
+    }
+
+    /// What `argocd` on the command line needs to be logged in as administrator: server and first password, which
+    /// Argo CD's API server made up.
+    pub async fn argocd_login(&self) -> Result<(String, String)> {
+        let name = "argocd-initial-admin-secret";
+        let secret = self.get("v1", "Secret", "argocd", name).await?.unwrap_or_default();
+        let password = STANDARD.decode(secret["data"]["password"].as_str().unwrap_or_default()).unwrap_or_default();
+        let password = String::from_utf8(password).ok().filter(|p| !p.is_empty());
+        let password =
+            password.ok_or_else(|| problem(format!("There is no {name}."), "Look at argocd-server's log."))?;
+        Ok((format!("127.0.0.1:{}", self.port(ARGOCD_SERVER)), password))
     }
 
     /// The forge and Git server.

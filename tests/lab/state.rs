@@ -35,8 +35,8 @@ const PORTS: [&str; 26] = [
     "gitea-ssh",
     "countersign",
     "bot",
-    "spare-1",
-    "spare-2",
+    "argocd-server",
+    "argocd-server-metrics",
 ];
 
 /// Below the range that systems take ports of outgoing connections from, so that a component that restarts finds
