@@ -87,6 +87,9 @@ async fn a_helm_release() {
     let end = p.until(&change, &ENDS).await;
     assert_eq!(text(&end, "state"), "healthy", "{end:#}");
     assert_eq!(p.people.file(&app.file).unwrap(), release.replace(OLD, NEW));
-    p.compare(&app, &change, &[Want::image("web", NEW)]).await;
+    // What decides is the release, which has the commit once its values are the commit's.
+    let owner = ("HelmRelease".to_owned(), p.name.clone(), "web".to_owned());
+    let released = Want::object("HelmRelease", "web", |h| h["spec"]["values"]["image"] == NEW);
+    p.compare(&App { owner, ..app }, &change, &[Want::image("web", NEW), released]).await;
     p.end().await;
 }

@@ -17,8 +17,9 @@ that was delivered for real. *Said at* is when Countersign said so, *true at* si
 the API server's own history as a watch of the test saw it: generation, observed generation, replicas and image of the \
 Deployment, never the engine's word; for failures, when the Deployment or the engine first said that this very revision \
 failed. *Delay* is from the last status change that was needed to know it, the waiting windows apart: healthy must \
-stand for 3 s here (10 s by default), a failure for 1 s. Less than nothing: the test's own watch heard of it later. A \
-healthy that was said too early fails the scenario, and there was none.
+stand for 3 s here (10 s by default), a failure for 1 s. For a HelmRelease the engine's part of it is the release: \
+Ready and deployed at its generation, with the commit's values. Less than nothing: the test's own watch heard of it \
+later. A healthy that was said too early fails the scenario, and there was none.
 
 Beside it, what people's scripts do after a push, started when the commit was on the branch, at most 120 s: \
 `argocd app wait --sync --health` against Argo CD's API server, and `kubectl wait`, for Applications with \

@@ -238,6 +238,15 @@ fn in_force(owner: &Value, holding: &[String]) -> bool {
                 && owner.get("operation").is_none_or(Value::is_null)
                 && at(owner, "/status/operationState/phase") != "Running"
         }
+        // A release knows no revision: that its spec is the commit's is for the scenario to want.
+        "HelmRelease" => {
+            let generation = number(owner, "/metadata/generation");
+            condition(owner, "Ready").is_some_and(|c| text(c, "status") == "True")
+                && ["observedGeneration", "lastAttemptedGeneration"]
+                    .iter()
+                    .all(|f| number(owner, &format!("/status/{f}")) == generation)
+                && at(owner, "/status/history/0/status") == "deployed"
+        }
         _ => {
             condition(owner, "Ready").is_some_and(|c| text(c, "status") == "True")
                 && number(owner, "/metadata/generation") == number(owner, "/status/observedGeneration")
@@ -488,5 +497,14 @@ mod tests {
         };
         assert!(in_force(&k("c", "True"), &holding));
         assert!(!in_force(&k("b", "True"), &holding) && !in_force(&k("c", "Unknown"), &holding));
+        let r = |attempted: i64, ready: &str, status: &str| {
+            json!({"kind": "HelmRelease", "metadata": {"generation": 2}, "status": {
+                "observedGeneration": 2, "lastAttemptedGeneration": attempted, "history": [{"status": status}],
+                "conditions": [{"type": "Ready", "status": ready}]}})
+        };
+        assert!(in_force(&r(2, "True", "deployed"), &holding));
+        for other in [r(1, "True", "deployed"), r(2, "Unknown", "deployed"), r(2, "True", "failed")] {
+            assert!(!in_force(&other, &holding), "{other:#}");
+        }
     }
 }
