@@ -232,6 +232,9 @@ impl Maker<'_> {
 /// All components, in the order of starts.
 pub(super) fn all(dir: &Path, state: &State) -> Vec<Part> {
     let m = Maker { dir, state };
+    if state.guest.is_some() {
+        return vec![m.gitea()];
+    }
     let [api_server, manager, scheduler] = KUBERNETES;
     debug_assert_eq!(api_server, "kube-apiserver");
     let manager_args = format!(

@@ -55,13 +55,13 @@ async fn pass(State(shared): State<Shared>, request: Request) -> Response {
 }
 
 impl Gate {
-    /// A proxy in front of this repository.
-    pub async fn start(url: &str) -> Self {
+    /// A proxy in front of this repository, at this address of this machine.
+    pub async fn start(url: &str, host: &str) -> Self {
         let parsed = url::Url::parse(url).unwrap();
         let base = parsed.origin().ascii_serialization();
         let http = reqwest::Client::builder().no_gzip().build().unwrap();
         let shared = Shared { base, http, errand: Arc::default() };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = tokio::net::TcpListener::bind((host, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let app = Router::new().fallback(pass).with_state(shared.clone());
         tokio::spawn(async move { drop(axum::serve(listener, app).await) });

@@ -16,7 +16,7 @@ use countersign::server::Limits;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use super::apps::{App, Engine, NEW, NEWER, OLD, Shape, deployment};
+use super::apps::{App, Engine, NEW, NEWER, OLD, Shape};
 use super::place::{Place, Wish, refusal, text};
 use super::scenarios_of_both;
 use super::truth::{Want, rolled_out};
@@ -72,7 +72,7 @@ async fn one_branch(p: &mut Place, engine: Engine) -> Vec<One> {
     let mut shape = Shape::plain(p, engine);
     let files: Vec<String> = (1..=many()).map(|n| format!("apps/web/{}.yaml", service(n))).collect();
     for (n, file) in files.iter().enumerate() {
-        shape.files.push((file.clone(), deployment(&p.name, &service(n + 1), OLD, Some(1))));
+        shape.files.push((file.clone(), p.deployment(&service(n + 1), OLD, Some(1))));
     }
     let app = p.app(shape).await;
     let one =
@@ -86,7 +86,7 @@ async fn own_branches(p: &mut Place, engine: Engine) -> Vec<One> {
     let files: Vec<(String, String)> = folders
         .iter()
         .enumerate()
-        .map(|(n, f)| (format!("{f}/deploy.yaml"), deployment(&p.name, &service(n + 1), OLD, Some(1))))
+        .map(|(n, f)| (format!("{f}/deploy.yaml"), p.deployment(&service(n + 1), OLD, Some(1))))
         .collect();
     let commit = p.people.commit(&files.iter().map(|(f, c)| (f.as_str(), Some(c.as_str()))).collect::<Vec<_>>());
     let branches: Vec<String> = (1..=many()).map(|n| format!("release/{n:02}")).collect();
@@ -106,7 +106,7 @@ async fn own_branches(p: &mut Place, engine: Engine) -> Vec<One> {
                 let mut object = p.application_of(&name, folder);
                 object["spec"]["source"]["targetRevision"] = json!(branch);
                 p.make(&object).await;
-                ("Application".to_owned(), "argocd".to_owned(), name)
+                ("Application".to_owned(), p.argocd.clone(), name)
             }
             Engine::Flux => {
                 let source = json!({

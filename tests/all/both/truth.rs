@@ -57,7 +57,7 @@ fn number(v: &Value, pointer: &str) -> i64 {
 
 impl History {
     /// Watches the place's namespace, and what carries its name in Argo CD's.
-    pub async fn watch(kube: &Kube, place: &str) -> Self {
+    pub async fn watch(kube: &Kube, place: &str, argocd: &str) -> Self {
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let mut tasks = Vec::new();
         let watched = [
@@ -67,7 +67,7 @@ impl History {
             ("GitRepository", place),
             ("Kustomization", place),
             ("HelmRelease", place),
-            ("Application", "argocd"),
+            ("Application", argocd),
         ];
         for (kind, namespace) in watched {
             let events = watcher(kube.api(kind, namespace), watcher::Config::default());
