@@ -12,6 +12,7 @@ use countersign::cli::demo::agent::Agent;
 use countersign::clock::Clock;
 use countersign::config::{API_VERSION, Config};
 use countersign::sandbox::bot::{self, BotApi, BotOptions};
+use countersign::sandbox::git::GitServer;
 use countersign::sandbox::world::{ANNA, EVE, JON, MAX, policy};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -118,6 +119,8 @@ pub struct Wish {
     pub policy: String,
     /// How Countersign merges.
     pub merge_method: &'static str,
+    /// A plain Git server with real hooks in the place of the forge's (see `plain`).
+    pub plain: bool,
     /// Put a proxy in front of Git, which can let others be faster (see `gate`).
     pub gate: bool,
     /// The scenario stops parts of the world: it needs the world for itself.
@@ -136,6 +139,7 @@ impl Default for Wish {
         Self {
             policy: policy("prompted", "direct", 1),
             merge_method: "merge",
+            plain: false,
             gate: false,
             alone: false,
             deliver_s: None,
@@ -172,6 +176,8 @@ pub struct Place {
     /// The repository's address as engines and the daemon know it: the gate's, where there is one.
     pub url: String,
     pub gate: Option<super::gate::Gate>,
+    /// The plain Git server, where there is one.
+    pub git: Option<GitServer>,
     pub people: Arc<Desk>,
     pub bot: BotApi,
     pub history: History,
@@ -204,7 +210,12 @@ impl Place {
         let (name, argocd) = (format!("{}-{}", backend.prefix(), random_hex(4)), backend.argocd());
         let kube = Kube::connect(&backend).await;
         kube.create(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await;
-        let repository = backend.repository(&name).await;
+        let (repository, git) = if wish.plain {
+            let (repository, server) = super::plain::serve(&name).await;
+            (repository, Some(server))
+        } else {
+            (backend.repository(&name).await, None)
+        };
         let gate =
             if wish.gate { Some(super::gate::Gate::start(&repository.url, &backend.host()).await) } else { None };
         let url = gate.as_ref().map_or_else(|| repository.url.clone(), |g| g.url.clone());
@@ -226,6 +237,7 @@ impl Place {
             repository,
             url,
             gate,
+            git,
             bot,
             dir,
             clock: Clock::real(),
