@@ -20,6 +20,11 @@ conformance:
 clients:
     tests/clients/run.sh
 
+# AgentAck (PyPI) over traces of random histories: nine rules, each of which must fail without its control.
+# The last line is `rules=9 passed=9 histories=N`.
+ack *ARGS:
+    tests/ack/run.sh "${COUNTERSIGN_CI_CACHE:-target/ack}" {{ARGS}}
+
 # SIGKILL at every fault point. The last line is `points=N kills=N lost=0 doubled=0 stuck=0`.
 kill *ARGS:
     cargo build --quiet && cargo run --quiet --example kill -- {{ARGS}}

@@ -9,7 +9,8 @@ use std::time::Instant;
 use countersign_core::error::Problem;
 use countersign_core::model::{Engine, ObjectKey, OwnerRef, Source, SourceKind};
 use countersign_core::ownership::{
-    Feed, Follow, Index, Listing, Reach, SourceBasis, feeds, follow, reach, repo_key, source_object,
+    Feed, Follow, Index, Listing, Reach, SourceBasis, destination_namespace, feeds, follow, reach, repo_key,
+    source_object,
 };
 use serde_json::Value;
 use tokio::sync::watch;
@@ -299,6 +300,34 @@ impl Book {
             out.push(Followed { owner: None, url: get("/spec/url"), revision: get("/spec/ref/branch") });
         }
         out
+    }
+
+    /// Owners that deliver manifests of Git to this cluster, each with the namespace that it gives them (empty
+    /// where it gives none), in a stable order.
+    pub(super) fn destinations(&self) -> Vec<(OwnerRef, String)> {
+        let here = |o: &OwnerRef| self.index.known(o).is_some_and(|k| k.remote.is_none());
+        let owners = self.cards.iter().filter_map(|(key, card)| Some((key, card.owner.as_ref()?)));
+        owners
+            .filter(|(_, o)| matches!(o.kind.as_str(), "Application" | "Kustomization") && here(o))
+            .map(|(key, o)| (o.clone(), destination_namespace(o, &self.card(key).unwrap_or_default())))
+            .collect()
+    }
+
+    /// Owners that declare other owners, each with one that it declares, in a stable order.
+    pub(super) fn founders(&self) -> Vec<(OwnerRef, OwnerRef)> {
+        let delivers = |o: &OwnerRef| {
+            matches!(o.kind.as_str(), "Application" | "Kustomization")
+                && self.index.known(o).is_some_and(|k| k.remote.is_none())
+        };
+        let owners = self.cards.iter().filter_map(|(key, card)| Some((key, card.owner.as_ref()?)));
+        let children = owners.filter(|(_, o)| delivers(o));
+        let pairs = children.flat_map(|(key, child)| {
+            let parents = self.index.listing(key).into_iter().filter(|p| *p != child && delivers(p));
+            parents.map(|p| (p.clone(), child.clone())).collect::<Vec<_>>()
+        });
+        let mut pairs: Vec<(OwnerRef, OwnerRef)> = pairs.collect();
+        pairs.sort();
+        pairs
     }
 
     /// Every owner with its own word on its state, in a stable order.

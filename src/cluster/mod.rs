@@ -3,6 +3,7 @@
 //! [`Cluster`] answers from watches where it can and reads the rest. It never writes, except for
 //! the refresh hints of [`Cluster::annotate`], which the configuration has to allow.
 
+mod adopt;
 mod autoscale;
 mod book;
 mod errors;
@@ -130,6 +131,19 @@ impl Cluster {
         Ok(found.map(|mut object| {
             prune(&mut object, &key.kind);
             object
+        }))
+    }
+
+    /// The same with its `managedFields`, which say who wrote which field.
+    pub async fn read_managed(&self, key: &ObjectKey) -> Result<Option<(Value, Vec<Value>)>> {
+        let Some(kind) = self.0.kinds.find(&key.group, &key.kind).await? else { return Ok(None) };
+        let Some(url) = kind.url(&key.namespace, &key.name) else { return Ok(None) };
+        let found = requests::get_optional(&self.0.client, &url).await?;
+        Ok(found.map(|mut object| {
+            let managed = object.pointer_mut("/metadata/managedFields").map(Value::take);
+            prune(&mut object, &key.kind);
+            let managed = managed.and_then(|m| m.as_array().cloned()).unwrap_or_default();
+            (object, managed)
         }))
     }
 

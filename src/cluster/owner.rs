@@ -179,7 +179,7 @@ impl Cluster {
     }
 
     /// Argo CD's control planes: the configured namespaces, and those that Applications name.
-    async fn planes(&self) -> Result<Planes> {
+    pub(super) async fn planes(&self) -> Result<Planes> {
         let Some(mut names) = self.0.book.read().control_planes() else { return Ok(Planes::default()) };
         names.extend(argocd_namespaces(&self.0.spec));
         let mut cache = self.0.planes.lock().await;

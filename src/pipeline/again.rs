@@ -52,7 +52,7 @@ impl Pipeline {
             reason: args.reason,
             key: None,
             content_key: old.proposal.content_key.clone(),
-            edits: args.edits,
+            edits: scope.edits,
             reverts: None,
             wanted_by: old.again_asked.clone(),
             at: self.clock.now_ms(),

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use countersign_core::manifest::{EditContext, Files, PlannedEdit, documents, edit, is_kustomization_name};
+use countersign_core::manifest::{
+    EditContext, Files, PlannedEdit, diff_values, documents, edit, is_kustomization_name,
+};
 use countersign_core::model::{LeafChange, ObjectKey, Operation, Want};
 use countersign_core::policy::{Target, Values, risk};
 use serde_json::Value;
@@ -29,6 +31,7 @@ pub(super) fn fits(
         return Err(format!("also changes {}", others.into_iter().collect::<Vec<_>>().join(", ")));
     }
     let expected: Vec<(String, Option<Value>)> = match &w.op {
+        Operation::Adopt(_) => return exactly(w, effect),
         Operation::Create(_) | Operation::Delete(_) => return Ok(()),
         op => {
             let object =
@@ -56,6 +59,23 @@ pub(super) fn fits(
             .join(", ")
     };
     Err(format!("sets {} where {} was asked", words(&is), words(&should)))
+}
+
+/// Whether what comes out of the build is the live object and nothing else: an adoption changes nothing.
+fn exactly(w: &Wanted, effect: &[LeafChange]) -> Result<(), String> {
+    let made = w.made.as_ref().map(|m| &m.manifest).ok_or("the live object was not read")?;
+    let [LeafChange { before: None, after: Some(built), pointer, .. }] = effect else {
+        return Err("is declared already".into());
+    };
+    if !pointer.is_empty() {
+        return Err("is declared already".into());
+    }
+    let differs = diff_values(&w.key, made, built);
+    if differs.is_empty() {
+        return Ok(());
+    }
+    let pointers: Vec<&str> = differs.iter().take(10).map(|l| l.pointer.as_str()).collect();
+    Err(format!("would change what is live: {}", pointers.join(", ")))
 }
 
 /// Key of a manifest.
@@ -105,6 +125,7 @@ pub(super) fn targets(wanted: &[Wanted], fields: &[LeafChange]) -> Vec<Target> {
             let before = w.live.as_ref();
             let after = match &w.op {
                 Operation::Delete(_) => None,
+                Operation::Adopt(_) => w.made.as_ref().map(|m| m.manifest.clone()),
                 Operation::Create(c) => {
                     documents(c.manifest.as_bytes()).ok().and_then(|mut d| d.pop()).map(|d| d.value)
                 }
@@ -114,7 +135,8 @@ pub(super) fn targets(wanted: &[Wanted], fields: &[LeafChange]) -> Vec<Target> {
                 operation: w.op.name().to_owned(),
                 namespace: w.key.namespace.clone(),
                 kind: w.key.kind.clone(),
-                labels_before: before.map(labels),
+                // Nobody reviewed the labels of what is in no repository: like a new object's, they never loosen.
+                labels_before: before.filter(|_| w.made.is_none()).map(labels),
                 labels_after: after.as_ref().map(labels),
                 values: Some(Values::of(&w.op, before, after.as_ref())),
             }
@@ -135,7 +157,7 @@ pub(super) fn wants(wanted: &[Wanted], fields: &[LeafChange]) -> Vec<Want> {
     };
     let mut out = Vec::new();
     for w in wanted {
-        match &w.op {
+        match w.written().as_ref() {
             Operation::Delete(_) => out.push(Want { exists: Some(false), ..base(&w.key) }),
             Operation::Create(c) => {
                 out.push(base(&w.key));

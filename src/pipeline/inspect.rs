@@ -97,6 +97,14 @@ impl Pipeline {
                     answer.via.clone_from(via);
                 }
                 answer.summary.clone_from(&problem.message);
+                if matches!(located.ownership, Ownership::Unmanaged { .. }) {
+                    answer.next = Some(Next {
+                        tool: "operate".into(),
+                        args: json!({"edits": [{"target": named(target, &root), "adopt": {}}], "reason": "say why", "plan_only": true}),
+                        after_s: 0,
+                        say: format!("Nothing delivers {root} from Git. Shall I look at what would bring it there?"),
+                    });
+                }
                 answer.problem = Some(problem);
             }
         }

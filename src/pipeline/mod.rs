@@ -3,6 +3,7 @@
 //! The only place that orders effects. Each verb is one file; [`run`] drives one worker per
 //! change, which asks `countersign_core::change::next` for the single next step.
 
+mod adopt;
 mod again;
 mod approve;
 mod card;
@@ -13,6 +14,7 @@ mod deliver;
 mod effect;
 mod events;
 pub mod fault;
+mod found;
 mod glass;
 pub mod greet;
 pub mod handle;
@@ -22,7 +24,7 @@ mod observe;
 mod pace;
 pub mod pairing;
 mod plan;
-mod press;
+pub mod press;
 mod propose;
 mod record;
 mod revert;
@@ -173,6 +175,9 @@ impl Pipeline {
     /// Who delivers the change's target now, read fresh.
     pub(crate) async fn owner_now(&self, change: &Change) -> Result<OwnerRef> {
         let cluster = self.cluster(&change.proposal.cluster)?;
+        if change.proposal.reverts.is_none() && change.proposal.edits.iter().any(|e| e.adopt.is_some()) {
+            return self.still_free(change).await;
+        }
         let created = change.proposal.edits.iter().any(|e| e.create.is_some());
         if created || change.proposal.reverts.is_some() {
             // A target that is not there yet (or not any more) has no live owner: the owner itself must still be there.

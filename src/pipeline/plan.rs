@@ -1,14 +1,15 @@
 //! plan: which bytes of which files, proved as text and, where a kustomization is involved, as
 //! rendered by the real kustomize before and after. Nothing is written.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_core::manifest::{
-    EditContext, Files, Kustomization, PathClass, PlannedEdit, SourceTree, candidates, diff_objects, documents,
-    is_kustomization_name, kustomization, path_check, unified_diff,
+    Adopted, EditContext, Files, Kustomization, PathClass, PlannedEdit, SourceTree, candidates, diff_objects,
+    documents, is_kustomization_name, kustomization, path_check, unified_diff,
 };
 use countersign_core::model::{
-    DeliveryState, Edit, FileNote, LeafChange, ObjectKey, Operation, OwnerRef, Risk, Source, SourceKind, Want,
+    Create, DeliveryState, Edit, FileNote, LeafChange, ObjectKey, Operation, OwnerRef, Risk, Source, SourceKind, Want,
 };
 use countersign_core::ownership::Reach;
 use countersign_core::policy::{Target, risk};
@@ -18,7 +19,7 @@ use serde_json::Value;
 
 use super::effect::{fits, object_changes, targets, wants, with_leaves};
 use super::source::Place;
-use super::{Pipeline, RepoHandle, decide};
+use super::{Pipeline, RepoHandle, adopt, decide};
 use crate::cluster::Cluster;
 use crate::git::{FileContent, ReadLimits, blob_id};
 use crate::render::Kustomize;
@@ -69,6 +70,24 @@ pub(super) struct Wanted {
     pub key: ObjectKey,
     pub live: Option<Value>,
     pub op: Operation,
+    /// Of an adoption: what is written, made from the live object.
+    pub made: Option<Adopted>,
+    /// Of an adoption by a new owner: that owner and its manifest. What it delivers lies in a folder of its own.
+    pub founded: Option<(OwnerRef, Value)>,
+}
+
+impl Wanted {
+    /// What is done to the files: to adopt is to create what is live already.
+    pub(super) fn written(&self) -> Cow<'_, Operation> {
+        match (&self.op, &self.made) {
+            (Operation::Adopt(a), Some(made)) => Cow::Owned(Operation::Create(Create {
+                manifest: made.text.clone(),
+                owner: a.owner.clone().unwrap_or_default(),
+                path: a.path.clone().unwrap_or_default(),
+            })),
+            (op, _) => Cow::Borrowed(op),
+        }
+    }
 }
 
 /// What became of the files: before, after, and the proved effect.
@@ -145,6 +164,13 @@ impl Pipeline {
         let mut fields = Vec::new();
         let mut lines = BTreeMap::new();
         for w in wanted {
+            if w.founded.is_some() {
+                let (path, bytes, changes) = self.apart(place, commit, w).await?;
+                lines.insert(path.clone(), 1);
+                now.insert(path, bytes);
+                fields.extend(changes);
+                continue;
+            }
             let tree = SourceTree {
                 files: &now,
                 root,
@@ -152,7 +178,7 @@ impl Pipeline {
                 recurse: place.source.recurse,
                 default_namespace: Some(place.namespace.as_str()).filter(|n| !n.is_empty()),
             };
-            let options = candidates(tree, &w.key, &w.op, EditContext { restarted_at })?;
+            let options = candidates(tree, &w.key, &w.written(), EditContext { restarted_at })?;
             let (chosen, effect) = self.prove(&now, kind, root, w, options, restarted_at).await?;
             lines.entry(chosen.file.clone()).or_insert(chosen.line);
             for (path, bytes) in chosen.files {
@@ -305,6 +331,7 @@ impl Pipeline {
         let paths: Vec<&str> = edits.after.keys().map(String::as_str).collect();
         self.refuse_shared(cluster, &place, &paths).await?;
         self.validate(cluster, wanted, &edits).await?;
+        let marks = self.marks(cluster, &place, wanted).await?;
         let mut plan = self.assemble(cluster, place, edits).await?;
         plan.targets = targets(wanted, &plan.fields);
         for values in plan.targets.iter_mut().filter_map(|t| t.values.as_mut()) {
@@ -312,6 +339,8 @@ impl Pipeline {
             values.retain(&|text| self.redactor.redact_text(text) == text);
         }
         plan.want = wants(wanted, &plan.fields);
+        plan.want.extend(marks);
+        plan.notes.extend(wanted.iter().flat_map(|w| adopt::notes(w, plan.state.prune)));
         if let Some(first) = wanted.first() {
             plan.health = match &first.live {
                 Some(live) => {
@@ -399,6 +428,10 @@ impl Pipeline {
         for w in wanted {
             let after = match (&w.op, &w.live) {
                 (Operation::Delete(_), _) => continue,
+                (Operation::Adopt(_), _) => match &w.made {
+                    Some(made) => made.manifest.clone(),
+                    None => continue,
+                },
                 (Operation::Create(c), _) => match documents(c.manifest.as_bytes())?.pop() {
                     Some(d) => d.value,
                     None => continue,
@@ -452,8 +485,13 @@ impl Pipeline {
         for e in edits {
             let op = e.operation()?;
             let key = cluster.key_of(&e.target()?).await?;
+            if let Operation::Adopt(a) = &op {
+                let owner = self.named_owner(cluster, a.owner.as_deref().unwrap_or_default()).await?;
+                out.extend(self.wanted_adoption(cluster, &owner, key, op).await?);
+                continue;
+            }
             let live = cluster.read(&key).await?;
-            out.push(Wanted { key, live, op });
+            out.push(Wanted { key, live, op, made: None, founded: None });
         }
         Ok(out)
     }
@@ -525,8 +563,14 @@ fn refuse_overrides(source: &Source, wanted: &[Wanted]) -> Result<()> {
         }
     };
     for w in wanted {
-        let hit: Vec<&String> = source.overrides.iter().filter(|o| covers(o, &w.op)).collect();
-        if !hit.is_empty() {
+        // An adopted object must come out as it is, so nothing may be done to it on the way.
+        let places = format!("amespace=\"{}\"", w.key.namespace);
+        let covers = |o: &&String| match w.op {
+            Operation::Adopt(_) => !o.ends_with(&places),
+            _ => covers(o, &w.op),
+        };
+        let hit: Vec<&String> = source.overrides.iter().filter(covers).collect();
+        if !hit.is_empty() && w.founded.is_none() {
             return Err(Problem::new(
                 "source.overridden",
                 format!("Settings at the owner beat what the files say about {}, so an edit of the files might do nothing.", w.key),

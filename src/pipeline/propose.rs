@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use countersign_core::change::{Change, Load, REJECTED_MS, State, Wish, rejected_recently, room};
+use countersign_core::change::{Change, Load, REJECTED_MS, State, Wish, no_overlap, rejected_recently, room};
 use countersign_core::message::{self, CardFacts, FileFact};
 use countersign_core::model::{
-    Body, ChangeAnswer, ChangeId, Choice, DecisionView, Edit, Ending, Level, OperateArgs, Operation, Outcome,
-    Principal, Proposal, Sealed, SealedFile, digest_of, hex, short_name,
+    Body, ChangeAnswer, ChangeId, Choice, DecisionView, Edit, Ending, Level, ObjectKey, OperateArgs, Operation,
+    Outcome, Principal, Proposal, Sealed, SealedFile, digest_of, hex, short_name,
 };
 use countersign_core::policy::{Decision, Facts, asks};
 use countersign_core::{Problem, Result};
@@ -30,15 +30,16 @@ pub(super) struct Scope<'a> {
     pub cluster: &'a Cluster,
     pub owner: countersign_core::model::OwnerRef,
     pub wanted: Vec<Wanted>,
+    /// The edits as they are kept: owner and file of each adoption written out.
+    pub edits: Vec<Edit>,
 }
 
 impl Pipeline {
     /// The tool `operate`.
     pub async fn operate(&self, who: &Principal, args: OperateArgs) -> Result<ChangeAnswer> {
         let reason = self.reason(&args.reason)?;
-        let content_key = content_key(who, &args.edits)?;
         if !args.plan_only
-            && let Some(known) = self.known(who, args.key.as_deref(), &content_key).await?
+            && let Some(known) = self.known(who, args.key.as_deref(), &args.edits).await?
         {
             return self.answer_for(who, &known).await;
         }
@@ -56,8 +57,8 @@ impl Pipeline {
             who: who.clone(),
             reason,
             key: args.key,
-            content_key,
-            edits: args.edits,
+            content_key: content_key(who, &scope.edits)?,
+            edits: scope.edits,
             reverts: None,
             wanted_by: None,
             at,
@@ -79,13 +80,22 @@ impl Pipeline {
     }
 
     /// The same call again gives the same change again: explicit keys for ever, derived ones while it is open.
-    async fn known(&self, who: &Principal, key: Option<&str>, content_key: &str) -> Result<Option<Change>> {
+    async fn known(&self, who: &Principal, key: Option<&str>, edits: &[Edit]) -> Result<Option<Change>> {
         let now = self.clock.now_ms();
+        let written = content_key(who, edits)?;
+        // Owner and file of an adoption may be left open: whoever writes them out asks for the same.
+        let open = edits.iter().any(|e| e.adopt.as_ref().is_some_and(|a| a.owner.is_none() || a.path.is_none()));
+        let asks_for = |c: &Change| {
+            c.proposal.content_key == written
+                || open
+                    && content_key(who, &super::adopt::filled(edits, &c.proposal.edits))
+                        .is_ok_and(|k| k == c.proposal.content_key)
+        };
         self.journal
             .read(|view| {
                 for c in view.changes.values().filter(|c| c.proposal.requester.agent == who.agent) {
                     if key.is_some() && c.proposal.key.as_deref() == key {
-                        if c.proposal.content_key == content_key {
+                        if asks_for(c) {
                             return Ok(Some((**c).clone()));
                         }
                         return Err(Problem::new(
@@ -94,11 +104,11 @@ impl Pipeline {
                             "Use a new key for a new change.",
                         ));
                     }
-                    if key.is_none() && c.is_open() && c.proposal.content_key == content_key {
+                    if key.is_none() && c.is_open() && asks_for(c) {
                         return Ok(Some((**c).clone()));
                     }
                 }
-                rejected_lately(view.changes.values().map(AsRef::as_ref), content_key, now)?;
+                rejected_lately(view.changes.values().map(AsRef::as_ref), asks_for, now)?;
                 Ok(None)
             })
             .await
@@ -122,28 +132,39 @@ impl Pipeline {
             }
         }
         let cluster = self.cluster(name.as_deref().unwrap_or_default())?;
+        let edits = match self.placed(who, cluster, args).await? {
+            Ok(edits) => edits,
+            Err(answer) => return Ok(Err(answer)),
+        };
         let mut owners = Vec::new();
         let mut wanted = Vec::new();
-        for e in &args.edits {
-            let (owner, w) = self.one(cluster, e).await?;
-            if let Operation::Scale(_) = w.op
-                && let Some(answer) = self.autoscaled(cluster, &w, args).await?
-            {
-                return Ok(Err(answer));
+        for e in &edits {
+            let (owner, w) = match self.one(cluster, e).await {
+                Ok(one) => one,
+                Err(problem) if problem.code == "owner.unmanaged" => {
+                    let key = cluster.key_of(&e.target()?).await?;
+                    return Ok(Err(self.offered(who, cluster, &key, (&e.target, problem, args)).await));
+                }
+                Err(problem) => return Err(problem),
+            };
+            for w in w.iter().filter(|w| matches!(w.op, Operation::Scale(_))) {
+                if let Some(answer) = self.autoscaled(cluster, w, args).await? {
+                    return Ok(Err(answer));
+                }
             }
             owners.push(owner);
-            wanted.push(w);
+            wanted.extend(w);
         }
         let distinct: BTreeSet<_> = owners.iter().collect();
         if distinct.len() > 1 {
             return Ok(Err(several_owners(args, &owners)));
         }
         let Some(owner) = owners.into_iter().next() else { return Err(split("owners")) };
-        Ok(Ok(Scope { cluster, owner, wanted }))
+        Ok(Ok(Scope { cluster, owner, wanted, edits }))
     }
 
     /// One edit's owner and object, read fresh.
-    async fn one(&self, cluster: &Cluster, e: &Edit) -> Result<(countersign_core::model::OwnerRef, Wanted)> {
+    async fn one(&self, cluster: &Cluster, e: &Edit) -> Result<(countersign_core::model::OwnerRef, Vec<Wanted>)> {
         let op = e.operation()?;
         let key = cluster.key_of(&e.target()?).await?;
         if let Operation::Create(c) = &op {
@@ -157,31 +178,25 @@ impl Pipeline {
                 ));
             }
             let owner = self.named_owner(cluster, &c.owner).await?;
-            return Ok((owner, Wanted { key, live: None, op }));
+            return Ok((owner, vec![Wanted { key, live: None, op, made: None, founded: None }]));
+        }
+        if let Operation::Adopt(a) = &op {
+            let owner = self.named_owner(cluster, a.owner.as_deref().unwrap_or_default()).await?;
+            let wanted = self.wanted_adoption(cluster, &owner, key, op).await?;
+            return Ok((owner, wanted));
         }
         let located = cluster.owner_of_fresh(&key).await?;
         let owner = sole_owner(&located.ownership)?;
         let root = root_of(&located.ownership);
         if *root != key {
             // Never another object than the one asked for.
-            return Err(Problem::new(
-                "target.derived",
-                format!("{key} is made by {root}; it has no manifest of its own."),
-                format!("Ask for {root} instead."),
-            )
-            .with(format!(
-                "target: {}/{}/{}/{}",
-                cluster.name(),
-                if root.namespace.is_empty() { "-" } else { &root.namespace },
-                root.kind,
-                root.name
-            )));
+            return Err(derived(&key, root, cluster));
         }
-        Ok((owner, Wanted { key, live: located.object, op }))
+        Ok((owner, vec![Wanted { key, live: located.object, op, made: None, founded: None }]))
     }
 
     /// `Application argocd/shop` of a create.
-    async fn named_owner(&self, cluster: &Cluster, text: &str) -> Result<countersign_core::model::OwnerRef> {
+    pub(super) async fn named_owner(&self, cluster: &Cluster, text: &str) -> Result<countersign_core::model::OwnerRef> {
         let known = cluster.owners().await?;
         let hit =
             known.iter().find(|l| format!("{} {}/{}", l.owner.kind, l.owner.namespace, l.owner.name) == text.trim());
@@ -288,7 +303,7 @@ impl Pipeline {
                     return Ok((Some(c.id), Vec::new()));
                 }
                 let all = view.changes.values().map(AsRef::as_ref);
-                overlap(all.clone(), &plan)?;
+                no_overlap(all.clone(), &wish(&draft, &plan, decision))?;
                 if asks_people && draft.wanted_by.is_none() {
                     room(all, &wish(&draft, &plan, decision), draft.at, &load)?;
                 }
@@ -395,10 +410,14 @@ pub(super) fn content_key(who: &Principal, edits: &[Edit]) -> Result<String> {
     Ok(hex(&Sha256::digest(&text)))
 }
 
-fn rejected_lately<'a>(changes: impl Iterator<Item = &'a Change>, content_key: &str, now: i64) -> Result<()> {
+fn rejected_lately<'a>(
+    changes: impl Iterator<Item = &'a Change>,
+    asks_for: impl Fn(&Change) -> bool,
+    now: i64,
+) -> Result<()> {
     for c in changes {
         let rejected = c.end.as_ref().filter(|e| e.ending == Ending::Rejected && now - e.at < REJECTED_MS);
-        if let Some(end) = rejected.filter(|_| c.proposal.content_key == content_key) {
+        if let Some(end) = rejected.filter(|_| asks_for(c)) {
             return Err(rejected_recently(c, &end.say));
         }
     }
@@ -416,31 +435,23 @@ fn wish<'a>(draft: &'a Draft, plan: &'a Plan, decision: &'a Decision) -> Wish<'a
     }
 }
 
-/// The same field, or the same file, in another open change.
-fn overlap<'a>(changes: impl Iterator<Item = &'a Change>, plan: &Plan) -> Result<()> {
-    for c in changes.filter(|c| {
-        c.is_open()
-            && c.landed.is_none()
-            && c.proposal.repository == plan.repository
-            && c.proposal.git_ref == plan.git_ref
-    }) {
-        let same = plan
-            .fields
-            .iter()
-            .find(|l| c.proposal.fields.iter().any(|m| m.object == l.object && m.pointer == l.pointer));
-        if let Some(l) = same {
-            return Err(Problem::new(
-                "change.overlap",
-                format!("{} already asks for {} of {}.", c.name(), l.pointer, l.object),
-                format!("Wait for {}, or cancel it, and then propose yours.", c.name()),
-            )
-            .later());
-        }
-    }
-    Ok(())
+/// The object asked for has no manifest: another one makes it.
+pub(super) fn derived(key: &ObjectKey, root: &ObjectKey, cluster: &Cluster) -> Problem {
+    Problem::new(
+        "target.derived",
+        format!("{key} is made by {root}; it has no manifest of its own."),
+        format!("Ask for {root} instead."),
+    )
+    .with(format!(
+        "target: {}/{}/{}/{}",
+        cluster.name(),
+        if root.namespace.is_empty() { "-" } else { &root.namespace },
+        root.kind,
+        root.name
+    ))
 }
 
-fn split(what: &str) -> Problem {
+pub(super) fn split(what: &str) -> Problem {
     Problem::new(
         "change.several_repositories",
         format!("The edits are in several {what}."),

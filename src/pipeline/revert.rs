@@ -32,6 +32,14 @@ impl Pipeline {
         if change.landed.is_none() {
             return Err(super::record::not_landed(&change.name()));
         }
+        if change.proposal.edits.iter().any(|e| e.adopt.is_some()) {
+            return Err(Problem::new(
+                "rollback.adoption",
+                format!("Taking back {} would not give the object to nobody again: its owner would delete it.", change.name()),
+                "Let a person protect the object from pruning (argocd.argoproj.io/sync-options: Prune=false, kustomize.toolkit.fluxcd.io/prune: disabled), and then take its file out of Git; or use delete, if it is to go.",
+            )
+            .never());
+        }
         let open = self
             .journal
             .read(|v| v.changes.values().find(|c| c.is_open() && c.proposal.reverts == Some(change.id)).map(|c| c.id))

@@ -57,7 +57,7 @@ pub(super) fn sole_owner(o: &Ownership) -> Result<OwnerRef> {
         Ownership::Unmanaged { root, hints } => Err(Problem::new(
             "owner.unmanaged",
             format!("Nothing delivers {root} from Git, so there is no file to change."),
-            "Adopt it into Git: operate with create {manifest, owner, path} under the Application or Kustomization that should deliver it. Nothing is applied directly.",
+            "Bring it into Git first: operate with adopt {} keeps it as it is (the choices name the owners that could take it), create {manifest, owner, path} declares it anew. Nothing is applied directly.",
         )
         .with_all(hints.iter().cloned())),
     }

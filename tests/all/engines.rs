@@ -1,6 +1,7 @@
 //! Both engines, every way of delivery, every outcome: each test says what the agent was answered,
 //! what stood in the chats, in Git, on the forge and in the cluster.
 
+mod adoption;
 mod delivery;
 mod helm;
 mod holds;

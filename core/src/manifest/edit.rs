@@ -46,7 +46,7 @@ pub fn edit(path: &str, bytes: &[u8], id: DocId, op: &Operation, ctx: EditContex
     };
     match op {
         Operation::Delete(_) => delete(bytes, id).map_err(at_file),
-        Operation::Create(_) => Err(Problem::new(
+        Operation::Create(_) | Operation::Adopt(_) => Err(Problem::new(
             "manifest.file_exists",
             format!("{path} exists already."),
             "Create the object in a file of its own.",

@@ -4,6 +4,7 @@
 //! (`serde-saphyr`). An edit is a list of byte ranges that are replaced; every other byte stays, and the
 //! result is handed out only if both parsers agree that exactly the requested leaves changed.
 
+mod adopt;
 mod create;
 mod diff;
 mod document;
@@ -26,6 +27,7 @@ mod props;
 #[cfg(test)]
 mod tests;
 
+pub use adopt::{Adopted, Standing, adopt, text_of};
 pub use create::{Created, create};
 pub use diff::{diff_objects, diff_values, unified_diff};
 pub use document::{DocId, Document, documents};

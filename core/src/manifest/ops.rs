@@ -167,9 +167,9 @@ impl Plan {
                 let at = format!("{template}/metadata/annotations/{}", escape(RESTART_ANNOTATION));
                 self.want(&at, Some(Value::from(restarted_at)))
             }
-            Operation::Create(_) | Operation::Delete(_) => Err(Problem::new(
+            Operation::Create(_) | Operation::Delete(_) | Operation::Adopt(_) => Err(Problem::new(
                 "manifest.not_an_edit",
-                "Create and delete are not edits of a field.",
+                "Create, delete and adopt are not edits of a field.",
                 "Report this as a bug.",
             )
             .never()),

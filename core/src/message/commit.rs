@@ -91,7 +91,7 @@ pub fn with_trailers(sealed: &str, t: &Trailers) -> String {
 fn subject(f: &CardFacts, operations: &[&str]) -> String {
     let kind = if f.reverts.is_some() {
         "revert"
-    } else if operations.contains(&"create") {
+    } else if operations.iter().any(|o| matches!(*o, "create" | "adopt")) {
         "feat"
     } else if operations.contains(&"set_image") {
         "fix"
@@ -100,7 +100,9 @@ fn subject(f: &CardFacts, operations: &[&str]) -> String {
     };
     let scope: String = f.fields.first().map_or_else(|| escape_name(&f.owner.name), |l| escape_name(&l.object.name));
     let scope = shorten_ascii(&scope.replace(['(', ')'], ""), 30);
+    let adopts = f.reverts.is_none() && !operations.is_empty() && operations.iter().all(|o| *o == "adopt");
     let what = match f.fields.as_slice() {
+        _ if adopts => "take over what is live".to_owned(),
         [one] => {
             let at = label(one);
             let (sides, whole) = sides(one, 40);
@@ -152,6 +154,11 @@ pub fn pull_request_body(f: &CardFacts, change: &str, digest: &str) -> String {
     ));
     b.push_str(&format!("| Requested by | `{}` for `{}` |\n", cell(&f.requester), cell(&f.sponsor)));
     b.push_str(&format!("| Policy | `{}` |\n| Digest | `{}` |\n", cell(&f.rules.join(", ")), cell(digest)));
+    let notes: Vec<String> = f.notes.iter().map(|n| shorten(&escape_visible(n), 300)).collect();
+    if !notes.is_empty() {
+        b.push_str("\nTo know:\n\n");
+        b.push_str(&fence("text", &notes.join("\n")));
+    }
     b.push_str(match f.delivery {
         crate::model::Delivery::PullRequest => "\nMerging this pull request is the approval. Closing it is a rejection.\n",
         _ => "\nCountersign merges this once it is approved. Further pushes void the approval; closing it is a rejection.\n",

@@ -45,6 +45,9 @@ pub struct Edit {
     /// Delete the target from Git.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delete: Option<Delete>,
+    /// Bring a live target that nothing owns into Git as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopt: Option<Adopt>,
 }
 
 /// Arguments of `set_image`.
@@ -125,6 +128,21 @@ pub struct Create {
 #[serde(deny_unknown_fields)]
 pub struct Delete {}
 
+/// Arguments of `adopt`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Adopt {
+    /// Owner that is to deliver it, as in `create`; absent: the one that fits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// New file below the owner's path; absent: named after the target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Name of a new Application or Kustomization that `owner` declares for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_owner: Option<String>,
+}
+
 /// The operation of an [`Edit`], unpacked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -149,6 +167,8 @@ pub enum Operation {
     Create(Create),
     /// Delete.
     Delete(Delete),
+    /// Bring what is live into Git.
+    Adopt(Adopt),
 }
 
 impl Operation {
@@ -165,11 +185,15 @@ impl Operation {
             Self::Restart(_) => "restart",
             Self::Create(_) => "create",
             Self::Delete(_) => "delete",
+            Self::Adopt(_) => Self::ADOPT,
         }
     }
 
+    /// The one operation that a policy has to name: a rule about every operation is no word about it.
+    pub const ADOPT: &'static str = "adopt";
+
     /// Every operation name, in the order of the documentation.
-    pub const NAMES: [&'static str; 10] = [
+    pub const NAMES: [&'static str; 11] = [
         "set_image",
         "scale",
         "set_resources",
@@ -180,6 +204,7 @@ impl Operation {
         "restart",
         "create",
         "delete",
+        Self::ADOPT,
     ];
 }
 
@@ -203,6 +228,7 @@ impl Edit {
             e.restart.map(Operation::Restart),
             e.create.map(Operation::Create),
             e.delete.map(Operation::Delete),
+            e.adopt.map(Operation::Adopt),
         ]
         .into_iter()
         .flatten()

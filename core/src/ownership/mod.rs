@@ -5,6 +5,7 @@
 //! owner's Git sources. All of it is pure; `src/cluster` supplies the facts.
 
 mod facts;
+mod found;
 mod ids;
 mod index;
 mod reads;
@@ -15,6 +16,7 @@ mod walk;
 mod tests;
 
 pub use facts::{ArgoPlane, Listing, ObjectFacts, ParentRef, Planes, Tracking};
+pub use found::{Ground, founded};
 pub use ids::{TrackingId, instance_name, inventory_id, parse_instance, tracking_id};
 pub use index::{Index, Known};
 pub use reads::{Tree, reaches};

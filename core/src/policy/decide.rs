@@ -12,7 +12,7 @@ use super::quota;
 use super::rule::{DEFAULT, OnBaseMove, PolicySet, Rule};
 use super::words::level_word;
 use crate::error::Problem;
-use crate::model::{Decided, Delivery, FreezeNote, Level, Named, Obligations, PersonSpec, Quorum};
+use crate::model::{Decided, Delivery, FreezeNote, Level, Named, Obligations, Operation, PersonSpec, Quorum};
 
 /// Seconds that an approval may take where no rule says otherwise.
 pub(super) const EXPIRES_S: u32 = 3600;
@@ -54,11 +54,11 @@ pub fn decide(set: &PolicySet, people: &[Named<PersonSpec>], facts: &Facts) -> D
         why.push(p.message.clone());
         (level, problem) = (Level::Deny, Some(p));
     }
-    let delivery = rules.iter().filter_map(|r| r.deliver).max().unwrap_or(Delivery::Direct);
     let asks = Asks {
         rules: rules.iter().filter_map(|r| Some((r.id.as_str(), r.approve.as_ref()?))).collect(),
         freezes: freezes.iter().map(|(f, _)| *f).filter(|f| f.approve.is_some()).collect(),
     };
+    let delivery = delivery(&rules, facts, &mut why);
     let mut asked = Asked {
         quorum: Quorum { count: 0, groups: Vec::new(), allow_sponsor: false },
         approvers: Vec::new(),
@@ -102,6 +102,24 @@ pub fn decide(set: &PolicySet, people: &[Named<PersonSpec>], facts: &Facts) -> D
     };
     let on_base_move = rules.iter().map(|r| r.on_base_move).max().unwrap_or_default();
     Decision { decided, why, problem, remind_s, on_base_move }
+}
+
+/// The strictest delivery. An adoption is reviewed as a pull request unless every rule that names the
+/// operation says another way in words, and no default has to help out.
+fn delivery(rules: &[&Rule], facts: &Facts, why: &mut Vec<String>) -> Delivery {
+    let said = rules.iter().filter_map(|r| r.deliver).max().unwrap_or(Delivery::Direct);
+    if !facts.targets.iter().any(|t| t.operation == Operation::ADOPT) {
+        return said;
+    }
+    let mut naming = rules.iter().filter(|r| r.names(Operation::ADOPT)).peekable();
+    let covered = naming.peek().is_some() && !rules.iter().any(|r| r.id == DEFAULT);
+    if covered && naming.all(|r| r.deliver.is_some()) {
+        return said;
+    }
+    if said != Delivery::PullRequest {
+        why.push("An adoption is a pull request where not every rule that names it says `deliver`.".into());
+    }
+    Delivery::PullRequest
 }
 
 /// Freezes add to whatever the rules say: without approvers nothing leaves, with them at least these are asked.

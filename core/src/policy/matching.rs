@@ -11,7 +11,7 @@ use super::facts::{Facts, Target};
 use super::freeze::Freeze;
 use super::rule::{DEFAULT, Match, OnBaseMove, PolicySet, Rule};
 use super::words::{level_word, risk_word};
-use crate::model::Level;
+use crate::model::{Level, Operation};
 
 /// One object at one moment, with the values that each label has at any source.
 pub(super) struct View<'a> {
@@ -66,6 +66,14 @@ impl View<'_> {
     /// How a rule meets it, its condition included.
     pub(super) fn meets_rule(&self, rule: &Rule) -> Meets {
         let met = self.meets(&rule.matches);
+        // Who takes an object over from nobody is asked about in words: a rule about every operation was
+        // written about what is in Git already.
+        let met = match met {
+            Meets::Yes if self.target.operation == Operation::ADOPT && !rule.names(Operation::ADOPT) => {
+                Meets::Maybe("it does not name the operation adopt".into())
+            }
+            met => met,
+        };
         let (Some(when), false) = (&rule.when, matches!(met, Meets::No(_))) else { return met };
         match self.condition(when) {
             Holds::Yes => met,

@@ -99,6 +99,13 @@ pub struct Rule {
     pub on_base_move: OnBaseMove,
 }
 
+impl Rule {
+    /// Whether it is about this operation in so many words, not by leaving `operation` out.
+    pub fn names(&self, operation: &str) -> bool {
+        self.matches.operation.iter().flatten().any(|o| o == operation)
+    }
+}
+
 /// All policy files, parsed and checked for form.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PolicySet {

@@ -292,6 +292,41 @@ fn labels_count_before_and_after_and_from_every_source() {
 }
 
 #[test]
+fn adoption_has_to_be_named_and_is_a_pull_request_unless_a_rule_says_otherwise() {
+    let with = |rules: &str| {
+        let s = set(&format!("version: 1\ndefault: {{level: deny}}\nrules:\n{rules}"));
+        decide(&s, &forge_people(), &facts("adopt", &[("env", "prod")]))
+    };
+    let all = "- {id: all, match: {}, level: standard, deliver: direct}\n";
+    let d = with(all);
+    assert_eq!((d.decided.level, d.decided.rules.len()), (Level::Deny, 2), "the default counts as well: {d:?}");
+    assert!(d.why.iter().any(|w| w.contains("does not name the operation adopt")), "{:?}", d.why);
+    let lists = "- {id: lists, match: {operation: [create, delete]}, level: standard}\n";
+    assert_eq!(with(lists).decided.level, Level::Deny);
+
+    let named = "- {id: named, match: {operation: [adopt]}, level: standard}\n";
+    let d = with(&format!("{all}{named}"));
+    assert_eq!((d.decided.level, d.decided.delivery), (Level::Standard, Delivery::PullRequest));
+    let direct = "- {id: direct, match: {operation: adopt}, level: standard, deliver: direct}\n";
+    assert_eq!(with(direct).decided.delivery, Delivery::Direct);
+    assert_eq!(with(&format!("{direct}{named}")).decided.delivery, Delivery::PullRequest, "one says nothing");
+    let merge = "- {id: merge, match: {}, level: standard, deliver: merge_after_approval}\n";
+    assert_eq!(with(&format!("{direct}{merge}")).decided.delivery, Delivery::MergeAfterApproval);
+    // Something else in the same change is no word about it either.
+    let mut both = facts("adopt", &[]);
+    both.targets.push(facts("scale", &[]).targets[0].clone());
+    let s = set(&format!("version: 1\nrules:\n{direct}"));
+    let d = decide(&s, &people(), &both);
+    assert_eq!((d.decided.level, d.decided.delivery), (Level::Deny, Delivery::PullRequest));
+}
+
+fn forge_people() -> Vec<Named<PersonSpec>> {
+    let mut all = people();
+    all.iter_mut().for_each(|p| p.spec.forge = Some(p.name.clone()));
+    all
+}
+
+#[test]
 fn every_condition_must_hold() {
     let s = set("
 version: 1
@@ -476,10 +511,10 @@ const WHENS: [&str; 6] = [
 
 fn any_rule(i: usize) -> impl Strategy<Value = String> {
     let label = prop::option::of(prop::sample::select(vec!["prod", "staging"]));
-    let op = prop::option::of(prop::sample::select(vec!["scale", "set_image"]));
+    let op = prop::option::of(prop::sample::select(vec!["scale", "set_image", "adopt"]));
     let level = prop::sample::select(vec!["standard", "prompted", "manual", "deny"]);
     let groups = prop::sample::select(vec!["[sre]", "[dev]", "[sre, dev]"]);
-    let deliver = prop::option::of(prop::sample::select(vec!["direct", "merge_after_approval"]));
+    let deliver = prop::option::of(prop::sample::select(vec!["direct", "merge_after_approval", "pull_request"]));
     let when = prop::option::of(prop::sample::select(WHENS.to_vec()));
     let more = (when, prop::option::of(0u32..4), prop::option::of(1u32..50), any::<bool>());
     (label, op, level, groups, 1u32..3, 1u32..60, deliver, prop::option::of(1u32..5), any::<bool>(), more).prop_map(
@@ -521,7 +556,7 @@ fn any_facts() -> impl Strategy<Value = Facts> {
     let env = || prop::option::of(prop::sample::select(vec!["prod", "staging", "qa"]));
     let values = prop::option::of((prop::option::of(0u32..6), prop::option::of(0u32..6), any::<bool>()));
     let more = (values, prop::collection::btree_map("r[0-9]{1,2}", 0u32..4, 0..4), 0i64..48);
-    (prop::sample::select(vec!["scale", "set_image"]), env(), env(), env(), 1u32..6, more).prop_map(
+    (prop::sample::select(vec!["scale", "set_image", "adopt"]), env(), env(), env(), 1u32..6, more).prop_map(
         |(op, before, after, cluster, lines, (values, counts, hour))| {
             let l = |e: Option<&str>| e.map_or_else(BTreeMap::new, |e| labels(&[("env", e)]));
             let mut f = facts(op, &[]);

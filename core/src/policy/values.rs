@@ -117,7 +117,8 @@ fn facts(operation: &Operation, object: &Value) -> Map<String, Value> {
         | Operation::Label(_)
         | Operation::Restart(_)
         | Operation::Create(_)
-        | Operation::Delete(_) => {}
+        | Operation::Delete(_)
+        | Operation::Adopt(_) => {}
     }
     out
 }

@@ -2,7 +2,7 @@
 
 use countersign::sandbox::world::ANNA;
 use futures::FutureExt;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::apps::{App, CRASH, Engine, MISSING, NEW, NEWER, OLD, Shape, settings};
 use super::place::{Place, Wish, refusal, story, text};
@@ -26,6 +26,7 @@ scenarios_of_both!(
     a_pull_request_rebased,
     a_pull_request_closed,
     two_owners,
+    a_stray_deployment_is_adopted,
     a_lost_push_race,
     a_protected_branch,
     an_engine_that_is_restarted,
@@ -330,6 +331,37 @@ async fn a_pull_request_closed(engine: Engine) {
     assert_eq!(text(&end["problem"], "code"), "change.rejected", "{end:#}");
     assert_eq!(p.people.tip(), tip, "nothing reached main");
     p.tell(engine, "rejected");
+    p.end().await;
+}
+
+/// What somebody applied with kubectl comes into Git as it is, and is its owner's from then on.
+async fn a_stray_deployment_is_adopted(engine: Engine) {
+    let take = "- id: take-over\n  match: {operation: adopt}\n  level: prompted\n  approve: {from: [sre], count: 1, expires: 30m}\n";
+    let wish = Wish::default();
+    let mut p =
+        Place::new("a stray Deployment is adopted", Wish { policy: format!("{}{take}", wish.policy), ..wish }).await;
+    let app = p.app(Shape::plain(&p, engine)).await;
+    let stray: Value = serde_saphyr::from_str(&p.deployment("stray", OLD, Some(1))).unwrap();
+    p.make(&stray).await;
+    p.eventually("a ready stray", || async {
+        p.get("Deployment", "stray").await.is_some_and(|d| d["status"]["readyReplicas"] == 1)
+    })
+    .await;
+    let before = p.get("Deployment", "stray").await.unwrap();
+    let tip = p.people.tip();
+    let change = p.propose(json!({"target": p.target("Deployment", "stray"), "adopt": {}})).await;
+    p.until(&change, &["awaiting_merge"]).await;
+    assert_eq!(p.people.tip(), tip, "the rule does not say that it may be pushed");
+    let pulls = p.pulls().await;
+    let anna = p.repository.anna.clone();
+    p.merge(pulls[0]["number"].as_u64().unwrap(), &anna, "merge").await;
+    let end = p.until(&change, &ENDS).await;
+    assert_eq!(text(&end, "state"), "healthy", "{end:#}");
+    let now = p.get("Deployment", "stray").await.unwrap();
+    assert_eq!(now["spec"], before["spec"], "nothing in it changed");
+    assert_eq!(now["metadata"]["uid"], before["metadata"]["uid"], "it is the same object");
+    let seen = p.call("inspect", json!({"target": p.target("Deployment", "stray")})).await;
+    assert_eq!((text(&seen, "ownership"), text(&seen["owner"], "name")), ("owned", app.owner.2.as_str()), "{seen:#}");
     p.end().await;
 }
 

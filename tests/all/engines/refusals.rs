@@ -148,7 +148,8 @@ async fn what_nobody_delivers_is_refused_with_the_way_to_adopt_it() {
     let stray: Value = serde_saphyr::from_str(&deployment("stray", "reg.example/stray:1", 1)).unwrap();
     s.world.cluster.apply(&stray).unwrap();
     let said = refused(&mut s, set_image("stray", "reg.example/stray:2"), "owner.unmanaged").await;
-    assert!(said.contains("Adopt") && said.contains("create"), "{said}");
+    assert!(said.contains("adopt") && said.contains("create"), "{said}");
+    assert!(said.contains("does not name the operation adopt"), "why it is not offered: {said}");
     assert_eq!(s.world.live_image("stray").as_deref(), Some("reg.example/stray:1"), "nothing is applied directly");
     s.end().await;
 }
