@@ -17,6 +17,7 @@ mod load;
 mod others;
 mod people;
 mod place;
+mod plain;
 mod rights;
 mod sandbox;
 mod table;
@@ -54,4 +55,4 @@ macro_rules! scenarios_of_both {
 pub(crate) use {scenarios, scenarios_of_both};
 
 /// All scenarios of the suite.
-pub const COUNT: usize = through::COUNT + argocd::COUNT + flux::COUNT + load::COUNT + rights::COUNT + first::COUNT;
+pub const COUNT: usize = through::COUNT + argocd::COUNT + flux::COUNT + load::COUNT + rights::COUNT + first::COUNT + plain::COUNT;
