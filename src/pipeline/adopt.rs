@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::plan::{Plan, Wanted};
 use super::source::{Place, root_of, sole_owner};
-use super::{Pipeline, propose};
+use super::{Pipeline, scope};
 use crate::cluster::{Cluster, Located};
 
 /// Owners that are tried out for one call.
@@ -244,7 +244,7 @@ impl Pipeline {
                 let owner = match (&a.owner, to) {
                     (Some(named), _) => self.named_owner(cluster, named).await?,
                     (None, Some(to)) => to.clone(),
-                    (None, None) => return Err(propose::split("owners")),
+                    (None, None) => return Err(scope::split("owners")),
                 };
                 a.owner.get_or_insert_with(|| format!("{} {}/{}", owner.kind, owner.namespace, owner.name));
                 if a.path.is_none() {
@@ -351,7 +351,7 @@ fn unowned(key: &ObjectKey, located: &Located, cluster: &Cluster) -> Result<()> 
             "Change it with the other operations.",
         )),
         Ownership::Owned { .. } | Ownership::Unmanaged { .. } => {
-            Err(propose::derived(key, root_of(&located.ownership), cluster))
+            Err(scope::derived(key, root_of(&located.ownership), cluster))
         }
         other => sole_owner(other).map(|_| ()),
     }

@@ -29,6 +29,8 @@ mod propose;
 mod record;
 mod revert;
 mod run;
+mod scope;
+mod seal;
 mod source;
 mod status;
 mod story;
