@@ -55,4 +55,5 @@ macro_rules! scenarios_of_both {
 pub(crate) use {scenarios, scenarios_of_both};
 
 /// All scenarios of the suite.
-pub const COUNT: usize = through::COUNT + argocd::COUNT + flux::COUNT + load::COUNT + rights::COUNT + first::COUNT + plain::COUNT;
+pub const COUNT: usize =
+    through::COUNT + argocd::COUNT + flux::COUNT + load::COUNT + rights::COUNT + first::COUNT + plain::COUNT;
