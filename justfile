@@ -20,6 +20,11 @@ conformance:
 clients:
     tests/clients/run.sh
 
+# AgentAck (PyPI) over traces of random histories: nine rules, each of which must fail without its control.
+# The last line is `rules=9 passed=9 histories=N`.
+ack *ARGS:
+    tests/ack/run.sh "${COUNTERSIGN_CI_CACHE:-target/ack}" {{ARGS}}
+
 # SIGKILL at every fault point. The last line is `points=N kills=N lost=0 doubled=0 stuck=0`.
 kill *ARGS:
     cargo build --quiet && cargo run --quiet --example kill -- {{ARGS}}
@@ -57,10 +62,15 @@ lab-status:
 lab *ARGS:
     @cargo run --quiet --example lab -- --dir {{lab_dir}} {{ARGS}}
 
-# The scenarios of both back ends on the real components. Filters as for `cargo test`.
-lab-test *FILTERS="both:: components::": (lab-up "--bare")
+# The scenarios of both back ends on the real components. Filters as for `cargo test`. With COUNTERSIGN_LAB_KUBECONFIG: on that cluster (docs/lab.md).
+lab-test *FILTERS:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    filters="{{FILTERS}}"
+    [ -z "${COUNTERSIGN_LAB_KUBECONFIG:-}" ] || exec tests/lab/guest.sh {{lab_cache}} $filters
+    {{just_executable()}} lab-up --bare
     COUNTERSIGN_LAB={{lab_dir}}/lab.json COUNTERSIGN_LAB_CACHE={{lab_cache}} PATH="{{lab_cache}}/bin:$PATH" \
-        cargo test --test all -- {{FILTERS}} --include-ignored
+        cargo test --test all -- ${filters:-both:: components::} --include-ignored
 
 # Records a scene of the running lab, in the format that `just replay` reads; without a name, lists the scenes.
 record *SCENE:

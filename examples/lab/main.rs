@@ -124,7 +124,7 @@ async fn run(args: Args) -> Result<()> {
             let from = Instant::now();
             shop::open(&lab).await?;
             println!("{:<34} {:>6.1} s\n", "shop", from.elapsed().as_secs_f64());
-            shop::tell(&lab)?;
+            shop::tell(&lab).await?;
         }
         What::Down => attached(&args)?.down().await?,
         What::Status => status(&attached(&args)?),

@@ -256,7 +256,7 @@ async fn serve(lab: &Lab) -> Result<()> {
 }
 
 /// What there is, and what to try.
-pub fn tell(lab: &Lab) -> Result<()> {
+pub async fn tell(lab: &Lab) -> Result<()> {
     let mcp = json!({"mcpServers": {"countersign": {
         "type": "http", "url": url(lab), "headers": {"Authorization": format!("Bearer {}", token(lab)?)},
     }}});
@@ -268,6 +268,11 @@ pub fn tell(lab: &Lab) -> Result<()> {
     }
     println!("\nexport KUBECONFIG={}", lab.admin_kubeconfig().display());
     println!("{}/kubectl get deployments,pods -n shop; {0}/kubectl get applications -n argocd", bin.display());
+    let (server, password) = lab.argocd_login().await?;
+    println!(
+        "{0}/argocd login {server} --plaintext --username admin --password {password}; {0}/argocd app wait checkout --sync --health",
+        bin.display()
+    );
     println!("\nConfiguration of an MCP client:\n{mcp:#}");
     println!("\nTry, from the repository's root, or with your own agent:");
     let edit = json!({"edits": [{"target": format!("{CLUSTER}/shop/Deployment/checkout"), "set_image": {"container": "app", "image": "reg.example/checkout:1.9.1"}}], "reason": "1.9.1 is out"});

@@ -24,7 +24,7 @@ mod observe;
 mod pace;
 pub mod pairing;
 mod plan;
-mod press;
+pub mod press;
 mod propose;
 mod record;
 mod revert;

@@ -10,7 +10,7 @@ use super::handle::{Action, HandleKey, Why};
 use crate::journal::{Entry, View};
 
 /// Wrong numbers after which a person can no longer approve this change in the chat.
-pub(super) const WRONG_NUMBERS: u32 = 3;
+pub const WRONG_NUMBERS: u32 = 3;
 /// Cards of one person about one change that are kept up to date.
 const CARDS: usize = 5;
 /// Reasons of one rejection that are taken.
@@ -20,9 +20,12 @@ const REASON: usize = 300;
 
 /// What to say to one press.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Reply {
+pub struct Reply {
+    /// The press that is answered.
     pub callback: String,
+    /// What to say.
     pub text: String,
+    /// As a window that must be closed.
     pub alert: bool,
     /// Send this change's diff to this chat.
     pub diff: Option<(ChangeId, i64)>,
@@ -30,9 +33,12 @@ pub(super) struct Reply {
 
 /// One press, as far as it is looked at.
 #[derive(Debug, Clone)]
-pub(super) struct Press<'a> {
+pub struct Press<'a> {
+    /// Telegram's number of the update.
     pub update_id: i64,
+    /// Telegram's id of the press, for the answer.
     pub callback_id: &'a str,
+    /// Who pressed.
     pub from_id: i64,
     /// A bot, an anonymous administrator, a channel: nobody in particular.
     pub impersonal: bool,
@@ -40,12 +46,13 @@ pub(super) struct Press<'a> {
     pub private: bool,
     /// The message with the button.
     pub message_id: i64,
+    /// The button's handle.
     pub data: &'a str,
 }
 
 /// What a person asked in words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Command {
+pub enum Command {
     /// What waits for them.
     Pending,
     /// End the stop.
@@ -53,7 +60,9 @@ pub(super) enum Command {
 }
 
 /// Who decides, and how carefully.
-pub(super) struct Desk<'a> {
+#[derive(Debug)]
+pub struct Desk<'a> {
+    /// Makes and finds the handles of buttons.
     pub handles: &'a HandleKey,
     /// People by their number at Telegram.
     pub people: &'a BTreeMap<i64, String>,
@@ -66,9 +75,11 @@ pub(super) struct Desk<'a> {
 }
 
 /// What came in and must be written.
-#[derive(Default)]
-pub(super) struct Batch {
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// To be written, all or nothing.
     pub entries: Vec<Entry>,
+    /// To be said once that is written.
     pub replies: Vec<Reply>,
     /// What people asked: person, chat, command.
     pub commands: Vec<(String, i64, Command)>,
@@ -89,12 +100,12 @@ pub(super) struct Batch {
 
 impl Desk<'_> {
     /// Whether a yes to this change needs the number on the card.
-    pub(super) fn needs_number(&self, c: &Change) -> bool {
+    pub fn needs_number(&self, c: &Change) -> bool {
         c.proposal.risk.level >= self.number_from || c.decided.obligations.confirm == Some(Confirm::Number)
     }
 
     /// One press.
-    pub(super) fn press(&self, view: &View, p: &Press<'_>, batch: &mut Batch) {
+    pub fn press(&self, view: &View, p: &Press<'_>, batch: &mut Batch) {
         let Some(person) = self.people.get(&p.from_id).filter(|_| !p.impersonal) else {
             return batch.say(p, "You are not on the list of people who decide here.", true);
         };
@@ -208,7 +219,7 @@ impl Desk<'_> {
     }
 
     /// Words in a private chat of somebody on the list.
-    pub(super) fn text(
+    pub fn text(
         &self,
         view: &View,
         (from_id, chat): (i64, i64),
@@ -378,7 +389,7 @@ fn command(text: &str) -> Option<&str> {
 }
 
 /// The buttons that a person's card has now, by row.
-pub(super) fn keyboard(desk: &Desk<'_>, c: &Change, person: &str, complete: bool) -> Vec<Vec<(String, Action)>> {
+pub fn keyboard(desk: &Desk<'_>, c: &Change, person: &str, complete: bool) -> Vec<Vec<(String, Action)>> {
     let one = |label: &str, action| (label.to_owned(), action);
     if let Some(end) = &c.end {
         let no = c.votes.iter().rfind(|v| v.person == person && !v.approve);

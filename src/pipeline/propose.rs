@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use countersign_core::change::{Change, Load, REJECTED_MS, State, Wish, rejected_recently, room};
+use countersign_core::change::{Change, Load, REJECTED_MS, State, Wish, no_overlap, rejected_recently, room};
 use countersign_core::message::{self, CardFacts, FileFact};
 use countersign_core::model::{
     Body, ChangeAnswer, ChangeId, Choice, DecisionView, Edit, Ending, Level, ObjectKey, OperateArgs, Operation,
@@ -303,7 +303,7 @@ impl Pipeline {
                     return Ok((Some(c.id), Vec::new()));
                 }
                 let all = view.changes.values().map(AsRef::as_ref);
-                overlap(all.clone(), &plan)?;
+                no_overlap(all.clone(), &wish(&draft, &plan, decision))?;
                 if asks_people && draft.wanted_by.is_none() {
                     room(all, &wish(&draft, &plan, decision), draft.at, &load)?;
                 }
@@ -433,30 +433,6 @@ fn wish<'a>(draft: &'a Draft, plan: &'a Plan, decision: &'a Decision) -> Wish<'a
         fields: &plan.fields,
         approvers: &decision.decided.approvers,
     }
-}
-
-/// The same field, or the same file, in another open change.
-fn overlap<'a>(changes: impl Iterator<Item = &'a Change>, plan: &Plan) -> Result<()> {
-    for c in changes.filter(|c| {
-        c.is_open()
-            && c.landed.is_none()
-            && c.proposal.repository == plan.repository
-            && c.proposal.git_ref == plan.git_ref
-    }) {
-        let same = plan
-            .fields
-            .iter()
-            .find(|l| c.proposal.fields.iter().any(|m| m.object == l.object && m.pointer == l.pointer));
-        if let Some(l) = same {
-            return Err(Problem::new(
-                "change.overlap",
-                format!("{} already asks for {} of {}.", c.name(), l.pointer, l.object),
-                format!("Wait for {}, or cancel it, and then propose yours.", c.name()),
-            )
-            .later());
-        }
-    }
-    Ok(())
 }
 
 /// The object asked for has no manifest: another one makes it.

@@ -7,6 +7,7 @@
 
 mod apps;
 mod argocd;
+mod first;
 mod flux;
 mod forge;
 mod gate;
@@ -16,6 +17,7 @@ mod load;
 mod others;
 mod people;
 mod place;
+mod plain;
 mod rights;
 mod sandbox;
 mod table;
@@ -53,4 +55,4 @@ macro_rules! scenarios_of_both {
 pub(crate) use {scenarios, scenarios_of_both};
 
 /// All scenarios of the suite.
-pub const COUNT: usize = through::COUNT + argocd::COUNT + flux::COUNT + load::COUNT + rights::COUNT;
+pub const COUNT: usize = through::COUNT + argocd::COUNT + flux::COUNT + load::COUNT + rights::COUNT + first::COUNT + plain::COUNT;

@@ -8,7 +8,7 @@ use countersign::cli::replay::replay;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::lab::{Account, Lab, Wish};
+use crate::lab::{Account, BEAT, LABEL, Lab, Wish};
 
 async fn lab() -> Lab {
     Lab::attach_or_start().await.unwrap_or_else(|p| panic!("{p}"))
@@ -292,6 +292,44 @@ async fn a_recording_is_read_by_replay() {
     let said = String::from_utf8(said).unwrap();
     assert!(said.contains("\"verdict\":\"waiting\""), "{said}");
     lab.delete("v1", "Namespace", "", &place).await.unwrap();
+}
+
+/// Somebody kills the suite and its watch: the next run on that cluster finds what was left by its label.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab: just lab-test"]
+async fn what_a_crashed_run_left_is_swept_and_a_live_one_is_left_alone() {
+    let lab = lab().await;
+    let long_ago = chrono::Utc::now().timestamp() - 3_600;
+    let now = chrono::Utc::now().timestamp();
+    let api = "argoproj.io/v1alpha1";
+    let (dead, live) = (unique("dead"), unique("live"));
+    for (run, beat) in [(&dead, long_ago), (&live, now)] {
+        let meta = |name: &str| json!({"name": name, "labels": {LABEL: run}});
+        let mut space = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": meta(run)});
+        space["metadata"]["annotations"] = json!({BEAT: beat.to_string()});
+        let mut project = json!({"apiVersion": api, "kind": "AppProject", "metadata": meta(run), "spec": {}});
+        project["metadata"]["namespace"] = json!("argocd");
+        let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": meta(run), "rules": []});
+        for object in [space, project, role] {
+            lab.apply(&object).await.unwrap();
+        }
+    }
+    assert_eq!(lab.sweep().await.unwrap(), 3);
+    for (run, there) in [(&dead, false), (&live, true)] {
+        assert_eq!(lab.get("v1", "Namespace", "", run).await.unwrap().is_some(), there, "{run}");
+        assert_eq!(lab.get(api, "AppProject", "argocd", run).await.unwrap().is_some(), there, "{run}");
+        let role = lab.get("rbac.authorization.k8s.io/v1", "ClusterRole", "", run).await.unwrap();
+        assert_eq!(role.is_some(), there, "{run}");
+    }
+    lab.delete("v1", "Namespace", "", &live).await.unwrap();
+    until(
+        "gone",
+        30,
+        || async { lab.get("v1", "Namespace", "", &live).await.unwrap().unwrap_or_default() },
+        Value::is_null,
+    )
+    .await;
+    assert_eq!(lab.sweep().await.unwrap(), 2, "its namespace was its sign of life");
 }
 
 /// `tests/lab/deploy.sh`, with the real helm and kubectl of the lab.

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use countersign::cli::demo::agent::Agent;
+use countersign::sandbox::bot::BotApi;
 use countersign::sandbox::world::{ANNA, EVE, MAX, World, WorldOptions};
 use regex::Regex;
 use serde_json::{Value, json};
@@ -25,9 +26,9 @@ struct Start {
 }
 
 /// What a command printed, and its exit code.
-struct Said {
-    code: i32,
-    out: String,
+pub struct Said {
+    pub code: i32,
+    pub out: String,
 }
 
 impl Start {
@@ -50,13 +51,7 @@ impl Start {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
-        command.args(args).current_dir(&self.home).env("HOME", &self.home).env("USER", "anna");
-        for name in ["COUNTERSIGN_CONFIG", "COUNTERSIGN_SSH_KEY", "KUBECONFIG", "XDG_CONFIG_HOME", "CODEX_HOME"] {
-            command.env_remove(name);
-        }
-        command.stdin(Stdio::null()).kill_on_drop(true);
-        command
+        command(&self.home, args)
     }
 
     fn note(&mut self, args: &[&str], out: &str) {
@@ -85,44 +80,70 @@ impl Start {
 
     /// Starts the daemon; gives it with its address.
     async fn serve(&self) -> (Child, String) {
-        let mut command = self.command(&["serve", "--http", "127.0.0.1:0", "--config", "cs/countersign.yaml"]);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let found = tokio::time::timeout(PATIENCE, async {
-            while let Some(line) = lines.next_line().await.unwrap() {
-                if let Some((_, url)) = line.split_once("MCP at ") {
-                    return url.trim().to_owned();
-                }
-            }
-            panic!("the daemon ended");
-        });
-        let url = found.await.expect("the daemon says where it listens");
-        // What it logs later must not fill the pipe.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        (child, url)
+        serve(&self.home).await
     }
 
-    /// Pairs as both sides do it: the terminal prints the code, the phone sends it.
     async fn pair(&mut self, args: &[&str], account: i64) -> Said {
-        let mut child = self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut out = String::new();
-        while let Some(line) = lines.next_line().await.unwrap() {
-            out.push_str(&format!("{line}\n"));
-            if let Some(code) = line.trim().strip_prefix("/start ") {
-                self.world.bot.say(account, account, &format!("/start {code}")).unwrap();
-            }
-        }
-        let done = child.wait_with_output().await.unwrap();
-        out.push_str(&String::from_utf8_lossy(&done.stderr));
-        self.note(args, &out);
-        Said { code: done.status.code().unwrap_or(-1), out }
+        let said = pair(self.command(args), &self.world.bot, account).await;
+        self.note(args, &said.out);
+        said
     }
 
     async fn agent(&self, url: &str) -> Agent {
-        let token = std::fs::read_to_string(self.home.join("cs/secrets/assistant_token")).unwrap();
-        Agent::connect(url, token.trim()).await.unwrap_or_else(|p| panic!("{p}"))
+        agent(&self.home, url).await
     }
+}
+
+/// The program, as a new user in `home` calls it.
+pub fn command(home: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
+    command.args(args).current_dir(home).env("HOME", home).env("USER", "anna");
+    for name in ["COUNTERSIGN_CONFIG", "COUNTERSIGN_SSH_KEY", "KUBECONFIG", "XDG_CONFIG_HOME", "CODEX_HOME"] {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+/// Starts the daemon of the configuration in `cs`; gives it with its address.
+pub async fn serve(home: &Path) -> (Child, String) {
+    let mut command = command(home, &["serve", "--http", "127.0.0.1:0", "--config", "cs/countersign.yaml"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let found = tokio::time::timeout(PATIENCE, async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if let Some((_, url)) = line.split_once("MCP at ") {
+                return url.trim().to_owned();
+            }
+        }
+        panic!("the daemon ended");
+    });
+    let url = found.await.expect("the daemon says where it listens");
+    // What it logs later must not fill the pipe.
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    (child, url)
+}
+
+/// Pairs as both sides do it: the terminal prints the code, the phone of the account sends it.
+pub async fn pair(mut command: Command, bot: &BotApi, account: i64) -> Said {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut out = String::new();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        out.push_str(&format!("{line}\n"));
+        if let Some(code) = line.trim().strip_prefix("/start ") {
+            bot.say(account, account, &format!("/start {code}")).unwrap();
+        }
+    }
+    let done = child.wait_with_output().await.unwrap();
+    out.push_str(&String::from_utf8_lossy(&done.stderr));
+    Said { code: done.status.code().unwrap_or(-1), out }
+}
+
+/// The agent that `init` made, by the token that it wrote.
+pub async fn agent(home: &Path, url: &str) -> Agent {
+    let token = std::fs::read_to_string(home.join("cs/secrets/assistant_token")).unwrap();
+    Agent::connect(url, token.trim()).await.unwrap_or_else(|p| panic!("{p}"))
 }
 
 /// What differs between two runs, replaced.

@@ -10,7 +10,7 @@ use futures::future::try_join_all;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use super::parts::{ARGOCD, FLUX, KUBERNETES, Part};
+use super::parts::{ARGOCD, ARGOCD_SERVER, FLUX, KUBERNETES, Part};
 use super::state::State;
 use super::{Lab, Took, cluster, off, problem, process};
 
@@ -89,7 +89,7 @@ fn programs(lab: &Lab) -> Result<()> {
 
 /// Callers of the API server: name, user, groups. The engines come as their own ServiceAccounts, by static tokens,
 /// so that their own roles count.
-fn callers() -> [(&'static str, String, String); 10] {
+fn callers() -> [(&'static str, String, String); 11] {
     let masters = |name: &'static str| (name, name.to_owned(), "system:masters".to_owned());
     let account = |namespace: &str, name: &'static str| {
         let groups = format!("system:serviceaccounts,system:serviceaccounts:{namespace}");
@@ -106,6 +106,7 @@ fn callers() -> [(&'static str, String, String); 10] {
         account("argocd", repo_server),
         account("argocd", controller),
         account("argocd", sets),
+        account("argocd", ARGOCD_SERVER),
         account("flux-system", source),
         account("flux-system", kustomize),
         account("flux-system", helm),
@@ -260,7 +261,7 @@ async fn whole_cluster(lab: &Lab) -> Result<Vec<Took>> {
     took.extend(plane?);
     objects?;
     took.push(Took { name: "objects".into(), time: from.elapsed() });
-    let engines: Vec<&str> = ARGOCD.iter().chain(&FLUX).copied().collect();
+    let engines: Vec<&str> = ARGOCD.iter().chain(&[ARGOCD_SERVER]).chain(&FLUX).copied().collect();
     took.extend(some(lab, &engines).await?);
     node_ready(lab).await?;
     Ok(took)

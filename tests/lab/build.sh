@@ -23,8 +23,10 @@ stamp="-X $kubernetes.gitVersion=v1.36.3 -X $kubernetes.gitMajor=1 -X $kubernete
 all=(etcd kwok kubernetes source-controller kustomize-controller helm-controller argocd gitea)
 [ $# -gt 0 ] || set -- "${all[@]}"
 
+# Of programs: what they are built from. Of what is copied beside them: this script too.
 key() { cat "$here/modules/$1/go.mod" "$here/modules/$1/go.sum" | sha256sum | cut -c1-16; }
-module() { (cd "$here/modules/$1" && go list -m -f '{{.Dir}}' "$2"); }
+copied() { { key "$1"; cat "$here/build.sh"; } | sha256sum | cut -c1-16; }
+module() { (cd "$here/modules/$1" && go mod download "$2" && go list -m -f '{{.Dir}}' "$2"); }
 
 program() { # program MODULE PACKAGE NAME [LDFLAGS]
     local from=$SECONDS
@@ -41,41 +43,22 @@ share() { # share NAME FILE...: what is copied takes the place of what was there
     chmod -R u+w "$to"
 }
 
-build() {
+programs() {
     export CGO_ENABLED=0
-    local dir
     case $1 in
         etcd) program etcd go.etcd.io/etcd/server/v3 etcd ;;
-        kwok)
-            program kwok sigs.k8s.io/kwok/cmd/kwok kwok
-            dir=$(module kwok sigs.k8s.io/kwok)
-            share kwok-stages "$dir"/kustomize/stage/node/{fast,heartbeat-with-lease}/node-*.yaml "$dir"/kustomize/stage/pod/fast/pod-*.yaml
-            ;;
+        kwok) program kwok sigs.k8s.io/kwok/cmd/kwok kwok ;;
         kubernetes)
             program kubernetes k8s.io/kubernetes/cmd/kube-apiserver kube-apiserver "$stamp"
             program kubernetes k8s.io/kubernetes/cmd/kube-controller-manager kube-controller-manager "$stamp"
             program kubernetes k8s.io/kubernetes/cmd/kube-scheduler kube-scheduler "$stamp"
             ;;
-        argocd)
-            program argocd github.com/argoproj/argo-cd/v3/cmd argocd "-X github.com/argoproj/argo-cd/v3/common.version=3.5.7"
-            dir=$(module argocd github.com/argoproj/argo-cd/v3)
-            share argocd-crds "$dir"/manifests/crds/*-crd.yaml
-            share argocd-config "$dir"/manifests/base/config/*.yaml
-            share argocd-path "$dir"/hack/git-verify-wrapper.sh
-            share argocd-roles "$dir"/manifests/base/{application-controller-roles,applicationset-controller,repo-server} \
-                "$dir"/manifests/cluster-rbac
-            ;;
-        source-controller | kustomize-controller | helm-controller)
-            program "$1" "github.com/fluxcd/$1" "$1"
-            dir=$(module "$1" "github.com/fluxcd/$1")
-            share "$1-crds" "$dir"/config/crd/bases/*.yaml
-            share "$1-roles" "$dir"/config/rbac/role.yaml
-            ;;
+        # All its servers and its command line are one program, chosen by a variable (parts.rs).
+        argocd) program argocd github.com/argoproj/argo-cd/v3/cmd argocd "-X github.com/argoproj/argo-cd/v3/common.version=3.5.7" ;;
+        source-controller | kustomize-controller | helm-controller) program "$1" "github.com/fluxcd/$1" "$1" ;;
         gitea)
             export CGO_ENABLED=1
             GOFLAGS="$GOFLAGS -tags=sqlite,sqlite_unlock_notify" program gitea code.gitea.io/gitea gitea
-            dir=$(module gitea code.gitea.io/gitea)
-            share gitea "$dir"/{options,templates,public}
             ;;
         *)
             echo "lab.module: $1 is no module of the lab." >&2
@@ -84,12 +67,48 @@ build() {
     esac
 }
 
+shares() {
+    local dir
+    case $1 in
+        kwok)
+            dir=$(module kwok sigs.k8s.io/kwok)
+            share kwok-stages "$dir"/kustomize/stage/node/{fast,heartbeat-with-lease}/node-*.yaml "$dir"/kustomize/stage/pod/fast/pod-*.yaml
+            ;;
+        argocd)
+            dir=$(module argocd github.com/argoproj/argo-cd/v3)
+            share argocd-crds "$dir"/manifests/crds/*-crd.yaml
+            share argocd-config "$dir"/manifests/base/config/*.yaml
+            share argocd-path "$dir"/hack/git-verify-wrapper.sh
+            share argocd-roles "$dir"/manifests/base/{application-controller-roles,applicationset-controller,repo-server,server} \
+                "$dir"/manifests/cluster-rbac
+            ;;
+        source-controller | kustomize-controller | helm-controller)
+            dir=$(module "$1" "github.com/fluxcd/$1")
+            share "$1-crds" "$dir"/config/crd/bases/*.yaml
+            share "$1-roles" "$dir"/config/rbac/role.yaml
+            ;;
+        gitea)
+            dir=$(module gitea code.gitea.io/gitea)
+            share gitea "$dir"/{options,templates,public}
+            ;;
+    esac
+}
+
+current() { [ "$(cat "$cache/key/$1" 2>/dev/null || true)" = "$2" ]; }
+
 for name in "$@"; do
     want=$(key "$name")
-    [ "$(cat "$cache/key/$name" 2>/dev/null || true)" = "$want" ] && continue
-    rm -f "$cache/key/$name"
-    build "$name"
-    echo "$want" >"$cache/key/$name"
+    if ! current "$name" "$want"; then
+        rm -f "$cache/key/$name"
+        programs "$name"
+        echo "$want" >"$cache/key/$name"
+    fi
+    want=$(copied "$name")
+    if ! current "$name-share" "$want"; then
+        rm -f "$cache/key/$name-share"
+        shares "$name"
+        echo "$want" >"$cache/key/$name-share"
+    fi
 done
 
 # These are tools of other tests too.

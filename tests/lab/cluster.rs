@@ -41,7 +41,12 @@ fn text<'v>(object: &'v Value, path: &str) -> &'v str {
     object.pointer(path).and_then(Value::as_str).unwrap_or_default()
 }
 
-async fn api(client: &kube::Client, api: &str, kind: &str, namespace: &str) -> kube::Result<Api<DynamicObject>> {
+pub(super) async fn api(
+    client: &kube::Client,
+    api: &str,
+    kind: &str,
+    namespace: &str,
+) -> kube::Result<Api<DynamicObject>> {
     let (group, version) = api.rsplit_once('/').unwrap_or(("", api));
     let (resource, about) = pinned_kind(client, &GroupVersionKind::gvk(group, version, kind)).await?;
     Ok(match about.scope {
@@ -139,9 +144,8 @@ pub(super) async fn delete(
 }
 
 pub(super) async fn service_account(lab: &Lab, namespace: &str, name: &str, rules: &[Value]) -> Result<String> {
-    let client = lab.client().await?;
     let rbac = "rbac.authorization.k8s.io/v1";
-    let role = format!("lab:{namespace}:{name}");
+    let role = lab.guest().map_or_else(|| format!("lab:{namespace}:{name}"), |_| name.to_owned());
     let subject = json!([{"kind": "ServiceAccount", "namespace": namespace, "name": name}]);
     let role_ref = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role});
     for object in [
@@ -150,9 +154,25 @@ pub(super) async fn service_account(lab: &Lab, namespace: &str, name: &str, rule
         json!({"apiVersion": rbac, "kind": "ClusterRole", "metadata": {"name": role}, "rules": rules}),
         json!({"apiVersion": rbac, "kind": "ClusterRoleBinding", "metadata": {"name": role}, "roleRef": role_ref, "subjects": subject}),
     ] {
-        apply(&client, &object).await?;
+        lab.apply(&object).await?;
     }
     token_kubeconfig(lab, namespace, name).await
+}
+
+/// The cluster of another kubeconfig, for somebody else.
+fn at_the_same_address(kubeconfig: &Path, user: &str, token: &str) -> Result<String> {
+    let whole = Kubeconfig::read_from(kubeconfig).map_err(|e| off("the kubeconfig")(&e))?;
+    let context = whole.contexts.iter().find(|c| Some(&c.name) == whole.current_context.as_ref());
+    let cluster = context.and_then(|c| c.context.as_ref()).map(|c| c.cluster.clone()).unwrap_or_default();
+    let found = whole.clusters.iter().find(|c| c.name == cluster).and_then(|c| c.cluster.as_ref());
+    let found = found.ok_or_else(|| problem("The kubeconfig's current context names no cluster.", "Correct it."))?;
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "lab",
+        "clusters": [{"name": "lab", "cluster": found}],
+        "users": [{"name": user, "user": {"token": token}}],
+        "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": user}}],
+    });
+    Ok(format!("{config:#}\n"))
 }
 
 pub(super) async fn token_kubeconfig(lab: &Lab, namespace: &str, name: &str) -> Result<String> {
@@ -168,6 +188,9 @@ pub(super) async fn token_kubeconfig(lab: &Lab, namespace: &str, name: &str) -> 
     let token = made.status.map(|s| s.token).unwrap_or_default();
     if token.is_empty() {
         return Err(problem(format!("The token of ServiceAccount {namespace}/{name} is empty."), "Report it."));
+    }
+    if lab.guest().is_some() {
+        return at_the_same_address(&lab.admin_kubeconfig(), name, &token);
     }
     let pem = std::fs::read(lab.dir.join("pki/apiserver.crt")).map_err(|e| off("the API server's certificate")(&e))?;
     let authority = json!({"certificate-authority-data": STANDARD.encode(pem)});

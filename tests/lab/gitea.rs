@@ -60,7 +60,7 @@ fn settings(state: &State, dir: &Path, me: &str) -> String {
     let d = |below: &str| dir.join(below).display().to_string();
     format!(
         "APP_NAME = lab\nRUN_MODE = prod\nRUN_USER = {me}\nWORK_PATH = {work}\nI_AM_BEING_UNSAFE_RUNNING_AS_ROOT = true\n\
-         [server]\nPROTOCOL = http\nHTTP_ADDR = 127.0.0.1\nHTTP_PORT = {port}\nDOMAIN = 127.0.0.1\nROOT_URL = {url}/\n\
+         [server]\nPROTOCOL = http\nHTTP_ADDR = {host}\nHTTP_PORT = {port}\nDOMAIN = {host}\nROOT_URL = {url}/\n\
          STATIC_ROOT_PATH = {share}\nAPP_DATA_PATH = {data}\nOFFLINE_MODE = true\nLFS_START_SERVER = false\n\
          START_SSH_SERVER = true\nBUILTIN_SSH_SERVER_USER = git\nSSH_DOMAIN = 127.0.0.1\nSSH_LISTEN_HOST = 127.0.0.1\n\
          SSH_PORT = {ssh}\nSSH_LISTEN_PORT = {ssh}\nSSH_SERVER_HOST_KEYS = {key}\n\
@@ -74,6 +74,7 @@ fn settings(state: &State, dir: &Path, me: &str) -> String {
          [webhook]\nALLOWED_HOST_LIST = loopback\n\
          [log]\nMODE = console\nLEVEL = Warn\nROOT_PATH = {log}\n",
         work = dir.display(),
+        host = state.host(),
         port = state.port("gitea"),
         url = state.url("gitea"),
         share = state.cache.join("share/gitea").display(),
@@ -92,7 +93,7 @@ impl Gitea {
         Self { dir: lab.dir.join("gitea"), state: lab.state.clone() }
     }
 
-    /// `http://127.0.0.1:PORT`.
+    /// `http://HOST:PORT`.
     pub fn url(&self) -> String {
         self.state.url("gitea")
     }

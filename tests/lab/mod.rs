@@ -4,6 +4,7 @@
 //! Everything of a lab is below one folder: `lab.json` (addresses; the state file), `logs/NAME.log`, `run/NAME.pid`,
 //! `pki/`, `admin.kubeconfig`. The processes outlive whoever started them; [`Lab::down`] ends them.
 //!
+//! `COUNTERSIGN_LAB_KUBECONFIG` names a cluster that is not ours, on which the suite is a guest (`guest.rs`).
 //! `COUNTERSIGN_LAB` names the state file. Unset: no lab, and tests that need one are not to ask for it
 //! ([`wanted`]). Set: [`Lab::attach_or_start`] attaches to the lab of that file, or starts one beside it with the
 //! programs of `COUNTERSIGN_LAB_CACHE`.
@@ -23,7 +24,10 @@
 mod boot;
 mod cluster;
 mod gitea;
+mod guest;
+mod look;
 mod parts;
+mod player;
 mod process;
 mod record;
 mod state;
@@ -31,12 +35,15 @@ mod state;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use countersign_core::{Problem, Result};
 use serde_json::Value;
 use tokio::sync::{Mutex, OnceCell};
 
 pub use gitea::{Account, Gitea};
-pub use parts::{ARGOCD, FLUX, KUBERNETES};
+pub use guest::{BEAT, Guest, LABEL, wanted as wanted_as_guest};
+pub use parts::{ARGOCD, ARGOCD_SERVER, FLUX, KUBERNETES};
 pub use process::Seen;
 pub use record::{Recording, Wish};
 use state::State;
@@ -48,6 +55,8 @@ pub const CACHE_VARIABLE: &str = "COUNTERSIGN_LAB_CACHE";
 
 /// The lab of this process.
 static LAB: OnceCell<Lab> = OnceCell::const_new();
+/// The run of this process on a cluster that is not ours.
+static RUN: OnceCell<Result<Lab>> = OnceCell::const_new();
 /// One start or stop at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
 
@@ -68,9 +77,9 @@ pub struct Took {
     pub time: Duration,
 }
 
-/// Whether tests are to use a lab: the variable is set.
+/// Whether tests are to use a lab, or somebody's cluster: a variable is set.
 pub fn wanted() -> bool {
-    std::env::var_os(VARIABLE).is_some_and(|v| !v.is_empty())
+    wanted_as_guest() || std::env::var_os(VARIABLE).is_some_and(|v| !v.is_empty())
 }
 
 pub(crate) fn problem(message: impl Into<String>, next: impl Into<String>) -> Problem {
@@ -86,11 +95,17 @@ pub(crate) fn off(what: &str) -> impl FnOnce(&dyn std::fmt::Display) -> Problem 
 impl Lab {
     /// The lab that `COUNTERSIGN_LAB` names: attached to if it runs, else started. One for each process, however
     /// many tests ask at the same time. A lab that was started here goes on after the process; `lab down` ends it.
+    /// With `COUNTERSIGN_LAB_KUBECONFIG`: a run on that cluster, which ends with the process.
     ///
     /// # Errors
     /// `lab.failed`: the variable is unset, the programs are not built, or a component did not start (with the end
     /// of its log).
     pub async fn attach_or_start() -> Result<Self> {
+        if wanted_as_guest() {
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            // Once, also where it fails: each try sweeps, and may wait for minutes.
+            return RUN.get_or_init(guest::join).await.clone();
+        }
         let lab = LAB
             .get_or_try_init(|| async {
                 let file = std::env::var_os(VARIABLE).map(PathBuf::from).ok_or_else(|| {
@@ -191,6 +206,31 @@ impl Lab {
         self.probe(&part).await
     }
 
+    /// The run on a cluster that is not ours, if this is one.
+    pub fn guest(&self) -> Option<&Guest> {
+        self.state.guest.as_ref()
+    }
+
+    /// Deletes what crashed runs left on this cluster; how many objects.
+    pub async fn sweep(&self) -> Result<usize> {
+        guest::sweep(&self.client().await?, None).await
+    }
+
+    /// Namespace of Argo CD.
+    pub fn argocd(&self) -> &str {
+        self.guest().map_or("argocd", |g| &g.argocd)
+    }
+
+    /// Address of this machine at which the engines find what a test serves.
+    pub fn host(&self) -> &str {
+        self.guest().map_or("127.0.0.1", |g| &g.host)
+    }
+
+    /// Whether this may be written to, as [`Guest::check`] says.
+    fn may_write(&self, kind: &str, namespace: &str, name: &str) -> Result<()> {
+        self.guest().map_or(Ok(()), |g| g.check(kind, namespace, name))
+    }
+
     /// A port on loopback that is this lab's: `countersign`, `bot`.
     pub fn port(&self, name: &str) -> u16 {
         self.state.port(name)
@@ -243,11 +283,19 @@ impl Lab {
     /// Applies an object server-side and gives what the API server made of it. Kinds of custom resources are looked
     /// up each time.
     pub async fn apply(&self, object: &Value) -> Result<Value> {
-        cluster::apply(&self.client().await?, object).await
+        let of = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
+        self.may_write(of("/kind"), of("/metadata/namespace"), of("/metadata/name"))?;
+        let mut object = object.clone();
+        if let Some(guest) = self.guest() {
+            guest.mark(&mut object);
+        }
+        cluster::apply(&self.client().await?, &object).await
     }
 
     /// Lays these fields over an object that exists (JSON merge patch), as somebody with kubectl does.
     pub async fn merge(&self, object: &Value) -> Result<()> {
+        let of = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
+        self.may_write(of("/kind"), of("/metadata/namespace"), of("/metadata/name"))?;
         cluster::merge(&self.client().await?, object).await
     }
 
@@ -258,7 +306,20 @@ impl Lab {
 
     /// Deletes an object; what is not there is fine.
     pub async fn delete(&self, api: &str, kind: &str, namespace: &str, name: &str) -> Result<()> {
+        self.may_write(kind, namespace, name)?;
         cluster::delete(&self.client().await?, api, kind, namespace, name).await
+    }
+
+    /// What `argocd` on the command line needs to be logged in as administrator: server and first password, which
+    /// Argo CD's API server made up.
+    pub async fn argocd_login(&self) -> Result<(String, String)> {
+        let name = "argocd-initial-admin-secret";
+        let secret = self.get("v1", "Secret", "argocd", name).await?.unwrap_or_default();
+        let password = STANDARD.decode(secret["data"]["password"].as_str().unwrap_or_default()).unwrap_or_default();
+        let password = String::from_utf8(password).ok().filter(|p| !p.is_empty());
+        let password =
+            password.ok_or_else(|| problem(format!("There is no {name}."), "Look at argocd-server's log."))?;
+        Ok((format!("127.0.0.1:{}", self.port(ARGOCD_SERVER)), password))
     }
 
     /// The forge and Git server.

@@ -14,6 +14,8 @@ pub const KUBERNETES: [&str; 3] = ["kube-apiserver", "kube-controller-manager", 
 /// Argo CD without its user interface.
 pub const ARGOCD: [&str; 3] =
     ["argocd-repo-server", "argocd-application-controller", "argocd-applicationset-controller"];
+/// Argo CD's API server: for its own command line alone, nothing of ours asks it.
+pub const ARGOCD_SERVER: &str = "argocd-server";
 /// The controllers of Flux.
 pub const FLUX: [&str; 3] = ["source-controller", "kustomize-controller", "helm-controller"];
 
@@ -146,7 +148,7 @@ impl Maker<'_> {
         part
     }
 
-    fn argocd_parts(&self) -> [Part; 3] {
+    fn argocd_parts(&self) -> [Part; 4] {
         let [repo, controller, sets] = ARGOCD;
         let metrics = |name: &str| self.state.port(&format!("{name}-metrics"));
         let args = format!(
@@ -178,7 +180,18 @@ impl Maker<'_> {
             at("webhook"),
         );
         let probe = format!("http://{}/metrics", at("metrics"));
-        [repo_server, controller, self.argocd(sets, &args, &probe)]
+        let sets = self.argocd(sets, &args, &probe);
+        // Without TLS, since it is on loopback; with its logins.
+        let args = format!(
+            "--insecure --address 127.0.0.1 --port {} --metrics-address 127.0.0.1 --metrics-port {} --redis {} \
+             --repo-server {} --repo-server-plaintext --namespace argocd --loglevel warn",
+            self.state.port(ARGOCD_SERVER),
+            metrics(ARGOCD_SERVER),
+            self.at("redis"),
+            self.at(repo),
+        );
+        let healthz = format!("{}/healthz", self.state.url(ARGOCD_SERVER));
+        [repo_server, controller, sets, self.argocd(ARGOCD_SERVER, &args, &healthz)]
     }
 
     fn flux(&self, name: &str, more: &str) -> Part {
@@ -219,6 +232,9 @@ impl Maker<'_> {
 /// All components, in the order of starts.
 pub(super) fn all(dir: &Path, state: &State) -> Vec<Part> {
     let m = Maker { dir, state };
+    if state.guest.is_some() {
+        return vec![m.gitea()];
+    }
     let [api_server, manager, scheduler] = KUBERNETES;
     debug_assert_eq!(api_server, "kube-apiserver");
     let manager_args = format!(

@@ -62,6 +62,12 @@ pub(super) fn see(dir: &Path, name: &str) -> Seen {
     Seen { name: name.into(), running: pid.is_some(), pid, rss_kib: rss.unwrap_or(0), log: log_file(dir, name) }
 }
 
+/// Takes a process that runs for a component, so that [`gone`] tells of it.
+pub(super) fn adopt(dir: &Path, name: &str, pid: u32) -> Result<()> {
+    let born = stat(pid).map(|s| s.1).unwrap_or_default();
+    fs::write(pid_file(dir, name), format!("{pid} {born}\n")).map_err(|e| off(name)(&e))
+}
+
 /// Starts a component in a process group of its own, its output appended to its log.
 pub(super) fn spawn(dir: &Path, part: &Part) -> Result<()> {
     if let Some(pid) = alive(dir, &part.name) {

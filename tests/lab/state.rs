@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use countersign_core::Result;
 use serde::{Deserialize, Serialize};
 
+use super::guest::Guest;
 use super::{off, problem};
 
 /// Ports that are asked for by name.
@@ -35,13 +36,15 @@ const PORTS: [&str; 26] = [
     "gitea-ssh",
     "countersign",
     "bot",
-    "spare-1",
-    "spare-2",
+    "argocd-server",
+    "argocd-server-metrics",
 ];
 
 /// Below the range that systems take ports of outgoing connections from, so that a component that restarts finds
 /// its port free.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
+
+const LOOPBACK: &str = "127.0.0.1";
 
 /// Contents of `lab.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -54,6 +57,9 @@ pub(super) struct State {
     pub tokens: BTreeMap<String, String>,
     /// Password of the forge's administrator.
     pub forge_password: String,
+    /// On a cluster that is not ours: the run.
+    #[serde(default)]
+    pub guest: Option<Guest>,
 }
 
 impl State {
@@ -61,10 +67,17 @@ impl State {
     pub fn new(cache: &Path, callers: &[&str]) -> Result<Self> {
         Ok(Self {
             cache: std::path::absolute(cache).map_err(|e| off("the folder of programs")(&e))?,
-            ports: free_ports()?,
+            ports: free_ports(LOOPBACK)?,
             tokens: callers.iter().map(|c| ((*c).to_owned(), secret())).collect(),
             forge_password: secret(),
+            guest: None,
         })
+    }
+
+    /// For a run on a cluster that is not ours: with ports that are free at its address of this machine.
+    pub fn guest(cache: &Path, guest: Guest) -> Result<Self> {
+        let ports = free_ports(&guest.host)?;
+        Ok(Self { ports, guest: Some(guest), ..Self::new(cache, &[])? })
     }
 
     pub fn file(dir: &Path) -> PathBuf {
@@ -87,8 +100,15 @@ impl State {
         self.ports.get(name).copied().unwrap_or_default()
     }
 
+    /// Loopback, but for the forge of a run on a cluster that is not ours.
     pub fn url(&self, name: &str) -> String {
-        format!("http://127.0.0.1:{}", self.port(name))
+        let host = if name == "gitea" { self.host() } else { LOOPBACK };
+        format!("http://{host}:{}", self.port(name))
+    }
+
+    /// Where the forge listens.
+    pub fn host(&self) -> &str {
+        self.guest.as_ref().map_or(LOOPBACK, |g| &g.host)
     }
 
     pub fn token(&self, caller: &str) -> &str {
@@ -101,20 +121,24 @@ pub(super) fn secret() -> String {
     (0..20).map(|_| format!("{:02x}", rand::random::<u8>())).collect()
 }
 
-fn free_ports() -> Result<BTreeMap<String, u16>> {
+fn free_ports(host: &str) -> Result<BTreeMap<String, u16>> {
+    TcpListener::bind((host, 0)).map_err(|e| {
+        problem(format!("Nothing can listen at {host}: {e}."), "Name an address that this machine itself has.")
+    })?;
     let mut held = Vec::new();
     let mut ports = BTreeMap::new();
     for name in PORTS {
         let mut found = None;
         for _ in 0..200 {
             let port = rand::random_range(RANGE);
-            if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            if let Ok(listener) = TcpListener::bind((host, port)) {
                 found = Some(port);
                 held.push(listener);
                 break;
             }
         }
-        let port = found.ok_or_else(|| problem("No free port was found on loopback.", "End what listens there."))?;
+        let port =
+            found.ok_or_else(|| problem(format!("No free port was found at {host}."), "End what listens there."))?;
         ports.insert(name.to_owned(), port);
     }
     Ok(ports)

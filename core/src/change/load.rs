@@ -87,6 +87,34 @@ pub fn room<'a>(
     Ok(())
 }
 
+/// Refuses a field that another open change has not brought to the branch yet, whoever asks: two changes of one field
+/// would each be decided without the other.
+///
+/// # Errors
+/// `change.overlap`.
+pub fn no_overlap<'a>(changes: impl Iterator<Item = &'a Change>, wish: &Wish<'_>) -> Result<()> {
+    for c in changes.filter(|c| {
+        c.is_open()
+            && c.landed.is_none()
+            && c.proposal.repository == wish.repository
+            && c.proposal.git_ref == wish.git_ref
+    }) {
+        let same = wish
+            .fields
+            .iter()
+            .find(|l| c.proposal.fields.iter().any(|m| m.object == l.object && m.pointer == l.pointer));
+        if let Some(l) = same {
+            return Err(Problem::new(
+                "change.overlap",
+                format!("{} already asks for {} of {}.", c.name(), l.pointer, l.object),
+                format!("Wait for {}, or cancel it, and then propose yours.", c.name()),
+            )
+            .later());
+        }
+    }
+    Ok(())
+}
+
 /// Content that a person refused is refused for a day, whichever agent asks and in whatever words.
 fn refused_content<'a>(changes: impl Iterator<Item = &'a Change>, wish: &Wish<'_>, now: i64) -> Result<()> {
     let wanted = effect(wish.fields);

@@ -10,7 +10,7 @@ mod state;
 mod tell;
 
 pub use fold::fold;
-pub use load::{Load, REJECTED_MS, Wish, rejected_recently, room};
+pub use load::{Load, REJECTED_MS, Wish, no_overlap, rejected_recently, room};
 pub use next::*;
 pub use state::*;
 

@@ -1,9 +1,10 @@
 //! Makes what cannot be seen, or looks like something else, visible.
 
-/// Letters of Cyrillic and Greek that look like Latin ones, and Chinese and Japanese ones that look
-/// like letters or punctuation (after Unicode's confusables.txt, the entries whose prototype is one
-/// ASCII character). Words of nothing but these are escaped whole.
-const LOOK_ALIKE: &str = "аеорсухіјѕһԁԛԝӏѵАВЕКМНОРСТУХЅІЈԌҮαικνορυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧϲϳ一丨丶丿ノニエロ口工二卜トーへヘ";
+/// Letters of Cyrillic and Greek that look like Latin ones or digits, and Chinese and Japanese ones that
+/// look like letters or punctuation (after Unicode's confusables.txt, the entries whose prototype is
+/// nothing but ASCII; a test compares the two). Words of nothing but these are escaped whole.
+const LOOK_ALIKE: &str =
+    "абгеорсухшіјѕґһԁԛԝӏѵАВЕЗКМНОРСТУХЫЬЮЅІЈԌҮαγικνορσυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧϲϳ一丅丨丫丶丿ノニエロ口工二卜トーへヘ";
 
 /// Text for one line: letters of scripts that cannot be mistaken stay, everything that is
 /// invisible, reorders its neighbours, or looks like another character becomes `\u{…}`.
@@ -62,7 +63,9 @@ fn push(c: char, keep: bool, out: &mut String) {
 fn escape_word(word: &str, out: &mut String) {
     let latin = word.chars().any(|c| c.is_ascii_alphabetic() || accented_latin(c));
     let foreign: Vec<char> = word.chars().filter(|c| !c.is_ascii() && !accented_latin(*c)).collect();
-    let alike = !foreign.is_empty() && foreign.iter().all(|c| LOOK_ALIKE.contains(*c));
+    // What is never shown as it is makes no other letter of its word honest.
+    let honest = |c: &char| (is_cyrillic(*c) || is_greek(*c) || is_cjk(*c)) && !LOOK_ALIKE.contains(*c);
+    let alike = !foreign.iter().any(honest);
     let cyrillic = foreign.iter().any(|c| is_cyrillic(*c));
     let mixed = (latin && !foreign.is_empty()) || (cyrillic && foreign.iter().any(|c| is_greek(*c)));
     for c in word.chars() {
@@ -77,8 +80,9 @@ fn escape_word(word: &str, out: &mut String) {
 }
 
 fn accented_latin(c: char) -> bool {
-    // Without the letters of these blocks that pass for a plain ASCII letter or hold a middle dot.
-    matches!(c, 'À'..='Ö' | 'Ø'..='ö' | 'ø'..='ÿ' | 'Ā'..='ž') && !matches!(c, 'ı' | 'ĸ' | 'Ŀ' | 'ŀ' | 'ŉ' | 'ſ')
+    // Without the letters of these blocks that pass for plain ASCII ones or hold a middle dot.
+    matches!(c, 'À'..='Ö' | 'Ø'..='ö' | 'ø'..='ÿ' | 'Ā'..='ž')
+        && !matches!(c, 'ı' | 'ĸ' | 'Ŀ' | 'ŀ' | 'ŉ' | 'ſ' | 'Æ' | 'æ' | 'þ' | 'Ĳ' | 'ĳ' | 'Œ' | 'œ')
 }
 
 fn is_cyrillic(c: char) -> bool {

@@ -62,7 +62,7 @@ impl Shape {
         let file = "apps/web/deploy.yaml".to_owned();
         Self {
             engine,
-            files: vec![(file.clone(), deployment(&place.name, "web", OLD, Some(2)))],
+            files: vec![(file.clone(), place.deployment("web", OLD, Some(2)))],
             path: "apps/web".into(),
             file,
             tweak: Box::new(|_| {}),
@@ -77,7 +77,7 @@ impl Shape {
         let file = "overlays/prod/kustomization.yaml".to_owned();
         let files = vec![
             ("base/kustomization.yaml".into(), base.into()),
-            ("base/deploy.yaml".into(), deployment(&place.name, "web", "reg.example/web:0.0", Some(2))),
+            ("base/deploy.yaml".into(), place.deployment("web", "reg.example/web:0.0", Some(2))),
             (file.clone(), overlay.into()),
         ];
         Self { files, path: "overlays/prod".into(), file, ..Self::plain(place, engine) }
@@ -99,11 +99,12 @@ impl Shape {
     }
 }
 
-/// A Deployment of a place.
-pub fn deployment(namespace: &str, name: &str, image: &str, replicas: Option<u32>) -> String {
+/// A Deployment.
+fn deployment(namespace: &str, scheduler: Option<&str>, name: &str, image: &str, replicas: Option<u32>) -> String {
+    let scheduler = scheduler.map(|s| format!("      schedulerName: {s}\n")).unwrap_or_default();
     let replicas = replicas.map(|n| format!("  replicas: {n} # see the capacity plan\n")).unwrap_or_default();
     format!(
-        "# {name}: a service of the shop\napiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  labels:\n    app: {name}\nspec:\n{replicas}  progressDeadlineSeconds: 15\n  selector:\n    matchLabels:\n      app: {name}\n  template:\n    metadata:\n      labels:\n        app: {name}\n    spec:\n      containers:\n        - name: app\n          image: {image}\n          env:\n            - name: LOG_LEVEL\n              value: info\n"
+        "# {name}: a service of the shop\napiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  labels:\n    app: {name}\nspec:\n{replicas}  progressDeadlineSeconds: 15\n  selector:\n    matchLabels:\n      app: {name}\n  template:\n    metadata:\n      labels:\n        app: {name}\n    spec:\n{scheduler}      containers:\n        - name: app\n          image: {image}\n          env:\n            - name: LOG_LEVEL\n              value: info\n"
     )
 }
 
@@ -115,6 +116,11 @@ pub fn settings(namespace: &str, name: &str) -> String {
 }
 
 impl Place {
+    /// A Deployment of the place.
+    pub fn deployment(&self, name: &str, image: &str, replicas: Option<u32>) -> String {
+        deployment(&self.name, self.backend.scheduler().as_deref(), name, image, replicas)
+    }
+
     /// Commits the shape's files, makes its owner, and waits until the first commit is live.
     pub async fn app(&mut self, shape: Shape) -> App {
         let files: Vec<(&str, Option<&str>)> =
@@ -135,7 +141,7 @@ impl Place {
         self.make(&object).await;
         App {
             engine: Engine::Argocd,
-            owner: ("Application".into(), "argocd".into(), self.name.clone()),
+            owner: ("Application".into(), self.argocd.clone(), self.name.clone()),
             file: shape.file.clone(),
         }
     }
@@ -143,7 +149,7 @@ impl Place {
     /// An AppProject of the place's own, that lets everything through unless it is touched.
     pub async fn make_project(&mut self, tweak: &(dyn Fn(&mut Value) + Send)) {
         let mut project = json!({
-            "kind": "AppProject", "metadata": {"name": self.name, "namespace": "argocd"},
+            "kind": "AppProject", "metadata": {"name": self.name, "namespace": self.argocd},
             "spec": {
                 "sourceRepos": ["*"],
                 "destinations": [{"server": "*", "namespace": "*"}],
@@ -156,16 +162,19 @@ impl Place {
 
     /// An Application in the place's project that syncs by itself.
     pub fn application_of(&self, name: &str, path: &str) -> Value {
-        json!({
+        let mut object = json!({
             "apiVersion": "argoproj.io/v1alpha1", "kind": "Application",
-            "metadata": {"name": name, "namespace": "argocd"},
+            "metadata": {"name": name, "namespace": self.argocd},
             "spec": {
                 "project": self.name,
                 "source": {"repoURL": self.url, "targetRevision": "main", "path": path},
                 "destination": {"server": "https://kubernetes.default.svc", "namespace": self.name},
                 "syncPolicy": {"automated": {"prune": true, "selfHeal": true}},
             },
-        })
+        });
+        // Also where it is a template, or a manifest in Git.
+        self.backend.mark(&mut object);
+        object
     }
 
     /// The GitRepository `shop` of the place.

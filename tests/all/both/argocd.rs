@@ -34,11 +34,11 @@ async fn sync_window() {
     let mut p = Place::new("a sync window", Wish::default()).await;
     let app = p.app(Shape::plain(&p, Engine::Argocd)).await;
     let window = json!([{"kind": "deny", "schedule": "* * * * *", "duration": "1h", "applications": ["*"]}]);
-    p.kube.patch("AppProject", "argocd", &p.name, json!({"spec": {"syncWindows": window}})).await;
+    p.kube.patch("AppProject", &p.argocd, &p.name, json!({"spec": {"syncWindows": window}})).await;
     let change = approved(&mut p, NEW).await;
     p.until_told(&change, "sync_window").await;
     assert_eq!(p.live_image("web").await.as_deref(), Some(OLD));
-    p.kube.patch("AppProject", "argocd", &p.name, json!({"spec": {"syncWindows": null}})).await;
+    p.kube.patch("AppProject", &p.argocd, &p.name, json!({"spec": {"syncWindows": null}})).await;
     let end = p.until(&change, &ENDS).await;
     assert_eq!(text(&end, "state"), "healthy", "{end:#}");
     p.compare(&app, &change, &[Want::image("web", NEW)]).await;
@@ -59,7 +59,7 @@ async fn a_forbidden_kind() {
         .tweak(|a| a["spec"]["syncPolicy"]["retry"] = json!({"limit": 1, "backoff": {"duration": "2s"}}))
         .project(|j| j["spec"]["namespaceResourceBlacklist"] = json!([{"group": "", "kind": "ConfigMap"}]));
     let app = p.app(shape).await;
-    let edit = create_settings(&p, &format!("Application argocd/{}", p.name));
+    let edit = create_settings(&p, &format!("Application {}/{}", p.argocd, p.name));
     let change = p.propose(edit).await;
     p.press(ANNA, "Approve").await;
     let end = p.until(&change, &ENDS).await;
@@ -73,7 +73,7 @@ async fn a_forbidden_kind() {
 fn child(p: &Place) -> App {
     App {
         engine: Engine::Argocd,
-        owner: ("Application".into(), "argocd".into(), format!("{}-web", p.name)),
+        owner: ("Application".into(), p.argocd.clone(), format!("{}-web", p.name)),
         file: "apps/web/deploy.yaml".into(),
     }
 }
@@ -86,7 +86,7 @@ async fn a_child_of_an_application_set() {
     let mut template = p.application_of(&format!("{}-{{{{name}}}}", p.name), "apps/{{name}}");
     template["metadata"].as_object_mut().unwrap().remove("namespace");
     let set = json!({
-        "kind": "ApplicationSet", "metadata": {"name": p.name, "namespace": "argocd"},
+        "kind": "ApplicationSet", "metadata": {"name": p.name, "namespace": p.argocd},
         "spec": {
             "generators": [{"list": {"elements": [{"name": "web"}]}}],
             "template": {"metadata": template["metadata"], "spec": template["spec"]},

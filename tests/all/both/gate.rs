@@ -16,6 +16,7 @@ struct Shared {
     base: String,
     http: reqwest::Client,
     errand: Arc<Mutex<Option<Errand>>>,
+    answers: Arc<Mutex<Vec<String>>>,
 }
 
 /// The proxy; it goes with the runtime.
@@ -35,7 +36,8 @@ fn passed(headers: &HeaderMap) -> HeaderMap {
 async fn pass(State(shared): State<Shared>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
-    if parts.method == axum::http::Method::POST && path.ends_with("/git-receive-pack") {
+    let push = parts.method == axum::http::Method::POST && path.ends_with("/git-receive-pack");
+    if push {
         let errand = shared.errand.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(errand) = errand {
             errand().await;
@@ -48,6 +50,10 @@ async fn pass(State(shared): State<Shared>, request: Request) -> Response {
         Ok(answer) => {
             let (status, headers) = (answer.status(), passed(answer.headers()));
             let bytes = answer.bytes().await.unwrap_or_default();
+            if push {
+                let words = String::from_utf8_lossy(&bytes).into_owned();
+                shared.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(words);
+            }
             (status, headers, Body::from(bytes)).into_response()
         }
         Err(e) => (StatusCode::BAD_GATEWAY, e.to_string()).into_response(),
@@ -55,13 +61,13 @@ async fn pass(State(shared): State<Shared>, request: Request) -> Response {
 }
 
 impl Gate {
-    /// A proxy in front of this repository.
-    pub async fn start(url: &str) -> Self {
+    /// A proxy in front of this repository, at this address of this machine.
+    pub async fn start(url: &str, host: &str) -> Self {
         let parsed = url::Url::parse(url).unwrap();
         let base = parsed.origin().ascii_serialization();
         let http = reqwest::Client::builder().no_gzip().build().unwrap();
-        let shared = Shared { base, http, errand: Arc::default() };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let shared = Shared { base, http, errand: Arc::default(), answers: Arc::default() };
+        let listener = tokio::net::TcpListener::bind((host, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let app = Router::new().fallback(pass).with_state(shared.clone());
         tokio::spawn(async move { drop(axum::serve(listener, app).await) });
@@ -72,6 +78,16 @@ impl Gate {
     pub fn before_next_push(&self, errand: impl FnOnce() -> BoxFuture<'static, ()> + Send + 'static) {
         let mut slot = self.shared.errand.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         *slot = Some(Box::new(errand));
+    }
+
+    /// What the server answered to each push, in order.
+    pub fn all_answers(&self) -> Vec<String> {
+        self.shared.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// What it answered to the last one.
+    pub fn answered(&self) -> String {
+        self.all_answers().pop().unwrap_or_default()
     }
 
     /// Whether what was to be done is done.

@@ -1,9 +1,13 @@
 //! The API server as tests use it: with every right, over the real protocol, on both back ends alike.
 
+use std::sync::Arc;
+
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::{Value, json};
+
+use super::place::Backend;
 
 /// `kind group version plural`.
 const KINDS: [(&str, &str, &str, &str); 20] = [
@@ -49,15 +53,15 @@ pub fn api_version(kind: &str) -> String {
 
 /// A connection with every right.
 #[derive(Clone)]
-pub struct Kube(pub Client);
+pub struct Kube(pub Client, Arc<dyn Backend>);
 
 impl Kube {
-    pub async fn connect(kubeconfig: &str) -> Self {
-        let parsed = Kubeconfig::from_yaml(kubeconfig).unwrap();
+    pub async fn connect(backend: &Arc<dyn Backend>) -> Self {
+        let parsed = Kubeconfig::from_yaml(&backend.admin_kubeconfig()).unwrap();
         let mut config = Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default()).await.unwrap();
         // What is watched after an outage is to be seen at once, not after a pause that grew meanwhile.
         config.default_retry = false;
-        Self(Client::try_from(config).unwrap())
+        Self(Client::try_from(config).unwrap(), backend.clone())
     }
 
     /// `namespace` is empty for what has none.
@@ -73,6 +77,9 @@ impl Kube {
     pub async fn create(&self, object: &Value) {
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
         let kind = object["kind"].as_str().unwrap();
+        self.1.check(kind, namespace, object["metadata"]["name"].as_str().unwrap_or_default());
+        let mut object = object.clone();
+        self.1.mark(&mut object);
         let typed: DynamicObject = serde_json::from_value(object.clone()).unwrap();
         let done = self.api(kind, namespace).create(&PostParams::default(), &typed).await;
         done.unwrap_or_else(|e| panic!("{kind} {}: {e}", object["metadata"]["name"]));
@@ -89,6 +96,7 @@ impl Kube {
 
     /// Edits an object in place with a merge patch, as somebody with kubectl does.
     pub async fn patch(&self, kind: &str, namespace: &str, name: &str, patch: Value) {
+        self.1.check(kind, namespace, name);
         let params = PatchParams { field_manager: Some("kubectl-edit".into()), ..PatchParams::default() };
         let done = self.api(kind, namespace).patch(name, &params, &Patch::Merge(patch)).await;
         done.unwrap_or_else(|e| panic!("{kind} {namespace}/{name}: {e}"));
@@ -96,6 +104,7 @@ impl Kube {
 
     /// Deletes an object; what is not there is fine.
     pub async fn delete(&self, kind: &str, namespace: &str, name: &str) {
+        self.1.check(kind, namespace, name);
         drop(self.api(kind, namespace).delete(name, &DeleteParams::background()).await);
     }
 }

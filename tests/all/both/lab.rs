@@ -1,4 +1,5 @@
-//! The back end made of the real components: one lab for all places, shared by them.
+//! The back end made of the real components: one lab for all places, shared by them. Or, with
+//! `COUNTERSIGN_LAB_KUBECONFIG`, somebody's cluster, on which nothing is stopped and nothing of others is written to.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore
 
 use super::place::{Backend, Login, Pace, Part, Repository};
 use super::rights::Rights;
-use crate::lab::{ARGOCD, FLUX, Lab};
+use crate::lab::{ARGOCD, FLUX, Guest, Lab};
 
 /// Who owns the repositories.
 const OWNER: &str = "acme";
@@ -48,7 +49,10 @@ async fn rights(lab: &Lab, name: &str) {
     for file in ["rbac.yaml", "argocd.yaml", "hints.yaml"] {
         let text = std::fs::read_to_string(folder.join(file)).unwrap().replace("countersign", name);
         let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
-        for object in objects.into_iter().filter(Value::is_object) {
+        for mut object in objects.into_iter().filter(Value::is_object) {
+            if object["metadata"]["namespace"] == "argocd" {
+                object["metadata"]["namespace"] = json!(lab.argocd());
+            }
             sure(lab.apply(&object).await);
         }
     }
@@ -62,8 +66,9 @@ impl Real {
             Turn::Shared { _place: PLACES.acquire().await.unwrap(), _one: ALONE.read().await }
         };
         let lab = sure(Lab::attach_or_start().await);
-        RIGHTS.get_or_init(|| rights(&lab, "countersign")).await;
-        let daemon = sure(lab.token_kubeconfig("countersign", "countersign").await);
+        let name = lab.guest().map_or_else(|| "countersign".to_owned(), Guest::name);
+        RIGHTS.get_or_init(|| rights(&lab, &name)).await;
+        let daemon = sure(lab.token_kubeconfig(&name, &name).await);
         let mut logins = Vec::new();
         for login in ["countersign-bot", "jon", "anna"] {
             let account = sure(lab.gitea().account(login).await);
@@ -107,10 +112,42 @@ impl Real {
 #[async_trait]
 impl Backend for Real {
     fn name(&self) -> &'static str {
-        "lab"
+        if self.lab.guest().is_some() { "foreign cluster" } else { "lab" }
+    }
+
+    fn prefix(&self) -> String {
+        self.lab.guest().map_or_else(|| "p".into(), Guest::name)
+    }
+
+    fn argocd(&self) -> String {
+        self.lab.argocd().to_owned()
+    }
+
+    fn host(&self) -> String {
+        self.lab.host().to_owned()
+    }
+
+    fn scheduler(&self) -> Option<String> {
+        self.lab.guest().map(Guest::name)
+    }
+
+    fn mark(&self, object: &mut Value) {
+        if let Some(guest) = self.lab.guest() {
+            guest.mark(object);
+        }
+    }
+
+    fn check(&self, kind: &str, namespace: &str, name: &str) {
+        if let Some(guest) = self.lab.guest() {
+            sure(guest.check(kind, namespace, name));
+        }
     }
 
     fn pace(&self) -> Pace {
+        if self.lab.guest().is_some() {
+            // Engines as they are installed: Argo CD looks again after three minutes, and up to one more.
+            return Pace { observe_s: 420, stable_s: 3, grace_s: 5, deliver_s: 60, patience_s: 420 };
+        }
         Pace { observe_s: 240, stable_s: 3, grace_s: 5, deliver_s: 60, patience_s: 240 }
     }
 
@@ -133,7 +170,7 @@ impl Backend for Real {
         for (set, rules) in &rights.0 {
             let object = match *set {
                 "controlplane" => json!({"apiVersion": api, "kind": "Role", "rules": rules,
-                    "metadata": {"name": format!("{place}-argocd"), "namespace": "argocd"}}),
+                    "metadata": {"name": format!("{place}-argocd"), "namespace": self.lab.argocd()}}),
                 set => json!({"apiVersion": api, "kind": "ClusterRole", "rules": rules,
                     "metadata": {"name": format!("{place}-{set}")}}),
             };

@@ -5,15 +5,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use countersign::cli::demo::agent::Agent;
+use countersign::config::{Approvals, Config, Times};
 use countersign::sandbox::bot::Press;
 use countersign::sandbox::world::{ANNA, policy};
+use countersign::server::Limits;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use super::apps::{App, Engine, NEW, NEWER, OLD, Shape, deployment};
+use super::apps::{App, Engine, NEW, NEWER, OLD, Shape};
 use super::place::{Place, Wish, refusal, text};
 use super::scenarios_of_both;
 use super::truth::{Want, rolled_out};
@@ -25,6 +28,9 @@ scenarios_of_both!(
     many_branches_by_pull_requests,
     many_for_the_same_field,
 );
+
+/// The limits are the same for all of them, and told once.
+static LIMITS: OnceLock<()> = OnceLock::new();
 
 const LEVEL: &str = "prompted";
 const PULLS: &str = "merge_after_approval";
@@ -66,7 +72,7 @@ async fn one_branch(p: &mut Place, engine: Engine) -> Vec<One> {
     let mut shape = Shape::plain(p, engine);
     let files: Vec<String> = (1..=many()).map(|n| format!("apps/web/{}.yaml", service(n))).collect();
     for (n, file) in files.iter().enumerate() {
-        shape.files.push((file.clone(), deployment(&p.name, &service(n + 1), OLD, Some(1))));
+        shape.files.push((file.clone(), p.deployment(&service(n + 1), OLD, Some(1))));
     }
     let app = p.app(shape).await;
     let one =
@@ -80,7 +86,7 @@ async fn own_branches(p: &mut Place, engine: Engine) -> Vec<One> {
     let files: Vec<(String, String)> = folders
         .iter()
         .enumerate()
-        .map(|(n, f)| (format!("{f}/deploy.yaml"), deployment(&p.name, &service(n + 1), OLD, Some(1))))
+        .map(|(n, f)| (format!("{f}/deploy.yaml"), p.deployment(&service(n + 1), OLD, Some(1))))
         .collect();
     let commit = p.people.commit(&files.iter().map(|(f, c)| (f.as_str(), Some(c.as_str()))).collect::<Vec<_>>());
     let branches: Vec<String> = (1..=many()).map(|n| format!("release/{n:02}")).collect();
@@ -100,7 +106,7 @@ async fn own_branches(p: &mut Place, engine: Engine) -> Vec<One> {
                 let mut object = p.application_of(&name, folder);
                 object["spec"]["source"]["targetRevision"] = json!(branch);
                 p.make(&object).await;
-                ("Application".to_owned(), "argocd".to_owned(), name)
+                ("Application".to_owned(), p.argocd.clone(), name)
             }
             Engine::Flux => {
                 let source = json!({
@@ -191,6 +197,40 @@ fn landed(p: &Place, branch: &str) -> Vec<(String, Vec<String>)> {
         .collect()
 }
 
+/// Every setting of the daemon that is not the default: `area.name default -> value`. What agents are held to
+/// (requests per second, calls at work) no setting changes.
+fn limits(p: &Place) -> String {
+    let config = Config::load(&p.dir.path().join("countersign.yaml")).unwrap_or_else(|e| panic!("{e}"));
+    let (times, approvals) = (config.bootstrap.times, config.bootstrap.approvals);
+    let areas = [("times", json!([times, Times::default()])), ("approvals", json!([approvals, Approvals::default()]))];
+    let mut all = Vec::new();
+    for (area, both) in areas {
+        for (name, value) in both[0].as_object().unwrap() {
+            let default = &both[1][name];
+            if value != default {
+                all.push(format!("{area}.{name} {default} -> {value}"));
+            }
+        }
+    }
+    let agent = Limits::default();
+    format!(
+        "limits of {}: {}; each agent's own as they are: {} requests per second, {} at work",
+        p.backend.name(),
+        all.join(", "),
+        agent.per_second,
+        agent.in_flight
+    )
+}
+
+/// Prints a line past the test harness's capture, and into the file that is asked for.
+fn print(line: &str) {
+    drop(writeln!(std::io::stderr(), "{line}"));
+    if let Some(path) = std::env::var_os("COUNTERSIGN_LOAD") {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        writeln!(file, "{line}").unwrap();
+    }
+}
+
 /// Seconds from the first approval, sorted, as `median / last`.
 fn spread(mut ms: Vec<i64>) -> String {
     ms.sort_unstable();
@@ -208,6 +248,7 @@ async fn run(engine: Engine, deliver: &str, own: bool) {
     let mut p = Place::new(&format!("load: {what}"), wish(deliver)).await;
     let all = if own { own_branches(&mut p, engine).await } else { one_branch(&mut p, engine).await };
     let before: Vec<String> = all.iter().map(|o| show(&p, o)).collect();
+    LIMITS.get_or_init(|| print(&limits(&p)));
     let mut agents = p.crowd(many()).await;
     let asked_at = std::time::Instant::now();
     let edits = all.iter().map(|o| p.set_image(&o.service, NEW)).collect();
@@ -294,12 +335,7 @@ impl Figures {
             since(self.over),
             self.again,
         );
-        // Past the test harness's capture.
-        drop(writeln!(std::io::stderr(), "{line}"));
-        if let Some(path) = std::env::var_os("COUNTERSIGN_LOAD") {
-            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-            writeln!(file, "{line}").unwrap();
-        }
+        print(&line);
     }
 }
 

@@ -19,7 +19,7 @@ pub const TOOLS: [&str; 2] = ["`argocd app wait`", "`kubectl wait`"];
 /// Longest wait of a tool, as it is told.
 const PATIENCE_S: u64 = 120;
 
-/// Argo CD's API server, once for all: its command line needs one.
+/// A login at Argo CD's API server, once for all, as people have one.
 static SERVER: OnceCell<(Lab, String)> = OnceCell::const_new();
 
 /// What a tool said of a commit.
@@ -35,29 +35,16 @@ pub struct Said {
 /// What all tools said so far.
 pub type Words = Arc<Mutex<Vec<Said>>>;
 
-/// Argo CD's API server beside the lab, for its own command line, without logins: loopback alone. Its address.
-async fn server() -> Result<(Lab, String), String> {
+/// Logs `argocd` in. The address of the server.
+async fn login() -> Result<(Lab, String), String> {
     let words = |p: countersign_core::Problem| p.to_string();
     let lab = Lab::attach_or_start().await.map_err(words)?;
-    let program = lab.dir().join("path/argocd-server");
-    if !program.exists() {
-        // One program has all servers; its name says which.
-        std::os::unix::fs::symlink(lab.programs().join("argocd"), &program).map_err(|e| e.to_string())?;
-    }
-    let address = format!("127.0.0.1:{}", lab.port("spare-1"));
-    let args = format!(
-        "--kubeconfig {} --insecure --disable-auth --address 127.0.0.1 --port {} --metrics-port {} \
-         --redis 127.0.0.1:{} --repo-server 127.0.0.1:{} --repo-server-plaintext --namespace argocd --loglevel warn",
-        lab.admin_kubeconfig().display(),
-        lab.port("spare-1"),
-        lab.port("spare-2"),
-        lab.port("redis"),
-        lab.port("argocd-repo-server"),
-    );
-    let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
-    let url = format!("http://{address}/healthz");
-    lab.start_beside("argocd-server", &program, &args, &url).await.map_err(words)?;
-    Ok((lab, address))
+    let (server, password) = lab.argocd_login().await.map_err(words)?;
+    let mut command = Command::new(lab.programs().join("argocd"));
+    command.args(["login", &server, "--plaintext", "--username", "admin", "--password", &password]);
+    command.env("HOME", lab.dir().join("home")).stdin(Stdio::null());
+    let out = command.output().await.map_err(|e| e.to_string())?;
+    if out.status.success() { Ok((lab, server)) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
 }
 
 /// The command of a tool for an application, if it knows the engine.
@@ -70,7 +57,7 @@ fn command(lab: &Lab, server: &str, tool: usize, app: &App) -> Option<Command> {
         }
         let mut c = Command::new(lab.programs().join("argocd"));
         c.args(["app", "wait", name, "--sync", "--health", "--timeout", &PATIENCE_S.to_string()]);
-        c.args(["--server", server, "--plaintext", "--auth-token", "none"]);
+        c.args(["--server", server, "--plaintext"]);
         c
     } else {
         let mut c = Command::new(lab.programs().join("kubectl"));
@@ -87,7 +74,11 @@ fn command(lab: &Lab, server: &str, tool: usize, app: &App) -> Option<Command> {
 
 /// Runs the tools on every commit that lands in the journal, until it is dropped with its runtime.
 async fn beside(journal: PathBuf, app: App, words: Words) {
-    let Ok((lab, server)) = SERVER.get_or_try_init(server).await else { return };
+    let (lab, server) = match SERVER.get_or_try_init(login).await {
+        Ok(login) => login,
+        // An empty column would read as if the tool had said nothing.
+        Err(words) => return eprintln!("argocd login: {words}"),
+    };
     let mut known: Vec<String> = Vec::new();
     let mut running = tokio::task::JoinSet::new();
     loop {

@@ -12,6 +12,7 @@ use countersign::cli::demo::agent::Agent;
 use countersign::clock::Clock;
 use countersign::config::{API_VERSION, Config};
 use countersign::sandbox::bot::{self, BotApi, BotOptions};
+use countersign::sandbox::git::GitServer;
 use countersign::sandbox::world::{ANNA, EVE, JON, MAX, policy};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -41,7 +42,7 @@ pub struct Repository {
     pub name: String,
     /// Where it is cloned from, without credentials.
     pub url: String,
-    /// Base of the forge's Gitea API.
+    /// Base of the forge's Gitea API; empty: there is no forge.
     pub api_url: String,
     /// Countersign's own account; it may write.
     pub bot: Login,
@@ -71,8 +72,28 @@ pub enum Part {
 /// What the sandbox and the lab do each in its own way.
 #[async_trait]
 pub trait Backend: Send + Sync {
-    /// `sandbox` or `lab`.
+    /// `sandbox`, `lab` or `foreign cluster`.
     fn name(&self) -> &'static str;
+    /// What names of places begin with.
+    fn prefix(&self) -> String {
+        "p".into()
+    }
+    /// Namespace of Argo CD.
+    fn argocd(&self) -> String {
+        "argocd".into()
+    }
+    /// Address of this machine at which engines find what a test serves.
+    fn host(&self) -> String {
+        "127.0.0.1".into()
+    }
+    /// Scheduler that Deployments name, where theirs is not the cluster's own.
+    fn scheduler(&self) -> Option<String> {
+        None
+    }
+    /// Labels an object as this suite's.
+    fn mark(&self, _object: &mut Value) {}
+    /// Panics if an object is somebody else's, and must not be written to.
+    fn check(&self, _kind: &str, _namespace: &str, _name: &str) {}
     fn pace(&self) -> Pace;
     /// With every right, for the tests.
     fn admin_kubeconfig(&self) -> String;
@@ -98,6 +119,8 @@ pub struct Wish {
     pub policy: String,
     /// How Countersign merges.
     pub merge_method: &'static str,
+    /// A plain Git server with real hooks in the place of the forge's (see `plain`).
+    pub plain: bool,
     /// Put a proxy in front of Git, which can let others be faster (see `gate`).
     pub gate: bool,
     /// The scenario stops parts of the world: it needs the world for itself.
@@ -116,6 +139,7 @@ impl Default for Wish {
         Self {
             policy: policy("prompted", "direct", 1),
             merge_method: "merge",
+            plain: false,
             gate: false,
             alone: false,
             deliver_s: None,
@@ -143,6 +167,8 @@ pub struct Place {
     pub scenario: String,
     /// The place's own name: of its namespace, its repository, and what it makes in the engines' namespaces.
     pub name: String,
+    /// Namespace of Argo CD.
+    pub argocd: String,
     pub backend: Arc<dyn Backend>,
     pub pace: Pace,
     pub kube: Kube,
@@ -150,6 +176,8 @@ pub struct Place {
     /// The repository's address as engines and the daemon know it: the gate's, where there is one.
     pub url: String,
     pub gate: Option<super::gate::Gate>,
+    /// The plain Git server, where there is one.
+    pub git: Option<GitServer>,
     pub people: Arc<Desk>,
     pub bot: BotApi,
     pub history: History,
@@ -179,12 +207,17 @@ impl Place {
         let mut pace = backend.pace();
         pace.deliver_s = wish.deliver_s.unwrap_or(pace.deliver_s);
         pace.observe_s = wish.observe_s.unwrap_or(pace.observe_s);
-        let name = format!("p-{}", random_hex(4));
-        let kube = Kube::connect(&backend.admin_kubeconfig()).await;
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-        kube.create(&namespace).await;
-        let repository = backend.repository(&name).await;
-        let gate = if wish.gate { Some(super::gate::Gate::start(&repository.url).await) } else { None };
+        let (name, argocd) = (format!("{}-{}", backend.prefix(), random_hex(4)), backend.argocd());
+        let kube = Kube::connect(&backend).await;
+        kube.create(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await;
+        let (repository, git) = if wish.plain {
+            let (repository, server) = super::plain::serve(&name).await;
+            (repository, Some(server))
+        } else {
+            (backend.repository(&name).await, None)
+        };
+        let gate =
+            if wish.gate { Some(super::gate::Gate::start(&repository.url, &backend.host()).await) } else { None };
         let url = gate.as_ref().map_or_else(|| repository.url.clone(), |g| g.url.clone());
         let bot = bot::start(BotOptions::default()).await.unwrap();
         for (id, person) in [(JON, "Jon"), (ANNA, "Anna"), (MAX, "Max"), (EVE, "Eve")] {
@@ -194,15 +227,17 @@ impl Place {
         let mut place = Self {
             scenario: scenario.into(),
             people: Arc::new(Desk::new(dir.path().join("people"), repository.clone())),
-            history: History::watch(&kube, &name).await,
+            history: History::watch(&kube, &name, &argocd).await,
             others: Others::default(),
             name,
+            argocd,
             backend,
             pace,
             kube,
             repository,
             url,
             gate,
+            git,
             bot,
             dir,
             clock: Clock::real(),
@@ -243,13 +278,16 @@ impl Place {
         );
         let hash = countersign_core::model::hex(&Sha256::digest(self.agent_token.as_bytes()));
         let r = &self.repository;
+        let mut repository = json!({
+            "url": self.url,
+            "auth": {"username": r.bot.login, "token": {"file": "keys/git-token"}},
+        });
+        if !r.api_url.is_empty() {
+            repository["forge"] = json!({"kind": "gitea", "api_url": r.api_url, "owner": r.owner, "repo": r.name, "token": {"file": "keys/git-token"}, "merge_method": wish.merge_method});
+        }
         let resources = [
-            json!({"kind": "Repository", "metadata": {"name": "shop"}, "spec": {
-                "url": self.url,
-                "auth": {"username": r.bot.login, "token": {"file": "keys/git-token"}},
-                "forge": {"kind": "gitea", "api_url": r.api_url, "owner": r.owner, "repo": r.name, "token": {"file": "keys/git-token"}, "merge_method": wish.merge_method},
-            }}),
-            json!({"kind": "Cluster", "metadata": {"name": CLUSTER}, "spec": {"kubeconfig": "kubeconfig.yaml", "hints": true, "labels": {"env": "prod"}}}),
+            json!({"kind": "Repository", "metadata": {"name": "shop"}, "spec": repository}),
+            json!({"kind": "Cluster", "metadata": {"name": CLUSTER}, "spec": {"kubeconfig": "kubeconfig.yaml", "argocd_namespaces": [self.argocd], "hints": true, "labels": {"env": "prod"}}}),
             json!({"kind": "Agent", "metadata": {"name": "sre-bot"}, "spec": {"sponsor": "jon", "token_sha256": hash}}),
             json!({"kind": "Person", "metadata": {"name": "jon"}, "spec": {"telegram": JON, "forge": r.jon.login, "groups": ["dev"]}}),
             json!({"kind": "Person", "metadata": {"name": "anna"}, "spec": {"telegram": ANNA, "forge": r.anna.login, "groups": ["sre"]}}),
@@ -308,12 +346,17 @@ impl Place {
         self.daemon = Some(daemon);
     }
 
-    /// Ends the daemon and starts it again: what it watches is asked for anew.
-    pub async fn restart_daemon(&mut self) {
+    /// Ends the daemon: another one takes its place.
+    pub async fn stop_daemon(&mut self) {
         self.agent = None;
         if let Some(daemon) = self.daemon.take() {
             daemon.stop().await;
         }
+    }
+
+    /// Ends the daemon and starts it again: what it watches is asked for anew.
+    pub async fn restart_daemon(&mut self) {
+        self.stop_daemon().await;
         self.start_daemon().await;
     }
 
@@ -396,6 +439,24 @@ impl Place {
         }
     }
 
+    /// Deletes the place's Applications, also those that Git or a set brought, and waits for a while until they are
+    /// gone: those of a set cannot go once their project is.
+    async fn without_applications(&self) {
+        let all = self.kube.api("Application", &self.argocd);
+        for _ in 0..300 {
+            let found = all.list(&Default::default()).await.map(|l| l.items).unwrap_or_default();
+            let names = found.into_iter().filter_map(|a| a.metadata.name).filter(|n| n.starts_with(&self.name));
+            let names: Vec<String> = names.collect();
+            for name in &names {
+                self.kube.delete("Application", &self.argocd, name).await;
+            }
+            if names.is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Ends the daemon and the place; what it made goes.
     pub async fn end(mut self) {
         self.agent = None;
@@ -405,6 +466,9 @@ impl Place {
         self.history.stop();
         if self.backend.name() != "sandbox" {
             for (kind, namespace, name) in self.made.iter().rev() {
+                if kind == "AppProject" {
+                    self.without_applications().await;
+                }
                 self.kube.delete(kind, namespace, name).await;
             }
             self.kube.delete("Namespace", "", &self.name).await;

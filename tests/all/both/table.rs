@@ -17,8 +17,9 @@ that was delivered for real. *Said at* is when Countersign said so, *true at* si
 the API server's own history as a watch of the test saw it: generation, observed generation, replicas and image of the \
 Deployment, never the engine's word; for failures, when the Deployment or the engine first said that this very revision \
 failed. *Delay* is from the last status change that was needed to know it, the waiting windows apart: healthy must \
-stand for 3 s here (10 s by default), a failure for 1 s. Less than nothing: the test's own watch heard of it later. A \
-healthy that was said too early fails the scenario, and there was none.
+stand for 3 s here (10 s by default), a failure for 1 s. For a HelmRelease the engine's part of it is the release: \
+Ready and deployed at its generation, with the commit's values. Less than nothing: the test's own watch heard of it \
+later. A healthy that was said too early fails the scenario, and there was none.
 
 Beside it, what people's scripts do after a push, started when the commit was on the branch, at most 120 s: \
 `argocd app wait --sync --health` against Argo CD's API server, and `kubectl wait`, for Applications with \
@@ -56,6 +57,8 @@ pub struct Other {
 static ROWS: Mutex<Vec<Row>> = Mutex::new(Vec::new());
 /// Places that are over, also those of scenarios that failed.
 static OVER: AtomicUsize = AtomicUsize::new(0);
+/// Scenarios that were not played.
+static SKIPPED: AtomicUsize = AtomicUsize::new(0);
 
 /// Adds a row; writes and prints as the module says.
 pub fn add(backend: &str, row: Row) {
@@ -65,6 +68,40 @@ pub fn add(backend: &str, row: Row) {
     if let Ok(path) = std::env::var("COUNTERSIGN_TRUTH") {
         std::fs::write(&path, format!("{HEAD}{text}")).unwrap_or_else(|e| panic!("{path}: {e}"));
     }
+}
+
+/// Prints how long a new user took.
+pub fn first_hour(backend: &str, engine: &str, card: std::time::Duration, healthy: std::time::Duration) {
+    let line = format!(
+        "the first hour on the {backend}, {engine}: first card after {:.1} s, first healthy commit after {:.1} s, no YAML edited",
+        card.as_secs_f64(),
+        healthy.as_secs_f64()
+    );
+    drop(writeln!(std::io::stderr(), "{line}"));
+}
+
+/// Counts and prints a scenario that is not played on a cluster that is not ours; whether this is one.
+pub fn not_for_guests(scenario: &str, engine: &'static str, why: &'static str) -> bool {
+    if !crate::lab::wanted_as_guest() {
+        return false;
+    }
+    let backend = "foreign cluster";
+    drop(writeln!(std::io::stderr(), "skipped on the {backend}: {scenario} ({engine}): {why}"));
+    SKIPPED.fetch_add(1, Ordering::SeqCst);
+    let row = Row {
+        scenario: scenario.into(),
+        engine,
+        verdict: "skipped".into(),
+        code: String::new(),
+        said_ms: 0,
+        true_ms: None,
+        delay_ms: None,
+        note: why,
+        others: Default::default(),
+    };
+    add(backend, row);
+    over(backend);
+    true
 }
 
 /// Counts a place that is over; the last one prints.
@@ -132,6 +169,10 @@ fn table(backend: &str, rows: &[Row]) -> String {
         pick(&delays, 90),
         delays.last().copied().unwrap_or(0)
     );
+    let skipped = SKIPPED.load(Ordering::SeqCst);
+    if skipped > 0 {
+        let _ = writeln!(out, "{skipped} of {} scenarios skipped.", super::COUNT);
+    }
     for (tool, name) in TOOLS.iter().enumerate().filter(|_| others) {
         let words: Vec<Other> = rows.iter().filter_map(|r| r.others.get(tool).copied().flatten()).collect();
         let mut after: Vec<i64> = words.iter().map(|o| o.after_ms).collect();

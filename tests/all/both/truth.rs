@@ -57,7 +57,7 @@ fn number(v: &Value, pointer: &str) -> i64 {
 
 impl History {
     /// Watches the place's namespace, and what carries its name in Argo CD's.
-    pub async fn watch(kube: &Kube, place: &str) -> Self {
+    pub async fn watch(kube: &Kube, place: &str, argocd: &str) -> Self {
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let mut tasks = Vec::new();
         let watched = [
@@ -67,7 +67,7 @@ impl History {
             ("GitRepository", place),
             ("Kustomization", place),
             ("HelmRelease", place),
-            ("Application", "argocd"),
+            ("Application", argocd),
         ];
         for (kind, namespace) in watched {
             let events = watcher(kube.api(kind, namespace), watcher::Config::default());
@@ -237,6 +237,15 @@ fn in_force(owner: &Value, holding: &[String]) -> bool {
                 && holds(at(owner, "/status/sync/revision"))
                 && owner.get("operation").is_none_or(Value::is_null)
                 && at(owner, "/status/operationState/phase") != "Running"
+        }
+        // A release knows no revision: that its spec is the commit's is for the scenario to want.
+        "HelmRelease" => {
+            let generation = number(owner, "/metadata/generation");
+            condition(owner, "Ready").is_some_and(|c| text(c, "status") == "True")
+                && ["observedGeneration", "lastAttemptedGeneration"]
+                    .iter()
+                    .all(|f| number(owner, &format!("/status/{f}")) == generation)
+                && at(owner, "/status/history/0/status") == "deployed"
         }
         _ => {
             condition(owner, "Ready").is_some_and(|c| text(c, "status") == "True")
@@ -488,5 +497,14 @@ mod tests {
         };
         assert!(in_force(&k("c", "True"), &holding));
         assert!(!in_force(&k("b", "True"), &holding) && !in_force(&k("c", "Unknown"), &holding));
+        let r = |attempted: i64, ready: &str, status: &str| {
+            json!({"kind": "HelmRelease", "metadata": {"generation": 2}, "status": {
+                "observedGeneration": 2, "lastAttemptedGeneration": attempted, "history": [{"status": status}],
+                "conditions": [{"type": "Ready", "status": ready}]}})
+        };
+        assert!(in_force(&r(2, "True", "deployed"), &holding));
+        for other in [r(1, "True", "deployed"), r(2, "Unknown", "deployed"), r(2, "True", "failed")] {
+            assert!(!in_force(&other, &holding), "{other:#}");
+        }
     }
 }
