@@ -58,7 +58,7 @@ pub fn decide(set: &PolicySet, people: &[Named<PersonSpec>], facts: &Facts) -> D
         rules: rules.iter().filter_map(|r| Some((r.id.as_str(), r.approve.as_ref()?))).collect(),
         freezes: freezes.iter().map(|(f, _)| *f).filter(|f| f.approve.is_some()).collect(),
     };
-    let delivery = delivery(&rules, facts, &mut why);
+    let delivery = delivery(level, &rules, facts, &mut why);
     let mut asked = Asked {
         quorum: Quorum { count: 0, groups: Vec::new(), allow_sponsor: false },
         approvers: Vec::new(),
@@ -106,7 +106,7 @@ pub fn decide(set: &PolicySet, people: &[Named<PersonSpec>], facts: &Facts) -> D
 
 /// The strictest delivery. An adoption is reviewed as a pull request unless every rule that names the
 /// operation says another way in words, and no default has to help out.
-fn delivery(rules: &[&Rule], facts: &Facts, why: &mut Vec<String>) -> Delivery {
+fn delivery(level: Level, rules: &[&Rule], facts: &Facts, why: &mut Vec<String>) -> Delivery {
     let said = rules.iter().filter_map(|r| r.deliver).max().unwrap_or(Delivery::Direct);
     if !facts.targets.iter().any(|t| t.operation == Operation::ADOPT) {
         return said;
@@ -116,10 +116,12 @@ fn delivery(rules: &[&Rule], facts: &Facts, why: &mut Vec<String>) -> Delivery {
     if covered && naming.all(|r| r.deliver.is_some()) {
         return said;
     }
-    if said != Delivery::PullRequest {
+    // Where nobody is asked there is nobody to merge it: Countersign does.
+    let least = if level == Level::Standard { Delivery::MergeAfterApproval } else { Delivery::PullRequest };
+    if said < least {
         why.push("An adoption is a pull request where not every rule that names it says `deliver`.".into());
     }
-    Delivery::PullRequest
+    said.max(least)
 }
 
 /// Freezes add to whatever the rules say: without approvers nothing leaves, with them at least these are asked.

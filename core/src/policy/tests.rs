@@ -304,9 +304,13 @@ fn adoption_has_to_be_named_and_is_a_pull_request_unless_a_rule_says_otherwise()
     let lists = "- {id: lists, match: {operation: [create, delete]}, level: standard}\n";
     assert_eq!(with(lists).decided.level, Level::Deny);
 
-    let named = "- {id: named, match: {operation: [adopt]}, level: standard}\n";
+    let named = "- {id: named, match: {operation: [adopt]}, level: prompted, approve: {from: [sre]}}\n";
     let d = with(&format!("{all}{named}"));
-    assert_eq!((d.decided.level, d.decided.delivery), (Level::Standard, Delivery::PullRequest));
+    assert_eq!((d.decided.level, d.decided.delivery), (Level::Prompted, Delivery::PullRequest));
+    assert_eq!(d.decided.approvers, ["ann", "bob"], "whose merge is the approval");
+    let alone = "- {id: alone, match: {operation: [adopt]}, level: standard}\n";
+    let d = with(&format!("{all}{alone}"));
+    assert_eq!((d.decided.level, d.decided.delivery), (Level::Standard, Delivery::MergeAfterApproval));
     let direct = "- {id: direct, match: {operation: adopt}, level: standard, deliver: direct}\n";
     assert_eq!(with(direct).decided.delivery, Delivery::Direct);
     assert_eq!(with(&format!("{direct}{named}")).decided.delivery, Delivery::PullRequest, "one says nothing");
@@ -514,7 +518,7 @@ fn any_rule(i: usize) -> impl Strategy<Value = String> {
     let op = prop::option::of(prop::sample::select(vec!["scale", "set_image", "adopt"]));
     let level = prop::sample::select(vec!["standard", "prompted", "manual", "deny"]);
     let groups = prop::sample::select(vec!["[sre]", "[dev]", "[sre, dev]"]);
-    let deliver = prop::option::of(prop::sample::select(vec!["direct", "merge_after_approval", "pull_request"]));
+    let deliver = prop::option::of(prop::sample::select(vec!["direct", "merge_after_approval"]));
     let when = prop::option::of(prop::sample::select(WHENS.to_vec()));
     let more = (when, prop::option::of(0u32..4), prop::option::of(1u32..50), any::<bool>());
     (label, op, level, groups, 1u32..3, 1u32..60, deliver, prop::option::of(1u32..5), any::<bool>(), more).prop_map(

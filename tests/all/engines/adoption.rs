@@ -396,6 +396,21 @@ async fn only_a_rule_that_says_so_in_words_pushes_an_adoption() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_nobody_is_asked_it_is_a_pull_request_all_the_same() {
+    let word = "- id: take-over\n  match: {operation: adopt}\n  level: standard\n  tell: [sre]\n";
+    let mut s = solo(CHECKOUT, "apps/solo", plain_files(), word).await;
+    stray(&s, "solo");
+    live(&s, "solo").await;
+    let change = s.propose(adopt(&named("solo"))).await;
+    let end = s.until(&change, &["healthy", "failed", "timed_out"]).await;
+    assert_eq!(text(&end, "state"), "healthy", "{end:#}");
+    let pulls = s.world.forge.pulls(REPO);
+    let [one] = pulls.as_slice() else { panic!("one pull request: {pulls:?}") };
+    assert_eq!(one.merged.as_ref().and_then(|m| m.by.as_deref()), Some("countersign-bot"));
+    s.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_object_that_changed_meanwhile_is_not_taken_over() {
     let word = "- id: take-over\n  match: {operation: adopt}\n  level: prompted\n  approve: {from: [sre], count: 1, expires: 30m}\n  deliver: merge_after_approval\n";
     let mut s = solo(CHECKOUT, "apps/solo", plain_files(), word).await;
