@@ -126,10 +126,10 @@ impl World {
             740..800 => self.others(),
             800..815 => self.policy = self.rng.random_range(1..3),
             815..825 => drop(self.people.remove(self.rng.random_range(0..2))),
-            825..831 => self.sponsor = [None, Some("tom")][self.rng.random_range(0..2)],
+            825..831 => self.sponsor = (self.rng.random_range(0..2) > 0).then_some("tom"),
             831..836 => self.moved = true,
             836..876 => {
-                self.remote.weather = [Weather::Mute, Weather::Mute, Weather::Away][self.rng.random_range(0..3)]
+                self.remote.weather = if self.rng.random_range(0..3) < 2 { Weather::Mute } else { Weather::Away }
             }
             876..887 => {
                 self.full = true;

@@ -311,7 +311,7 @@ impl World {
 
 /// How dangerous scaling an object counts: every other one takes the number on the card.
 pub fn risk(object: usize) -> RiskLevel {
-    if object % 2 == 0 { RiskLevel::High } else { RiskLevel::Medium }
+    if object.is_multiple_of(2) { RiskLevel::High } else { RiskLevel::Medium }
 }
 
 pub fn card_of(id: &ChangeId, p: &countersign_core::model::Proposal, decided: &Decided, expires_at: i64) -> CardFacts {
