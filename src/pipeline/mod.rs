@@ -26,6 +26,7 @@ pub mod pairing;
 mod plan;
 pub mod press;
 mod propose;
+mod prove;
 mod record;
 mod revert;
 mod run;
