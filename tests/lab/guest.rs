@@ -342,8 +342,10 @@ async fn watch(lab: &Lab, guest: &Guest) -> Result<String> {
         tokio::time::sleep(PAUSE).await;
     }
     let client = lab.client().await?;
-    let swept = sweep(&client, Some(&guest.run)).await?;
+    let swept = sweep(&client, Some(&guest.run)).await;
+    // Also where something does not go: the next run sweeps it, and nobody else ends the forge.
     process::kill(&lab.dir, "gitea", true).await?;
+    let swept = swept?;
     let before = std::fs::read_to_string(lab.dir.join("before.json")).map_err(|e| off("what was there")(&e))?;
     let before: Seen = serde_json::from_str(&before).map_err(|e| off("what was there")(&e))?;
     let after = look::around(&client, &guest.run).await?;
