@@ -173,9 +173,9 @@ mod tests {
             })
             .collect();
         tokio::task::yield_now().await;
-        let asked = Instant::now();
-        assert!(meter.enter("a", now).await.is_err());
-        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        let answer =
+            futures::FutureExt::now_or_never(meter.enter("a", now)).expect("who finds the queue full does not wait");
+        assert!(answer.is_err());
         drop(held);
         for task in waiting {
             assert_eq!(task.await.unwrap(), Ok(()));
