@@ -7,7 +7,10 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
+
+use super::place::Place;
 
 type Errand = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
@@ -93,5 +96,17 @@ impl Gate {
     /// Whether what was to be done is done.
     pub fn done(&self) -> bool {
         self.shared.errand.lock().unwrap_or_else(std::sync::PoisonError::into_inner).is_none()
+    }
+}
+
+impl Place {
+    /// Somebody else pushes these files right before the next push through the gate.
+    pub fn overtaken(&self, files: &'static [(&'static str, &'static str)]) {
+        let people = self.people.clone();
+        let errand = move || {
+            let work = move || people.commit(&files.iter().map(|(f, c)| (*f, Some(*c))).collect::<Vec<_>>());
+            async move { drop(tokio::task::spawn_blocking(work).await) }.boxed()
+        };
+        self.gate.as_ref().unwrap().before_next_push(errand);
     }
 }

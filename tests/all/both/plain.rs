@@ -3,7 +3,6 @@
 
 use countersign::sandbox::git::{self, Author, FileChange, GitOptions, GitServer, GitUser};
 use countersign::sandbox::world::ANNA;
-use futures::FutureExt;
 
 use super::apps::{Engine, NEW, OLD, Shape};
 use super::place::{Login, Place, Repository, Wish, refusal, story, text};
@@ -65,15 +64,7 @@ async fn a_push_that_comes_too_late(engine: Engine) {
     let mut p = Place::new("plain git: a lost push race", wish()).await;
     let app = p.app(Shape::plain(&p, engine).with("data/ballast.txt", &ballast())).await;
     let change = p.propose(p.set_image("web", NEW)).await;
-    let people = p.people.clone();
-    let foreign = move || {
-        async move {
-            let work = move || people.commit(&[("docs/notes.md", Some("a note\n"))]);
-            drop(tokio::task::spawn_blocking(work).await);
-        }
-        .boxed()
-    };
-    p.gate.as_ref().unwrap().before_next_push(foreign);
+    p.overtaken(&[("docs/notes.md", "a note\n")]);
     p.press(ANNA, "Approve").await;
     let end = p.until(&change, &ENDS).await;
     assert_eq!(text(&end, "state"), "healthy", "{end:#}");

@@ -1,7 +1,6 @@
 //! Scenarios that are the same for Argo CD and for Flux.
 
 use countersign::sandbox::world::ANNA;
-use futures::FutureExt;
 use serde_json::{Value, json};
 
 use super::apps::{App, CRASH, Engine, MISSING, NEW, NEWER, OLD, Shape, settings};
@@ -422,15 +421,7 @@ async fn a_lost_push_race(engine: Engine) {
     let mut p = Place::new("a lost push race", Wish { gate: true, ..Wish::default() }).await;
     let app = p.app(Shape::plain(&p, engine)).await;
     let change = p.propose(p.set_image("web", NEW)).await;
-    let people = p.people.clone();
-    let foreign = move || {
-        async move {
-            let work = move || people.commit(&[("docs/notes.md", Some("a note\n"))]);
-            drop(tokio::task::spawn_blocking(work).await);
-        }
-        .boxed()
-    };
-    p.gate.as_ref().unwrap().before_next_push(foreign);
+    p.overtaken(&[("docs/notes.md", "a note\n")]);
     p.press(ANNA, "Approve").await;
     let end = p.until(&change, &ENDS).await;
     assert_eq!(text(&end, "state"), "healthy", "{end:#}");
