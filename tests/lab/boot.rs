@@ -264,7 +264,33 @@ async fn whole_cluster(lab: &Lab) -> Result<Vec<Took>> {
     let engines: Vec<&str> = ARGOCD.iter().chain(&[ARGOCD_SERVER]).chain(&FLUX).copied().collect();
     took.extend(some(lab, &engines).await?);
     node_ready(lab).await?;
+    settled(lab).await?;
     Ok(took)
+}
+
+/// The controllers have done what they do to every new cluster; a guest would take it for its own doing.
+async fn settled(lab: &Lab) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(30);
+    let mut left = Vec::new();
+    while Instant::now() < end {
+        left.clear();
+        for namespace in ["argocd", "flux-system", "default", "kube-system", "kube-public", "kube-node-lease"] {
+            if lab.get("v1", "ServiceAccount", namespace, "default").await?.is_none() {
+                left.push(format!("no ServiceAccount {namespace}/default"));
+            }
+        }
+        for role in ["admin", "edit", "view"] {
+            let role_now = lab.get("rbac.authorization.k8s.io/v1", "ClusterRole", "", role).await?.unwrap_or_default();
+            if role_now["rules"].as_array().is_none_or(Vec::is_empty) {
+                left.push(format!("ClusterRole {role} has no rules"));
+            }
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(problem("The controllers of the control plane are not at work.", "Look at their logs.").with_all(left))
 }
 
 async fn node_ready(lab: &Lab) -> Result<()> {

@@ -148,7 +148,7 @@ pub(super) async fn join() -> Result<Lab> {
     lab.state.write(&lab.dir)?;
     let config = serde_json::to_string_pretty(&config).map_err(|e| off("the kubeconfig")(&e))?;
     boot::put(&lab.admin_kubeconfig(), &config)?;
-    let before = look::around(&client, &guest.run).await?;
+    let before = look::at_rest(&client, &guest.run).await?;
     let before = serde_json::to_string(&before).map_err(|e| off("what was there")(&e))?;
     boot::put(&lab.dir.join("before.json"), &before)?;
     beat(&lab, &guest).await?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use countersign_core::Result;
 use kube::api::{Api, DynamicObject, ListParams};
@@ -28,6 +29,25 @@ pub struct Was {
 
 /// All objects of others, by kind, namespace and name.
 pub type Seen = BTreeMap<String, Was>;
+
+/// How long nothing may change before a cluster counts as at rest.
+const REST: Duration = Duration::from_secs(4);
+/// How often it is looked at for that: a cluster at work is never at rest.
+const LOOKS: usize = 8;
+
+/// Waits until nobody writes to what is there, as those do who make a cluster or have just left it, and looks.
+pub async fn at_rest(client: &kube::Client, run: &str) -> Result<Seen> {
+    let mut before = around(client, run).await?;
+    for _ in 0..LOOKS {
+        tokio::time::sleep(REST).await;
+        let now = around(client, run).await?;
+        if compare(&before, &now).ends_with(" changed=0 gone=0 new=0\n") {
+            return Ok(now);
+        }
+        before = now;
+    }
+    Ok(before)
+}
 
 /// Looks at every kind that can be listed.
 pub async fn around(client: &kube::Client, run: &str) -> Result<Seen> {
