@@ -92,6 +92,14 @@ const NOWHERE: &str = "";
 /// Of a right without which no owner is told.
 const ALL: &str = "inspect pod plan scale observing";
 
+/// Kinds that the index of owners is made of.
+const ALL_KINDS: [&str; 4] = [
+    "applications.argoproj.io",
+    "kustomizations.kustomize.toolkit.fluxcd.io",
+    "helmreleases.helm.toolkit.fluxcd.io",
+    "gitrepositories.source.toolkit.fluxcd.io",
+];
+
 /// Resource, the verb that is taken away, and where it is told of then.
 type Case = (&'static str, &'static str, &'static str);
 
@@ -128,6 +136,18 @@ const OF_FLUX: [Case; 2] = [
     ("kustomizations.kustomize.toolkit.fluxcd.io", "get", ALL),
     ("gitrepositories.source.toolkit.fluxcd.io", "get", "inspect pod plan scale"),
 ];
+
+/// Whether the watch of a change may miss that the right is not there. A right to list without one to watch makes the
+/// index whole for a moment; a change that is taken up just then has its owner, and goes on with what it follows
+/// itself, to which these kinds do not belong.
+fn unseen(engine: Engine, resource: &str, verb: &str) -> bool {
+    let followed = match engine {
+        Engine::Argocd => "applications.argoproj.io",
+        Engine::Flux => "kustomizations.kustomize.toolkit.fluxcd.io gitrepositories.source.toolkit.fluxcd.io",
+    };
+    let index = ALL_KINDS.contains(&resource);
+    verb == "watch" && index && !followed.contains(resource)
+}
 
 /// An application with `web`, which is in the middle of a rollout that takes long, and with `api`.
 async fn in_the_middle(p: &mut Place, engine: Engine) -> (App, String) {
@@ -209,7 +229,8 @@ async fn each_right_is_missed_by_name(engine: Engine) {
         p.backend.allow(&p.name, &given.without(resource, &[verb])).await;
         p.restart_daemon().await;
         let expected: BTreeSet<&str> = places.split_whitespace().collect();
-        let told = told(&mut p, &change, since, expected.contains("observing")).await;
+        let unseen = unseen(engine, resource, verb);
+        let told = told(&mut p, &change, since, expected.contains("observing") && !unseen).await;
         let named = format!("Countersign may not {verb} {resource}");
         let coded = |place: &str, words: &str| match place {
             "inspect" | "plan" | "scale" => words.starts_with(&format!("cluster.forbidden: {named}")),
@@ -219,7 +240,11 @@ async fn each_right_is_missed_by_name(engine: Engine) {
             }
             _ => words.contains(&named),
         };
-        if told.keys().copied().collect::<BTreeSet<_>>() != expected || !told.iter().all(|(k, v)| coded(k, v)) {
+        let mut seen: BTreeSet<&str> = told.keys().copied().collect();
+        if unseen {
+            seen.insert("observing");
+        }
+        if seen != expected || !told.iter().all(|(k, v)| coded(k, v)) {
             wrong.push(format!("{verb} {resource}: expected {places}, got {told:#?}"));
         }
     }
