@@ -248,7 +248,8 @@ async fn write(files: &Files) -> Result<tempfile::TempDir> {
     .map_err(|_| Problem::new("render.disk", "Writing the snapshot was cut short.", "Try again.").later())?
 }
 
-fn on_path(name: &str, path: OsString) -> Option<PathBuf> {
+/// The first program of this name on a search path.
+pub(crate) fn on_path(name: &str, path: OsString) -> Option<PathBuf> {
     std::env::split_paths(&path).filter(|d| d.is_absolute()).map(|d| d.join(name)).find(|p| is_program(p))
 }
 

@@ -12,8 +12,9 @@ use countersign::sandbox::world::{CLUSTER, World, WorldOptions};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Worlds that run at the same time: more of them would only wait for each other on a small machine.
-static WORLDS: Semaphore = Semaphore::const_new(3);
+/// Worlds that run at the same time: they wait for clocks more than they compute; many more of them would wait for each
+/// other on a small machine.
+static WORLDS: Semaphore = Semaphore::const_new(8);
 
 /// The world, the daemon in front of it, and an agent that is connected.
 pub struct Stage {

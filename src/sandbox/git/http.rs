@@ -1,8 +1,8 @@
 //! Smart HTTP: requests are handed to `git http-backend` (CGI), answers are streamed back.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::Router;
 use axum::body::Body;
@@ -17,6 +17,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::{Author, GitUser, Shared};
+use crate::render::on_path;
 use crate::sandbox::host::lock;
 
 /// Pushes larger than this are refused.
@@ -112,8 +113,13 @@ fn refusal(shared: &Shared, asked: Option<&Asked>, user: Option<&GitUser>, heade
     }
 }
 
+/// By its path: a bare name with an environment of its own makes the standard library fork, which copies the tables of
+/// all of this process's memory and stops its threads meanwhile; half of the scenarios' time was that.
+static GIT: LazyLock<PathBuf> =
+    LazyLock::new(|| std::env::var_os("PATH").and_then(|p| on_path("git", p)).unwrap_or_else(|| "git".into()));
+
 fn command(shared: &Shared, asked: &Asked, user: Option<&GitUser>, parts: &Parts) -> Command {
-    let mut command = Command::new("git");
+    let mut command = Command::new(&*GIT);
     let header = |name: &str| parts.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
     command
         .arg("http-backend")
