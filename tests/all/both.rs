@@ -12,7 +12,7 @@ mod flux;
 mod forge;
 mod gate;
 mod kube;
-mod lab;
+pub mod lab;
 mod load;
 mod others;
 mod people;

@@ -8,10 +8,11 @@ use countersign::cli::replay::replay;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::both::lab::{Shared, shared};
 use crate::lab::{Account, BEAT, LABEL, Lab, Wish};
 
-async fn lab() -> Lab {
-    Lab::attach_or_start().await.unwrap_or_else(|p| panic!("{p}"))
+async fn lab() -> Shared {
+    shared().await
 }
 
 fn unique(what: &str) -> String {
@@ -57,14 +58,13 @@ async fn pod(lab: &Lab, namespace: &str, app: &str) -> Value {
 }
 
 /// A deployment with this tag, in a namespace of its own; waits until its one pod's first container is so.
-async fn pod_of(tag: &str, patience_s: u64, holds: impl Fn(&Value) -> bool) -> (Lab, String) {
-    let lab = lab().await;
+async fn pod_of(lab: &Lab, tag: &str, patience_s: u64, holds: impl Fn(&Value) -> bool) -> String {
     let place = unique("tag");
     lab.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place}})).await.unwrap();
     lab.apply(&deployment(&place, "web", tag)).await.unwrap();
     let container = |p: &Value| p["status"]["containerStatuses"][0].clone();
-    until(tag, patience_s, || async { container(&pod(&lab, &place, "web").await) }, holds).await;
-    (lab, place)
+    until(tag, patience_s, || async { container(&pod(lab, &place, "web").await) }, holds).await;
+    place
 }
 
 async fn live(lab: &Lab, place: &str) -> Value {
@@ -72,7 +72,7 @@ async fn live(lab: &Lab, place: &str) -> Value {
 }
 
 /// The deployment's rollout fails by its deadline.
-async fn fails((lab, place): (Lab, String)) {
+async fn fails(lab: &Lab, place: &str) {
     let condition = |d: &Value, kind: &str| {
         d["status"]["conditions"]
             .as_array()
@@ -83,14 +83,15 @@ async fn fails((lab, place): (Lab, String)) {
             .unwrap_or_default()
     };
     let over = |d: &Value| condition(d, "Progressing")["reason"] == "ProgressDeadlineExceeded";
-    until("the deadline", 40, || live(&lab, &place), over).await;
-    lab.delete("v1", "Namespace", "", &place).await.unwrap();
+    until("the deadline", 40, || live(lab, place), over).await;
+    lab.delete("v1", "Namespace", "", place).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab: just lab-test"]
 async fn an_image_that_is_missing_fails_its_rollout() {
-    fails(pod_of("missing", 20, |c| c["state"]["waiting"]["reason"] == "ImagePullBackOff").await).await;
+    let lab = lab().await;
+    fails(&lab, &pod_of(&lab, "missing", 20, |c| c["state"]["waiting"]["reason"] == "ImagePullBackOff").await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,7 +102,8 @@ async fn an_image_that_crashes_is_started_again_and_again() {
             && c["lastState"]["terminated"]["exitCode"] == 3
             && c["state"]["waiting"]["reason"] == "CrashLoopBackOff"
     };
-    fails(pod_of("2.0-crash-3", 30, again).await).await;
+    let lab = lab().await;
+    fails(&lab, &pod_of(&lab, "2.0-crash-3", 30, again).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,23 +113,26 @@ async fn an_image_that_wants_too_much_memory_is_killed() {
         let last = &c["lastState"]["terminated"];
         last["reason"] == "OOMKilled" && last["exitCode"] == 137
     };
-    fails(pod_of("oom", 20, killed).await).await;
+    let lab = lab().await;
+    fails(&lab, &pod_of(&lab, "oom", 20, killed).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab: just lab-test"]
 async fn an_image_that_never_gets_ready_runs_all_the_same() {
     let runs = |c: &Value| c["ready"] == false && c["state"]["running"].is_object();
-    fails(pod_of("notready", 20, runs).await).await;
+    let lab = lab().await;
+    fails(&lab, &pod_of(&lab, "notready", 20, runs).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab: just lab-test"]
 async fn a_slow_image_gets_ready_in_the_end_and_a_flapping_one_does_not_stay_so() {
+    let lab = lab().await;
     let from = Instant::now();
-    let (lab, slow) = pod_of("slow", 40, |c| c["ready"] == true).await;
+    let slow = pod_of(&lab, "slow", 40, |c| c["ready"] == true).await;
     assert!(from.elapsed() >= Duration::from_secs(8), "{:?}", from.elapsed());
-    let (_, flap) = pod_of("flap", 20, |c| c["ready"] == true).await;
+    let flap = pod_of(&lab, "flap", 20, |c| c["ready"] == true).await;
     until("flap", 20, || pod(&lab, &flap, "web"), |p| p["status"]["containerStatuses"][0]["ready"] == false).await;
     // A node whose lease is not kept takes all its pods with it after 50 s.
     tokio::time::sleep(Duration::from_secs(50)).await;

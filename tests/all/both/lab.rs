@@ -17,7 +17,7 @@ use crate::lab::{ARGOCD, FLUX, Guest, Lab};
 /// Who owns the repositories.
 const OWNER: &str = "acme";
 /// Places at the same time: more of them would only wait for each other on a small machine.
-static PLACES: Semaphore = Semaphore::const_new(4);
+static PLACES: Semaphore = Semaphore::const_new(10);
 /// Scenarios that stop parts have the lab for themselves.
 static ALONE: RwLock<()> = RwLock::const_new(());
 /// The daemon's rights, once for all.
@@ -26,6 +26,27 @@ static RIGHTS: OnceCell<()> = OnceCell::const_new();
 enum Turn {
     Shared { _one: RwLockReadGuard<'static, ()>, _place: SemaphorePermit<'static> },
     Alone { _all: RwLockWriteGuard<'static, ()> },
+}
+
+/// The lab for a test that makes no place in it, while no scenario stops parts of it. One for a test: a scenario that
+/// waits to be alone would stand between two.
+pub struct Shared {
+    lab: Lab,
+    _one: RwLockReadGuard<'static, ()>,
+}
+
+impl std::ops::Deref for Shared {
+    type Target = Lab;
+
+    fn deref(&self) -> &Lab {
+        &self.lab
+    }
+}
+
+/// Waits until the lab is whole.
+pub async fn shared() -> Shared {
+    let _one = ALONE.read().await;
+    Shared { lab: sure(Lab::attach_or_start().await), _one }
 }
 
 /// The lab, and a turn in it.
