@@ -1,0 +1,131 @@
+//! What `check` finds in a policy, and the tests that a policy brings along.
+
+use super::*;
+
+#[test]
+fn check_lists_what_reaches_standard_and_what_never_decides() {
+    let s = set("
+version: 1
+default: {level: standard}
+rules:
+- {id: open, match: {labels: {env: dev}, operation: scale}, level: standard}
+- {id: closed, match: {labels: {env: dev}}, level: manual}
+- {id: nobody, match: {}, level: prompted, approve: {from: [ghosts], count: 2}}
+- {id: sponsor, match: {}, level: prompted, approve: {from: [sre], expires: 5m, remind: 10m, allow_sponsor: true}}
+");
+    let f = check(&s, &[person("ann", 1, &["sre"]), person("amy", 1, &["sre"])], 0);
+    let has = |code: &str, rule: &str| f.iter().any(|x| x.code == code && x.rule == rule);
+    for (code, rule) in [
+        ("policy.reaches_standard", "open"),
+        ("policy.never_decides", "open"),
+        ("policy.unknown_group", "nobody"),
+        ("policy.no_approvers", "nobody"),
+        ("policy.sponsor_allowed", "sponsor"),
+        ("policy.reminds_too_late", "sponsor"),
+        ("policy.default_standard", "default"),
+        ("policy.same_person", ""),
+    ] {
+        assert!(has(code, rule), "{code} {rule}: {f:#?}");
+    }
+    assert!(!has("policy.never_decides", "closed"));
+    assert!(f.windows(2).all(|w| w[0].severity >= w[1].severity));
+    assert_eq!(check(&PolicySet::parse::<&str, &str>(&[]).unwrap(), &[], 0)[0].code, "policy.empty");
+}
+
+#[test]
+fn names_that_do_not_exist_are_found() {
+    let s = set(
+        "version: 1\nrules:\n- {id: a, match: {cluster: prod}, level: deny}\n- {id: b, match: {cluster: [eu-*, us], agent: x}, level: deny}\n",
+    );
+    let known = Known { clusters: vec!["eu-1".into()], repositories: vec![], agents: vec!["x".into()] };
+    let f = check_names(&s, &known);
+    assert_eq!(
+        f.iter().map(|f| (f.rule.as_str(), f.code)).collect::<Vec<_>>(),
+        [("a", "policy.never_matches"), ("b", "policy.unknown_name")]
+    );
+}
+
+#[test]
+fn a_failing_test_says_what_differs() {
+    let s = set(&format!(
+        "{PROD}tests:\n- {{given: {{operation: scale, labels: {{env: prod}}}}, expect: {{level: standard, rule: x}}}}\n"
+    ));
+    let r = run_tests(&s);
+    assert_eq!(r[0].failures, ["level is prompted, expected standard", "rule is prod, expected x"]);
+}
+
+#[test]
+fn the_examples_pass_their_own_tests() {
+    let files = [
+        ("read-only.yaml", include_str!("../../../../policies/read-only.yaml")),
+        ("cautious.yaml", include_str!("../../../../policies/cautious.yaml")),
+        ("trusted-staging.yaml", include_str!("../../../../policies/trusted-staging.yaml")),
+        ("production-quorum.yaml", include_str!("../../../../policies/production-quorum.yaml")),
+        ("infrastructure.yaml", include_str!("../../../../policies/infrastructure.yaml")),
+    ];
+    for (name, text) in files {
+        let s = PolicySet::parse(&[(name, text)]).unwrap();
+        assert!(s.test_count() >= 2, "{name}");
+        for t in run_tests(&s) {
+            assert!(t.failures.is_empty(), "{name}: {}: {:?}", t.name, t.failures);
+        }
+        // Each rule of an example is shown at work by one of its tests.
+        for rule in s.rules() {
+            assert!(text.split("tests:").nth(1).unwrap().contains(&rule.id), "{name}: no test names {}", rule.id);
+        }
+        for freeze in s.freezes() {
+            assert!(text.split("tests:").nth(1).unwrap().contains(&freeze.id), "{name}: no test names {}", freeze.id);
+        }
+        let never = ["policy.never_decides", "policy.never_matches", "policy.never_clear", "policy.no_approvers"];
+        let found: Vec<_> = check(&s, &stand_ins(&s), 0).into_iter().filter(|f| never.contains(&f.code)).collect();
+        assert_eq!(found, [], "{name}");
+    }
+}
+
+#[test]
+fn check_finds_what_never_matches_and_windows_that_are_over() {
+    let s = set("
+version: 1
+default: {level: deny}
+rules:
+- {id: never, match: {}, when: 1 > 2, level: deny}
+- {id: always, match: {}, when: 2 > 1, level: deny}
+- {id: apart, match: {operation: scale}, when: change.after.replicas < 5 && change.after.replicas > 9, level: deny}
+- {id: other-operation, match: {operation: scale}, when: change.operation == 'restart', level: deny}
+- {id: typed, match: {}, when: \"change.after.replicas <= '3'\", level: deny}
+- {id: exact, match: {operation: set_image}, when: \"change.before.replicas == 17 && change.after.tag == 'v1'\", level: deny}
+- {id: hours, match: {}, when: now.getHours('Europe/Berlin') == 13 && now.getDayOfWeek() == 2, level: deny}
+- {id: memory, match: {}, when: quantity(change.after.resources.limits.memory) > quantity('2Gi'), level: deny}
+- {id: open, match: {operation: scale, risk: low}, when: change.after.replicas <= 3, level: standard, tell: [sre], caps: {lines: 4}, quota: {per_day: 7}}
+- {id: none, match: {}, level: standard, quota: {per_day: 0}}
+freeze:
+- {id: past, zone: UTC, between: {from: 2020-01-01, to: 2020-01-02}}
+- {id: lone, zone: UTC, daily: {from: '00:00', to: '12:00'}, approve: {from: [ghosts]}}
+- {id: typo, match: {cluster: nowhere}, zone: UTC, daily: {from: '00:00', to: '12:00'}}
+");
+    let found = check(&s, &people(), at("2026-01-01T00:00:00Z"));
+    let has = |code: &str, rule: &str| found.iter().any(|f| f.code == code && f.rule == rule);
+    for (code, rule) in [
+        ("policy.never_matches", "never"),
+        ("policy.always_true", "always"),
+        ("policy.never_matches", "apart"),
+        ("policy.never_matches", "other-operation"),
+        ("policy.never_clear", "typed"),
+        ("policy.reaches_standard", "open"),
+        ("policy.never_decides", "none"),
+        ("policy.freeze_over", "freeze past"),
+        ("policy.unknown_group", "freeze lone"),
+    ] {
+        assert!(has(code, rule), "{code} {rule}: {found:#?}");
+    }
+    for rule in ["exact", "hours", "memory", "open"] {
+        assert!(!has("policy.never_matches", rule) && !has("policy.never_clear", rule), "{rule}: {found:#?}");
+    }
+    let open = found.iter().find(|f| f.code == "policy.reaches_standard" && f.rule == "open").unwrap();
+    assert_eq!(
+        open.message,
+        "Commits without a person: scale, risk low, when change.after.replicas <= 3, at most 4 lines, at most 7 a day."
+    );
+    let names = check_names(&s, &Known { clusters: vec!["prod".into()], ..Known::default() });
+    assert!(names.iter().any(|f| f.rule == "freeze typo" && f.code == "policy.never_matches"), "{names:#?}");
+}
