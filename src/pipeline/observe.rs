@@ -6,7 +6,7 @@ use std::pin::Pin;
 use countersign_core::change::{Change, Landed};
 use countersign_core::manifest::documents;
 use countersign_core::model::{Body, ChangeId, ObjectKey, SourceKind, Want};
-use countersign_core::verdict::{Act, Code, Deliverer, Judge, JudgeConfig, Line, Verdict, VerdictChange};
+use countersign_core::verdict::{Act, Code, Deliverer, JudgeConfig, Line, Panel, Verdict, VerdictChange};
 use countersign_core::{Problem, Result};
 use futures::{Stream, StreamExt};
 use serde_json::Value;
@@ -22,10 +22,10 @@ const CANNOT_WATCH: &str = "The cluster cannot be watched now";
 /// Commits by others that are looked at, at the most.
 const OTHERS: usize = 200;
 
-/// One change's judge with its feed. Lives in the worker, so that a pause loses nothing; after a
+/// One change's judges with their feed. Lives in the worker, so that a pause loses nothing; after a
 /// restart the feed begins anew with the objects as they are.
 pub(super) struct Watching {
-    judge: Judge,
+    judge: Panel,
     feed: Pin<Box<dyn Stream<Item = Result<Value>> + Send>>,
     /// Commits that the judge was told of, and revisions that are no commits of this branch.
     known: BTreeSet<String>,
@@ -143,10 +143,11 @@ impl Pipeline {
             p.want.iter().map(|w| ObjectKey::new(&w.group, &w.kind, &w.namespace, &w.name)).collect();
         let feed = cluster.watch_owner(&p.owner, objects.into_iter().collect()).await?;
         let stable_ms = i64::from(self.config.load().bootstrap.times.stable_s) * 1000;
-        let mut judge = Judge::new(JudgeConfig { stable_ms });
+        let deliverers = deliverers(change);
+        let by = deliverers.first().cloned();
+        let mut judge = Panel::new(JudgeConfig { stable_ms }, deliverers);
         let mut known = BTreeSet::new();
         let now = self.clock.now_ms();
-        let by = deliverer(change);
         let mut act = |commit: &str, parent: Option<&str>, ours: bool| {
             known.insert(commit.to_owned());
             let act = Act {
@@ -154,7 +155,7 @@ impl Pipeline {
                 commit: Some(commit.to_owned()),
                 parent: parent.map(str::to_owned),
                 parents: Vec::new(),
-                owner: ours.then(|| by.clone()),
+                owner: by.clone().filter(|_| ours),
                 want: ours.then(|| p.want.clone()),
             };
             judge.feed(now, &Line::Act(act))
@@ -217,7 +218,7 @@ impl Pipeline {
                 commit: Some(c.id),
                 parent: parents.next(),
                 parents: parents.collect(),
-                owner: want.as_ref().map(|_| deliverer(change)),
+                owner: want.as_ref().and_then(|_| deliverers(change).into_iter().next()),
                 want,
             }));
         }
@@ -275,15 +276,18 @@ impl Pipeline {
 
 /// Whose word on a commit counts. A HelmRelease that a Kustomization applies is only the beginning: the
 /// release itself has to succeed, and the judge looks at both then.
-fn deliverer(change: &Change) -> Deliverer {
+fn deliverers(change: &Change) -> Vec<Deliverer> {
     let p = &change.proposal;
-    let release = p.want.iter().find(|w| {
+    let released = |w: &&Want| {
         p.owner.kind == "Kustomization" && w.kind == "HelmRelease" && w.group == HELM && w.exists != Some(false)
-    });
-    match release {
-        Some(w) => Deliverer { kind: w.kind.clone(), namespace: w.namespace.clone(), name: w.name.clone() },
-        None => Deliverer::from(&p.owner),
-    }
+    };
+    let releases: BTreeSet<Deliverer> = p
+        .want
+        .iter()
+        .filter(released)
+        .map(|w| Deliverer { kind: w.kind.clone(), namespace: w.namespace.clone(), name: w.name.clone() })
+        .collect();
+    if releases.is_empty() { vec![Deliverer::from(&p.owner)] } else { releases.into_iter().collect() }
 }
 
 /// The value at a pointer whose list steps may be names (`name=app`).

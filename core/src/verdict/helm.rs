@@ -220,7 +220,7 @@ fn release(ask: &Ask, hr: &Value, about: bool, view: &mut View) {
     view.applied = current && released(hr);
     // Each kind has its own watch, so the Kustomization may be seen to have applied the commit a moment before the
     // HelmRelease is seen to have changed: until then the release of before looks like the commit's.
-    view.reopened = !current || int(hr, "/status/observedGeneration") != int(hr, "/metadata/generation");
+    view.reopened = !view.applied;
     // While a Helm action runs, it decides what a stuck rollout means: it may wait, retry or roll back.
     view.begun = view.applied && about;
     if view.applied {

@@ -10,6 +10,7 @@ mod flux;
 mod helm;
 mod judge;
 mod line;
+mod panel;
 mod rev;
 mod view;
 mod want;
@@ -19,6 +20,7 @@ mod world;
 
 pub use judge::{Judge, JudgeConfig};
 pub use line::{Act, Deliverer, Line, Recorded};
+pub use panel::Panel;
 pub use words::{Code, Verdict, VerdictChange, quote};
 
 #[cfg(test)]

@@ -5,4 +5,5 @@ mod bench;
 mod flux;
 mod helm;
 mod nonsense;
+mod panel;
 mod recordings;

@@ -1,6 +1,7 @@
 //! A HelmRelease that a Kustomization applies: its objects have no manifest of their own, its values do.
 
 use countersign::sandbox::cluster::Behaviour;
+use countersign::sandbox::git::FileChange;
 use countersign::sandbox::world::{ANNA, CLUSTER, WorldOptions, policy};
 use serde_json::{Value, json};
 
@@ -14,8 +15,12 @@ const MISSING: &str = "reg.example/web:missing";
 
 /// A release of the sandbox's chart, next to what the Kustomization payments applies.
 fn release(timeout: &str) -> String {
+    named("web", timeout)
+}
+
+fn named(name: &str, timeout: &str) -> String {
     format!(
-        "apiVersion: helm.toolkit.fluxcd.io/v2\nkind: HelmRelease\nmetadata:\n  name: web\n  namespace: flux-system\n  labels:\n    env: prod\nspec:\n  interval: 1m\n  timeout: {timeout}\n  releaseName: web\n  targetNamespace: shop\n  chart:\n    spec:\n      chart: ./chart\n      sourceRef:\n        kind: GitRepository\n        name: shop\n  values:\n    image: {OLD}  # the shop's front\n    replicas: 2\n    progressDeadlineSeconds: 300\n"
+        "apiVersion: helm.toolkit.fluxcd.io/v2\nkind: HelmRelease\nmetadata:\n  name: {name}\n  namespace: flux-system\n  labels:\n    env: prod\nspec:\n  interval: 1m\n  timeout: {timeout}\n  releaseName: {name}\n  targetNamespace: shop\n  chart:\n    spec:\n      chart: ./chart\n      sourceRef:\n        kind: GitRepository\n        name: shop\n  values:\n    image: {OLD}  # the shop's front\n    replicas: 2\n    progressDeadlineSeconds: 300\n"
     )
 }
 
@@ -52,7 +57,11 @@ impl Stage {
 }
 
 fn values_image(image: &str) -> Value {
-    json!({"target": format!("{CLUSTER}/flux-system/HelmRelease/web"), "set_field": {"pointer": "/spec/values/image", "value": image}})
+    values_image_of("web", image)
+}
+
+fn values_image_of(name: &str, image: &str) -> Value {
+    json!({"target": format!("{CLUSTER}/flux-system/HelmRelease/{name}"), "set_field": {"pointer": "/spec/values/image", "value": image}})
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,5 +137,29 @@ async fn a_failing_upgrade_fails_with_the_engines_words_and_its_revert_heals() {
     let end = s.until(&revert, &["healthy", "failed", "timed_out"]).await;
     assert_eq!(text(&end, "outcome"), "healthy", "{end:#}");
     super::eventually("the old release", || s.released(OLD)).await;
+    s.end().await;
+}
+
+/// The first succeeds; the change is not healthy for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_releases_in_one_change_the_one_that_fails_is_named() {
+    const OTHER: &str = "apps/payments/back.yaml";
+    let mut options = options("80s");
+    options.files.push((OTHER.into(), named("back", "80s")));
+    let mut s = Stage::new(options).await;
+    s.world.cluster.set_image_behaviour(MISSING, Behaviour::Missing);
+    let both = |s: &Stage| s.released(OLD) && s.world.cluster.get("apps", "Deployment", "shop", "back").is_some();
+    super::eventually("the first releases", || both(&s)).await;
+    let asked = s.operate(vec![values_image(NEW), values_image_of("back", MISSING)]).await;
+    assert_eq!(text(&asked, "outcome"), "manual", "{asked:#}");
+    let change = text(&asked, "change").to_owned();
+    let (web, back) = (release("80s").replace(OLD, NEW), named("back", "80s").replace(OLD, MISSING));
+    let files = [(FILE, &web), (OTHER, &back)].map(|(file, text)| FileChange::write(file, text.as_bytes()));
+    s.world.git.repos().commit(super::REPO, "main", &files, &super::person(), "two values").unwrap();
+    let end = s.until(&change, &["healthy", "failed", "timed_out"]).await;
+    assert_eq!(text(&end, "state"), "failed", "{end:#}");
+    let said = refusal(&end);
+    assert!(said.contains("HelmRelease flux-system/back") && said.contains("Helm upgrade failed"), "{said}");
+    assert!(s.released(NEW), "the other one is fine: {:#}", s.helm_release());
     s.end().await;
 }
