@@ -26,12 +26,10 @@ COUNTERSIGN_LAB_KUBECONFIG="$cache/lab-run/admin.kubeconfig" COUNTERSIGN_LAB_GIT
     tests/lab/guest.sh "$cache/lab" both::through::{argocd,flux}::a_new_image both::through::flux::a_missing_image \
     both::through::argocd::an_api_server both::argocd::run::a both::flux::run::a_helm both::plain::argocd::a_push \
     both::rights::flux::without_hints
-# After the guest: what this leaves to be deleted would count as touched.
-KUBECONFIG="$cache/lab-run/admin.kubeconfig" PATH="$cache/lab/bin:$PATH" tests/lab/deploy.sh
-# Two scenarios do not pass every time beside the others, for reasons that are not known yet: until they are, they are
-# for `just lab-test`. Twenty pull requests on one branch: see docs/load.md. Each right of Argo CD: passes alone.
-echo "Left out here: twenty pull requests on one branch (docs/load.md, Known); each right of Argo CD in turn."
+# Each kind of load takes the lab for itself: once here, on one engine or the other; `just lab-test` has both.
 COUNTERSIGN_LAB="$cache/lab-run/lab.json" COUNTERSIGN_LAB_CACHE="$cache/lab" PATH="$cache/lab/bin:$PATH" \
-    cargo test --quiet --test all -- both:: components:: --include-ignored --skip many_on_one_branch_by_pull_requests \
-    --skip rights::argocd::each_right
+    cargo test --quiet --test all -- both:: components:: --include-ignored \
+    --skip load::argocd::many_on_one_branch_pushed --skip load::argocd::many_branches_by_pull_requests \
+    --skip load::argocd::many_for_the_same_field --skip load::flux::many_on_one_branch_by_pull_requests \
+    --skip load::flux::many_branches_pushed
 lab status
