@@ -15,6 +15,8 @@ const VALUE: usize = 160;
 const MAX_LINES: u32 = 400;
 const MAX_FILES: usize = 20;
 const MAX_OBJECTS: usize = 50;
+/// Notes of what stands between the commit and its effect.
+const NOTES: usize = 5;
 /// Characters of the agent's reason.
 const REASON: usize = 300;
 /// Characters of it once escaped.
@@ -281,8 +283,11 @@ fn tail(f: &CardFacts) -> Text {
     t.line(&owner_line(f));
     files(f, &mut t);
     t.line(&delivery_line(f));
-    for note in f.notes.iter().take(2) {
+    for note in f.notes.iter().take(NOTES) {
         t.line(&format!("Note: {}", words(note)));
+    }
+    if let Some(more) = f.notes.len().checked_sub(NOTES).filter(|n| *n > 0) {
+        t.line(&format!("Note: and {more} more, which the tool change lists."));
     }
     t.line(&asked_line(f));
     if !f.approved_by.is_empty() {

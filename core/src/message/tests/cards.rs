@@ -142,3 +142,14 @@ fn the_sealed_text_has_neither_reader_nor_digest() {
     let t = card(&sealed).text.text;
     assert!(t.contains("Asked: ann · 1 needed") && t.contains("\nPolicy rule prod\n") && !t.contains("Digest"), "{t}");
 }
+
+#[test]
+fn no_note_is_left_out_without_a_word() {
+    let mut f = facts();
+    f.notes = (1..=5).map(|n| format!("thing {n} stands in the way")).collect();
+    let told = card(&f).text.text;
+    assert!((1..=5).all(|n| told.contains(&format!("Note: thing {n} stands"))), "{told}");
+    f.notes.extend(["a sixth".to_owned(), "a seventh".to_owned()]);
+    let told = card(&f).text.text;
+    assert!(told.contains("Note: and 2 more") && !told.contains("a sixth"), "{told}");
+}
