@@ -71,3 +71,27 @@ fn a_pull_request_wants_one_approver_with_a_forge_login() {
     assert_eq!(decide(&s(1), &p, &facts("scale", &[])).decided.approvers, ["ann"]);
     assert_eq!(decide(&s(2), &p, &facts("scale", &[])).problem.unwrap().code, "policy.pull_request_quorum");
 }
+
+#[test]
+fn one_account_one_login_or_one_key_is_one_person() {
+    let spec = |telegram, forge: &str, keys: &[&str]| PersonSpec {
+        telegram: Some(telegram),
+        forge: (!forge.is_empty()).then(|| forge.to_owned()),
+        ssh_keys: keys.iter().map(|k| (*k).to_owned()).collect(),
+        ..PersonSpec::default()
+    };
+    let ann = spec(1, "Ann", &["ssh-ed25519 AAAA1 ann@home", "ssh-ed25519 AAAA2"]);
+    for (other, shared) in [
+        (spec(1, "bob", &[]), Some("Telegram id")),
+        (spec(2, "ANN", &[]), Some("forge login")),
+        (spec(2, "", &["ssh-ed25519 AAAA3", "  ssh-ed25519  AAAA2 bob@work"]), Some("ssh key")),
+        (spec(2, "bob", &["ssh-ed25519 AAAA3 ann@home"]), None),
+        (spec(2, "", &["", "ssh-ed25519"]), None),
+        (PersonSpec::default(), None),
+    ] {
+        assert_eq!(shared_identity(&ann, &other), shared, "{other:?}");
+        assert_eq!(shared_identity(&other, &ann), shared, "{other:?}");
+    }
+    let none = PersonSpec { ssh_keys: vec![String::new()], ..PersonSpec::default() };
+    assert_eq!(shared_identity(&none, &none), None, "nothing in common is not one person");
+}
