@@ -211,8 +211,12 @@ impl Pipeline {
         match c.state() {
             State::AwaitingApproval => {
                 let have = c.approvals().count();
+                // Otherwise whoever is told would look for a button that no card has.
+                let signed = message::too_large(&self.card_facts(c)).map_or_else(String::new, |why| {
+                    format!(", each by a signature ({why}): {}", message::signing(&c.name()))
+                });
                 format!(
-                    "{} of {} approvals by {}, until {}",
+                    "{} of {} approvals by {}, until {}{signed}",
                     have,
                     c.decided.quorum.count,
                     c.decided.approvers.join(" or "),

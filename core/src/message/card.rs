@@ -150,7 +150,7 @@ pub fn card(f: &CardFacts) -> Card {
         text.styled(EntityKind::Code, &d.sha256).push("\n");
     }
     if let Some(why) = &incomplete {
-        text.line(&format!("⛔ Not decidable here: {why}"));
+        text.line(&format!("⛔ Not decidable in the chat: {why}"));
     }
     text.append(&tail);
     let reason = quote(&f.reason);
@@ -188,21 +188,36 @@ fn pointer(l: &LeafChange) -> String {
 }
 
 fn too_much(f: &CardFacts) -> Option<String> {
-    let lines = f.files.iter().fold(0u32, |n, x| n.saturating_add(x.added).saturating_add(x.removed));
-    let objects = field::objects(&f.fields);
     if f.files.is_empty() {
         Some("it names no file".to_owned())
     } else if f.fields.is_empty() && f.diff.trim().is_empty() {
         Some("neither fields nor diff are known".to_owned())
-    } else if lines > MAX_LINES {
-        Some(format!("{lines} changed lines are more than {MAX_LINES}; review it as a pull request"))
+    } else {
+        too_large(f).map(|why| match f.delivery {
+            Delivery::PullRequest => format!("{why}; review its pull request"),
+            _ => format!("{why}; sign it: {}", signing(&f.name)),
+        })
+    }
+}
+
+/// Why a change is too large for the chat, if it is: then a yes is a signature.
+pub fn too_large(f: &CardFacts) -> Option<String> {
+    let lines = f.files.iter().fold(0u32, |n, x| n.saturating_add(x.added).saturating_add(x.removed));
+    let objects = field::objects(&f.fields);
+    if lines > MAX_LINES {
+        Some(format!("{lines} changed lines are more than {MAX_LINES}"))
     } else if f.files.len() > MAX_FILES {
-        Some(format!("{} files are more than {MAX_FILES}; review it as a pull request", f.files.len()))
+        Some(format!("{} files are more than {MAX_FILES}", f.files.len()))
     } else if objects > MAX_OBJECTS {
-        Some(format!("{objects} objects are more than {MAX_OBJECTS}; review it as a pull request"))
+        Some(format!("{objects} objects are more than {MAX_OBJECTS}"))
     } else {
         None
     }
+}
+
+/// The command by which a person signs a yes to the change of this name.
+pub fn signing(change: &str) -> String {
+    format!("countersign approve {} --key KEY", name(change))
 }
 
 pub(crate) fn risk_mark(r: RiskLevel) -> (&'static str, &'static str) {

@@ -123,7 +123,9 @@ fn what_cannot_be_reviewed_in_a_chat_is_not_decidable_there() {
         change(&mut f);
         let c = card(&f);
         assert_eq!(c.complete, c.incomplete.is_none());
-        assert_eq!(c.text.text.contains("⛔ Not decidable here"), !c.complete);
+        assert_eq!(c.text.text.contains("⛔ Not decidable in the chat"), !c.complete);
+        let large = too_large(&f).is_some();
+        assert_eq!(c.text.text.contains("sign it: countersign approve cs-7F3K --key KEY"), large, "{}", c.text.text);
         !c.complete
     };
     assert!(!not(|_| ()));
@@ -134,6 +136,11 @@ fn what_cannot_be_reviewed_in_a_chat_is_not_decidable_there() {
     assert!(not(|f| f.fields = (0..51)
         .map(|i| LeafChange { object: ObjectKey::new("", "ConfigMap", "x", &i.to_string()), ..image() })
         .collect()));
+    // Nobody can sign what a merge decides.
+    let mut f = CardFacts { delivery: Delivery::PullRequest, ..facts() };
+    f.files[0].added = 400;
+    let t = card(&f).text.text;
+    assert!(t.contains("more than 400; review its pull request") && !t.contains("countersign approve"), "{t}");
 }
 
 #[test]
