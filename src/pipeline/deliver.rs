@@ -305,8 +305,8 @@ impl Pipeline {
         }
         let login = pull.merged_by.clone().unwrap_or_default();
         let config = self.config.load();
-        let person =
-            config.people.iter().find(|p| p.spec.forge.as_deref() == Some(login.as_str())).map(|p| p.name.clone());
+        let by = |forge: &str| !login.is_empty() && forge == login;
+        let person = config.people.iter().find(|p| p.spec.forge.as_deref().is_some_and(by)).map(|p| p.name.clone());
         let listed = person.filter(|p| change.decided.approvers.contains(p));
         let via = match &listed {
             Some(_) => "merge".to_owned(),

@@ -19,6 +19,8 @@ use super::{ACTOR, Pipeline, fault};
 const HELM: &str = "helm.toolkit.fluxcd.io";
 /// Begins what is said while there is no watch.
 const CANNOT_WATCH: &str = "The cluster cannot be watched now";
+/// Begins what is said while the landed commit cannot be looked at.
+const CANNOT_READ: &str = "The landed commit cannot be read now";
 /// Commits by others that are looked at, at the most.
 const OTHERS: usize = 200;
 
@@ -42,20 +44,8 @@ impl Pipeline {
         news: &mut broadcast::Receiver<Option<ChangeId>>,
     ) -> Result<()> {
         let Some(landed) = &change.landed else { return Ok(()) };
-        if watching.is_none() {
-            match self.begin_watch(change, landed).await {
-                Ok((w, first)) => {
-                    *watching = Some(w);
-                    // What is written last may be that nothing can be watched, which is over.
-                    if let Some(first) = first
-                        && change.seen.as_ref().is_some_and(|s| s.say.starts_with(CANNOT_WATCH))
-                        && self.observed(change, first.verdict, first.code, &first.say).await?
-                    {
-                        return Ok(());
-                    }
-                }
-                Err(problem) => return self.cannot_watch(change, problem).await,
-            }
+        if watching.is_none() && !self.take_up(change, landed, until, watching, news).await? {
+            return Ok(());
         }
         let Some(w) = watching.as_mut() else { return Ok(()) };
         let poll_ms = self.limits().poll_ms;
@@ -71,7 +61,7 @@ impl Pipeline {
                     Some(Err(problem)) => {
                         // Begun anew until the right is there: a verdict without what is hidden would be a guess.
                         *watching = None;
-                        return self.cannot_watch(change, problem).await;
+                        return self.cannot(CANNOT_WATCH, change, problem).await;
                     }
                     None => {
                         *watching = None;
@@ -111,6 +101,44 @@ impl Pipeline {
         }
     }
 
+    /// Looks at what landed and begins the watch; `false` where there is nothing to judge now.
+    async fn take_up(
+        &self,
+        change: &Change,
+        landed: &Landed,
+        until: i64,
+        watching: &mut Option<Watching>,
+        news: &mut broadcast::Receiver<Option<ChangeId>>,
+    ) -> Result<bool> {
+        match self.landed_otherwise(change, landed).await {
+            Ok(None) => {}
+            Ok(Some(say)) => {
+                if !self.observed(change, Verdict::Failed, Code::LandedOtherwise, &say).await? {
+                    tokio::select! {
+                        () = self.clock.sleep_until(until) => {}
+                        _ = news.recv() => {}
+                    }
+                }
+                return Ok(false);
+            }
+            Err(problem) => return self.cannot(CANNOT_READ, change, problem).await.map(|()| false),
+        }
+        let (w, first) = match self.begin_watch(change, landed).await {
+            Ok(begun) => begun,
+            Err(problem) => return self.cannot(CANNOT_WATCH, change, problem).await.map(|()| false),
+        };
+        *watching = Some(w);
+        // What is written last may be that nothing can be watched, which is over.
+        let over = |say: &str| [CANNOT_WATCH, CANNOT_READ].iter().any(|c| say.starts_with(c));
+        if let Some(first) = first
+            && change.seen.as_ref().is_some_and(|s| over(&s.say))
+            && self.observed(change, first.verdict, first.code, &first.say).await?
+        {
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
     /// Writes a new verdict; `false` where it is the one already written.
     async fn observed(&self, change: &Change, verdict: Verdict, code: Code, say: &str) -> Result<bool> {
         let verdict =
@@ -126,13 +154,31 @@ impl Pipeline {
         Ok(true)
     }
 
-    async fn cannot_watch(&self, change: &Change, problem: Problem) -> Result<()> {
-        let say = format!("{CANNOT_WATCH}: {}", problem.message);
+    async fn cannot(&self, what: &str, change: &Change, problem: Problem) -> Result<()> {
+        let say = format!("{what}: {}", problem.message);
         let code = if problem.code == "cluster.forbidden" { Code::NotReadable } else { Code::EngineDown };
         if !self.observed(change, Verdict::Waiting, code, &say).await? {
             tokio::time::sleep(std::time::Duration::from_secs(2)).await;
         }
         Ok(())
+    }
+
+    /// What landed otherwise than it was sealed. A forge merges onto whatever the branch holds by then: where somebody
+    /// wrote to the same file after our last look, more landed than anybody was shown, and that is not called healthy.
+    async fn landed_otherwise(&self, change: &Change, landed: &Landed) -> Result<Option<String>> {
+        let repo = self.repo(&change.sealed.repository)?;
+        if !repo.git.has_commit(&landed.commit).await? {
+            repo.git.fetch(&change.sealed.git_ref).await?;
+        }
+        for f in &change.sealed.files {
+            if repo.git.blob(&landed.commit, &f.path).await?.map(|t| t.id) != f.after {
+                return Ok(Some(format!(
+                    "{} is not in {} as it was approved: somebody wrote to it before the merge, and both landed. Look at that commit.",
+                    f.path, landed.commit
+                )));
+            }
+        }
+        Ok(None)
     }
 
     /// The watch, and the judge's first word about the landed commit.

@@ -54,6 +54,8 @@ codes! {
     Suspended = "suspended",
     /// Another owner has to be ready first.
     Dependency = "dependency",
+    /// The commit holds other content than was approved.
+    LandedOtherwise = "landed_otherwise",
     /// The engine does not answer.
     EngineDown = "engine_down",
     /// Countersign itself may not watch what decides: the account lacks a right.

@@ -7,7 +7,7 @@ use countersign::sandbox::host::{Fault, Mishap};
 use countersign::sandbox::world::{ANNA, JON, MAX, REPO, WorldOptions, policy};
 use serde_json::json;
 
-use super::{App, CHECKOUT, PAYMENTS, git_in, on_both_engines, quick, story};
+use super::{App, CHECKOUT, PAYMENTS, git_in, on_both_engines, quick, refusal, story};
 use crate::people::{Ran, countersign};
 use crate::world::{PATIENCE, Stage, set_image, target, text};
 
@@ -235,7 +235,9 @@ async fn a_squash_that_brought_other_content_is_found() {
     let theirs = format!("{}# by hand\n", s.manifest(CHECKOUT));
     s.world.git.commit_file(REPO, "main", CHECKOUT.file, theirs.as_bytes(), &super::person()).unwrap();
     let end = s.until(&change, &["healthy", "failed", "timed_out"]).await;
-    assert_eq!(text(&end, "commit"), s.world.tip(), "{end:#}");
+    assert_eq!((text(&end, "state"), text(&end, "commit")), ("failed", s.world.tip().as_str()), "{end:#}");
+    assert!(refusal(&end).contains("landed_otherwise") && refusal(&end).contains(CHECKOUT.file), "{}", refusal(&end));
+    s.sees(ANNA, "is not in").await;
     let landed = s.manifest(CHECKOUT);
     let sealed = landed.replace("# by hand\n", "");
     assert!(landed.contains(CHECKOUT.new) && sealed != landed, "{landed}");
