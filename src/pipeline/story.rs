@@ -210,10 +210,14 @@ impl Pipeline {
     pub(super) fn waits_for(&self, c: &Change) -> String {
         match c.state() {
             State::AwaitingApproval => {
-                let have = c.approvals().count();
+                let open = c.still_asked();
+                let still = match open.as_slice() {
+                    [] => String::new(),
+                    open => format!(", still needed: somebody of {}", open.join(" or ")),
+                };
                 format!(
-                    "{} of {} approvals by {}, until {}",
-                    have,
+                    "{} of {} approvals by {}{still}, until {}",
+                    c.counted(),
                     c.decided.quorum.count,
                     c.decided.approvers.join(" or "),
                     rfc3339(c.sealed.expires_at * 1000)
