@@ -25,6 +25,12 @@ clients:
 ack *ARGS:
     tests/ack/run.sh "${COUNTERSIGN_CI_CACHE:-target/ack}" {{ARGS}}
 
+# The properties at the threat model's full counts (10,000 lying reasons, 50,000 diffs, 100,000 presses, 1,000,000
+# forged handles, 100 doubles of 1,000 changes), in release; `cargo test` runs them with smaller ones.
+full-counts:
+    cargo test --release --package countersign-core --lib message::tests::properties -- --ignored
+    cargo test --release --package countersign --lib pipeline::press::tests -- --ignored
+
 # SIGKILL at every fault point. The last line is `points=N kills=N lost=0 doubled=0 stuck=0`.
 kill *ARGS:
     cargo build --quiet && cargo run --quiet --example kill -- {{ARGS}}

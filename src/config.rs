@@ -3,14 +3,13 @@
 //! A bad configuration never half-loads: the first mistake is a [`Problem`] that names file,
 //! resource and field, and the caller keeps what it had.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use countersign_core::model::{
     AgentSpec, ChannelKind, ChannelSpec, ClusterSpec, Named, PersonSpec, Principal, RepositorySpec, RiskLevel,
     SecretRef,
 };
-use countersign_core::policy::PolicySet;
+use countersign_core::policy::{PolicySet, shared_identity};
 use countersign_core::{Problem, Result};
 use schemars::JsonSchema;
 use secrecy::SecretString;
@@ -337,12 +336,16 @@ impl Config {
             return Err(bad(file, format!("stdio_agent {name} is no Agent")));
         }
         self.check_channels(file)?;
-        let mut seen: BTreeMap<i64, &str> = BTreeMap::new();
-        for p in &self.people {
-            if let Some(id) = p.spec.telegram
-                && let Some(other) = seen.insert(id, &p.name)
-            {
-                return Err(bad(file, format!("{} and {other} have the same Telegram id", p.name)));
+        self.check_people(file)
+    }
+
+    /// One person has one entry: who had two would have two votes.
+    fn check_people(&self, file: &Path) -> Result<()> {
+        for (i, p) in self.people.iter().enumerate() {
+            for other in self.people.iter().take(i) {
+                if let Some(field) = shared_identity(&p.spec, &other.spec) {
+                    return Err(bad(file, format!("{} and {} have the same {field}", p.name, other.name)));
+                }
             }
         }
         Ok(())

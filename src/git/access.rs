@@ -1,4 +1,4 @@
-//! Credentials of one repository, resolved by the caller at the moment of use.
+//! Credentials of one repository, as its caller read them when it opened the repository.
 
 use secrecy::{ExposeSecret as _, SecretString};
 

@@ -23,7 +23,7 @@ mod tests;
 mod url;
 
 pub use access::Credentials;
-pub use audit::audit_trailers;
+pub use audit::{Difference, Landed, LandedIn, audit_trailers};
 pub use commit::{CommitRequest, FileChange, Identity};
 pub use history::{CommitInfo, CommitRange};
 pub use objects::{DirEntry, EntryKind, FileContent, ReadLimits, TreeFile, blob_id, is_lfs_pointer};

@@ -451,3 +451,71 @@ async fn settings_of_the_user_do_not_reach_a_mirror() {
         assert_eq!(entry.unwrap().level(), git2::ConfigLevel::Local);
     }
 }
+
+fn sealed(path: &str, after: Option<&str>) -> countersign_core::model::SealedFile {
+    let after = after.map(|text| blob_id(text.as_bytes()));
+    countersign_core::model::SealedFile { path: path.into(), mode: "100644".into(), before: None, after }
+}
+
+#[tokio::test]
+async fn what_landed_is_compared_with_what_was_sealed_file_by_file() {
+    let w = World::new();
+    assert!(LandedIn::open(&w.mirror()).is_none(), "no mirror, no answer");
+    let repo = w.repo().await;
+    let first = repo.fetch("main").await.unwrap();
+    std::os::unix::fs::symlink("apps/shop/deploy.yaml", w.work().join("link.yaml")).unwrap();
+    let others = w.other_commit("others.yaml", "a: 1\n");
+    repo.fetch("main").await.unwrap();
+    let mut mirror = LandedIn::open(&w.mirror()).unwrap();
+    let (deploy, one) = ("apps/shop/deploy.yaml", Some("replicas: 1\n"));
+    let good = [sealed(deploy, one), sealed("gone.yaml", None), sealed("apps/shop/run.sh", Some("#!/bin/sh\n"))];
+    // Also where the commit brought files of others.
+    for commit in [&first, &others] {
+        assert_eq!(mirror.look(MAIN, commit, &good), Landed::AsSealed);
+    }
+    let two = blob_id(b"replicas: 2\n");
+    let bad = [
+        sealed(deploy, Some("replicas: 2\n")),
+        sealed(deploy, None),
+        sealed("gone.yaml", one),
+        sealed("apps", one),
+        sealed("link.yaml", Some("apps/shop/deploy.yaml")),
+        sealed("link.yaml/x", one),
+        good[0].clone(),
+    ];
+    let (one, link) = (blob_id(b"replicas: 1\n"), blob_id(b"apps/shop/deploy.yaml"));
+    let apps = git(&w.work(), &["rev-parse", "HEAD:apps"]);
+    let Landed::Otherwise(found) = mirror.look(MAIN, &others, &bad) else { panic!("all is well") };
+    let found: Vec<_> = found.iter().map(|d| (d.path.as_str(), d.sealed.clone(), d.found.clone())).collect();
+    let expected = [
+        (deploy, format!("blob {two}"), format!("blob {one}")),
+        (deploy, "nothing".into(), format!("blob {one}")),
+        ("gone.yaml", format!("blob {one}"), "nothing".into()),
+        ("apps", format!("blob {one}"), format!("folder {apps}")),
+        ("link.yaml", format!("blob {link}"), format!("symbolic link {link}")),
+        ("link.yaml/x", format!("blob {one}"), "nothing".into()),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn a_landed_commit_that_the_mirror_does_not_have_on_the_branch_was_not_seen() {
+    let w = World::new();
+    let repo = w.repo().await;
+    let first = repo.fetch("main").await.unwrap();
+    let next = w.other_commit("x.yaml", "a: 1\n");
+    let files = [sealed("README.md", Some("hello\n"))];
+    let not_seen = |git_ref: &str, commit: &str, words: &str| {
+        let looked = LandedIn::open(&w.mirror()).unwrap().look(git_ref, commit, &files);
+        assert!(matches!(&looked, Landed::NotSeen(why) if why.contains(words)), "{words}: {looked:?}");
+    };
+    not_seen(MAIN, &next, "not in the mirror");
+    not_seen(MAIN, "c1", "not a full commit id");
+    not_seen("refs/heads/other", &first, "not on refs/heads/other");
+    repo.fetch("main").await.unwrap();
+    assert_eq!(LandedIn::open(&w.mirror()).unwrap().look(MAIN, &next, &files), Landed::AsSealed);
+    // Rewritten: the objects may still be there, but the commit is on no branch.
+    git(&w.work(), &["push", "-qf", "origin", &format!("{first}:main")]);
+    repo.fetch("main").await.unwrap();
+    not_seen(MAIN, &next, "rewritten");
+}

@@ -11,7 +11,7 @@ mod view;
 
 pub use chain::{GENESIS, Row, hash_row};
 pub use store::{CheckHead, Entry, Head, Journal, Seal, SignHead};
-pub use verify::{Anchor, Finding, Report, read_events, verify_chain, verify_file};
+pub use verify::{Anchor, Finding, Landing, Report, read_events, verify_chain, verify_file};
 pub use view::View;
 
 #[cfg(test)]

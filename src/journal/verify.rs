@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use countersign_core::change::{Change, fold};
-use countersign_core::model::{Body, ChangeId, Event, Sealed, hex};
+use countersign_core::model::{Body, ChangeId, Event, Sealed, SealedFile, hex};
 use countersign_core::{Problem, Result};
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 
@@ -52,6 +52,24 @@ impl Anchor {
     }
 }
 
+/// A commit that the journal says landed, with the files that were sealed: to be compared in Git, which the journal
+/// does not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Landing {
+    /// Sequence number of the event.
+    pub seq: u64,
+    /// Change.
+    pub change: ChangeId,
+    /// Name of the Repository.
+    pub repository: String,
+    /// Full ref that it should be on.
+    pub git_ref: String,
+    /// Commit.
+    pub commit: String,
+    /// Files.
+    pub files: Vec<SealedFile>,
+}
+
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
@@ -59,9 +77,17 @@ pub struct Report {
     pub events: u64,
     /// Changes folded.
     pub changes: usize,
-    /// Anchors compared.
+    /// Anchors compared, the signed head included.
     pub anchors: usize,
-    /// Everything that is wrong; empty = verified.
+    /// Whether there was a signed head among them.
+    pub head: bool,
+    /// Every commit that the journal says landed.
+    pub landings: Vec<Landing>,
+    /// Of these, whose content is what was sealed. The rest is in `findings` or in `not_seen`.
+    pub as_sealed: usize,
+    /// Landed commits that could not be looked at, and why: neither verified nor wrong.
+    pub not_seen: Vec<Finding>,
+    /// Everything that is wrong; empty = verified, but for what was not seen.
     pub findings: Vec<Finding>,
 }
 
@@ -98,7 +124,10 @@ pub fn verify_rows(rows: &[Row], anchors: &[Anchor]) -> Report {
             Ok(event) => {
                 if let Some(id) = event.change {
                     match fold(changes.remove(&id), &event) {
-                        Ok(c) => drop(changes.insert(id, c)),
+                        Ok(c) => {
+                            report.landings.extend(landing(row.seq, &event, &c));
+                            changes.insert(id, c);
+                        }
                         Err(p) => report.findings.push(Finding { seq: row.seq, what: p.message }),
                     }
                 }
@@ -108,6 +137,18 @@ pub fn verify_rows(rows: &[Row], anchors: &[Anchor]) -> Report {
     }
     report.changes = changes.len();
     report
+}
+
+fn landing(seq: u64, event: &Event, change: &Change) -> Option<Landing> {
+    let Body::Landed { commit, .. } = &event.body else { return None };
+    Some(Landing {
+        seq,
+        change: change.id,
+        repository: change.sealed.repository.clone(),
+        git_ref: change.sealed.git_ref.clone(),
+        commit: commit.clone(),
+        files: change.sealed.files.clone(),
+    })
 }
 
 /// The journal at `path`, to read in.
@@ -154,7 +195,8 @@ pub(super) async fn verify_pool(
 ) -> Result<Report> {
     let (rows, head) = read_together(pool, head_file).await?;
     let mut report = verify_rows(&rows, &anchors);
-    report.anchors += usize::from(head.is_some());
+    report.head = head.is_some();
+    report.anchors += usize::from(report.head);
     report.findings.extend(head_findings(&rows, head.as_deref(), check_head));
     report.findings.extend(check_blobs(pool, &rows).await?);
     Ok(report)

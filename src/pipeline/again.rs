@@ -12,6 +12,8 @@ use super::propose::{Draft, stands_between};
 
 /// Commits that are looked at for when a version was replaced.
 const HISTORY: usize = 200;
+/// A time of day is enough for what is at most so long ago, seconds.
+const DAY_S: u64 = 24 * 3600;
 
 impl Pipeline {
     /// What an expired change asked for, if the very same would be done now.
@@ -82,13 +84,19 @@ impl Pipeline {
         let repo = self.repo(&plan.repository).ok()?;
         let later = repo.git.commits_between(&commit, &plan.base, HISTORY).await.ok()?;
         let until = later.commits.iter().filter(|c| c.changed.contains(&path)).map(|c| c.time).min();
-        let clock = |s: i64| chrono::DateTime::from_timestamp(s, 0).map(|t| t.format("%H:%M UTC").to_string());
+        let now = self.clock.now_ms() / 1000;
         let when = match until {
-            Some(at) => format!("until {}", clock(at)?),
-            None => format!("seen {}", clock(seen / 1000)?),
+            Some(at) => format!("until {}", moment(at, now)?),
+            None => format!("seen {}", moment(seen / 1000, now)?),
         };
         Some(format!("{version}, {when} ({})", commit.get(..7).unwrap_or(&commit)))
     }
+}
+
+/// `02:58 UTC`, with its date where more than a day lies between. Seconds since the epoch.
+fn moment(at: i64, now: i64) -> Option<String> {
+    let words = if now.abs_diff(at) > DAY_S { "%Y-%m-%d %H:%M UTC" } else { "%H:%M UTC" };
+    chrono::DateTime::from_timestamp(at, 0).map(|t| t.format(words).to_string())
 }
 
 /// Whether the plan writes what the change would have written, over what it was shown.
@@ -101,4 +109,26 @@ fn same_content(old: &Change, plan: &Plan) -> bool {
     let then: BTreeSet<(&str, Option<&str>, Option<String>)> =
         old.sealed.files.iter().map(|f| (f.path.as_str(), f.before.as_deref(), f.after.clone())).collect();
     now == then && plan.fields == old.proposal.fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_more_than_a_day_ago_has_its_date() {
+        let at = 1_793_501_880; // 2026-11-01 02:58 UTC
+        for (later, words) in [
+            (60, "02:58 UTC"),
+            (24 * 3600, "02:58 UTC"),
+            (24 * 3600 + 1, "2026-11-01 02:58 UTC"),
+            (90 * 24 * 3600, "2026-11-01 02:58 UTC"),
+            // A commit whose author's clock was ahead.
+            (-60, "02:58 UTC"),
+            (-2 * 24 * 3600, "2026-11-01 02:58 UTC"),
+        ] {
+            assert_eq!(moment(at, at + later).unwrap(), words, "{later} s later");
+        }
+        assert_eq!(moment(i64::MAX, at), None);
+    }
 }

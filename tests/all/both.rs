@@ -20,6 +20,7 @@ mod place;
 mod plain;
 mod rights;
 mod sandbox;
+mod ssh;
 mod table;
 mod through;
 mod truth;

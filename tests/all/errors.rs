@@ -1,4 +1,5 @@
-//! Every problem that the product can answer has an entry in docs/errors.md, and no entry is without one.
+//! Every problem that the product can answer, every finding of `policy check` and every code of a verdict has an
+//! entry in docs/errors.md, and no entry is without one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -77,10 +78,25 @@ fn in_the_sources() -> BTreeMap<String, String> {
     out
 }
 
-/// Rows of the tables: code, meaning, what to do, retry.
+/// The tables at the end of the page that are not about problems: three cells, no retry.
+const FINDINGS: &str = "## Findings of `policy check`\n";
+const VERDICTS: &str = "## Verdicts on a delivered commit\n";
+
+/// Rows of the tables of problems: code, meaning, what to do, retry.
 fn in_the_page() -> Vec<[String; 4]> {
     let page = std::fs::read_to_string(root().join("docs/errors.md")).unwrap();
-    page.lines()
+    rows(page.split_once(FINDINGS).expect("the findings stand after the problems").0)
+}
+
+/// Rows of the table under a heading: code, meaning, what helps.
+fn under(heading: &str) -> Vec<[String; 3]> {
+    let page = std::fs::read_to_string(root().join("docs/errors.md")).unwrap();
+    let rest = page.split_once(heading).unwrap_or_else(|| panic!("{heading} is not there")).1;
+    rows(rest.split("\n## ").next().unwrap())
+}
+
+fn rows<const N: usize>(text: &str) -> Vec<[String; N]> {
+    text.lines()
         .filter(|l| l.starts_with("| `"))
         .map(|l| {
             let cells: Vec<String> = l
@@ -89,10 +105,48 @@ fn in_the_page() -> Vec<[String; 4]> {
                 .split('|')
                 .map(|c| c.trim().replace('\u{1}', "|"))
                 .collect();
-            let [code, meaning, next, retry] = cells.try_into().unwrap_or_else(|c| panic!("four cells: {c:?}"));
-            [code.trim_matches('`').to_owned(), meaning, next, retry]
+            let mut row: [String; N] = cells.try_into().unwrap_or_else(|c| panic!("{N} cells: {c:?}"));
+            row[0] = row[0].trim_matches('`').to_owned();
+            row
         })
         .collect()
+}
+
+fn source(path: &str) -> Source {
+    sources(&["core/src"]).into_iter().find(|s| s.path == path).unwrap_or_else(|| panic!("{path} is not there"))
+}
+
+/// Codes of the sources against the table under a heading: the same ones, each row whole, sorted and single.
+fn have_rows(code: &BTreeSet<String>, heading: &str) {
+    let rows = under(heading);
+    let page: BTreeSet<String> = rows.iter().map(|[c, ..]| c.clone()).collect();
+    let missing: Vec<&String> = code.difference(&page).collect();
+    assert!(missing.is_empty(), "without a row in docs/errors.md, {heading}: {missing:?}");
+    let dead: Vec<&String> = page.difference(code).collect();
+    assert!(dead.is_empty(), "rows of docs/errors.md, {heading}, that nothing says any more: {dead:?}");
+    for [code, meaning, helps] in &rows {
+        assert!(meaning.ends_with('.') && meaning.len() > 10, "{code}: {meaning}");
+        assert!(helps.ends_with('.') && helps.len() > 4, "{code}: {helps}");
+    }
+    assert!(rows.windows(2).all(|w| w[0][0] < w[1][0]), "{heading}: sorted, each once");
+}
+
+#[test]
+fn every_finding_of_a_policy_has_a_row() {
+    let check = source("core/src/policy/check.rs");
+    let said: BTreeSet<String> =
+        literals(&check.code).into_iter().map(|(_, t)| t.to_owned()).filter(|t| is_code(t)).collect();
+    assert!(said.len() >= 20, "the scan finds too little: {said:?}");
+    have_rows(&said, FINDINGS);
+}
+
+#[test]
+fn every_code_of_a_verdict_has_a_row() {
+    let words = source("core/src/verdict/words.rs");
+    let list = words.code.split_once("codes! {\n").expect("the list of codes").1.split_once("\n}").unwrap().0;
+    let said: BTreeSet<String> = literals(list).into_iter().map(|(_, t)| t.to_owned()).collect();
+    assert!(said.len() >= 20, "the scan finds too little: {said:?}");
+    have_rows(&said, VERDICTS);
 }
 
 #[test]

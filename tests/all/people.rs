@@ -1088,10 +1088,14 @@ async fn a_diff_that_does_not_fit_comes_as_a_document_and_what_is_too_large_has_
     let shown = s
         .world
         .bot
-        .wait_for(ANNA, PATIENCE, |m| m.text.contains("Not decidable here"))
+        .wait_for(ANNA, PATIENCE, |m| m.text.contains("Not decidable in the chat"))
         .await
         .expect("a card that says so");
     assert!(shown.button("Approve").is_none() && shown.button("Reject…").is_some());
+    let answer = s.call("change", json!({"change": big})).await;
+    let command = format!("countersign approve {} --key KEY", text(&answer, "name"));
+    assert!(shown.text.contains(&command), "{}", shown.text);
+    assert!(text(&answer, "waits_for").contains(&command), "{answer:#}");
     told(&s, &Press { message_id: Some(shown.message_id), ..Press::button(ANNA, "Full diff") }).await;
     let diff = s
         .world
@@ -1101,8 +1105,10 @@ async fn a_diff_that_does_not_fit_comes_as_a_document_and_what_is_too_large_has_
         .unwrap();
     let whole = String::from_utf8(s.world.bot.file(&diff.document.unwrap().file_id).unwrap()).unwrap();
     assert!(whole.contains("key-449: value-449"));
-    s.press(ANNA, "Reject…").await;
-    s.until(&big, &["rejected"]).await;
+    let key = s.world.keys.anna_key.to_string_lossy().into_owned();
+    let signed = countersign(&s.world, &["approve", &big, "--key", &key, "--yes"]).await;
+    assert!(signed.ok && signed.out.contains("key-449: value-449"), "{}", signed.out);
+    s.until(&big, &["healthy"]).await;
     s.end().await;
 }
 

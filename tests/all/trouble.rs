@@ -373,12 +373,29 @@ async fn a_bad_configuration_is_refused_in_words_and_the_last_good_one_stays() {
     asked(&s, ANNA).await;
     let resources = s.world.dir.join("resources/all.yaml");
     let good = std::fs::read_to_string(&resources).unwrap();
+    // Max with Anna's key, written with another comment and more room.
+    let anna = std::fs::read_to_string(s.world.keys.anna_key.with_extension("pub")).unwrap();
+    let [kind, data] = anna.split_whitespace().take(2).collect::<Vec<_>>()[..] else { panic!("no key: {anna}") };
+    let (max, max_signs) = (
+        format!("\"telegram\": {MAX}"),
+        format!("\"ssh_keys\": [\"{kind}   {data} max@elsewhere\"], \"telegram\": {MAX}"),
+    );
     for (what, bad, words) in [
         ("no YAML", format!("{good}---\n{{ [\n"), "not valid YAML"),
         ("an unknown kind", good.replacen("\"kind\": \"Person\"", "\"kind\": \"Persona\"", 1), "Persona"),
         ("an unknown key", good.replacen("\"sponsor\"", "\"sponsors\"", 1), "sponsors"),
         ("a sponsor who is nobody", good.replacen("\"sponsor\": \"jon\"", "\"sponsor\": \"john\"", 1), "john"),
-        ("the same person twice", good.replacen(&MAX.to_string(), &ANNA.to_string(), 1), "same Telegram id"),
+        (
+            "one account, two entries",
+            good.replacen(&MAX.to_string(), &ANNA.to_string(), 1),
+            "max and anna have the same Telegram id",
+        ),
+        (
+            "one login, two entries",
+            good.replacen("\"forge\": \"jon\"", "\"forge\": \"ANNA\"", 1),
+            "anna and jon have the same forge login",
+        ),
+        ("one key, two entries", good.replacen(&max, &max_signs, 1), "max and anna have the same ssh key"),
         ("a token that is none", good.replacen("\"token_sha256\": \"", "\"token_sha256\": \"x", 1), "64"),
     ] {
         assert_ne!(bad, good, "{what}");

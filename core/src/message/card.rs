@@ -15,6 +15,8 @@ const VALUE: usize = 160;
 const MAX_LINES: u32 = 400;
 const MAX_FILES: usize = 20;
 const MAX_OBJECTS: usize = 50;
+/// Notes of what stands between the commit and its effect.
+const NOTES: usize = 5;
 /// Characters of the agent's reason.
 const REASON: usize = 300;
 /// Characters of it once escaped.
@@ -175,7 +177,7 @@ pub fn card(f: &CardFacts) -> Card {
         text.styled(EntityKind::Code, &d.sha256).push("\n");
     }
     if let Some(why) = &incomplete {
-        text.line(&format!("⛔ Not decidable here: {why}"));
+        text.line(&format!("⛔ Not decidable in the chat: {why}"));
     }
     text.append(&tail);
     let reason = quote(&f.reason);
@@ -213,21 +215,36 @@ fn pointer(l: &LeafChange) -> String {
 }
 
 fn too_much(f: &CardFacts) -> Option<String> {
-    let lines = f.files.iter().fold(0u32, |n, x| n.saturating_add(x.added).saturating_add(x.removed));
-    let objects = field::objects(&f.fields);
     if f.files.is_empty() {
         Some("it names no file".to_owned())
     } else if f.fields.is_empty() && f.diff.trim().is_empty() {
         Some("neither fields nor diff are known".to_owned())
-    } else if lines > MAX_LINES {
-        Some(format!("{lines} changed lines are more than {MAX_LINES}; review it as a pull request"))
+    } else {
+        too_large(f).map(|why| match f.delivery {
+            Delivery::PullRequest => format!("{why}; review its pull request"),
+            _ => format!("{why}; sign it: {}", signing(&f.name)),
+        })
+    }
+}
+
+/// Why a change is too large for the chat, if it is: then a yes is a signature.
+pub fn too_large(f: &CardFacts) -> Option<String> {
+    let lines = f.files.iter().fold(0u32, |n, x| n.saturating_add(x.added).saturating_add(x.removed));
+    let objects = field::objects(&f.fields);
+    if lines > MAX_LINES {
+        Some(format!("{lines} changed lines are more than {MAX_LINES}"))
     } else if f.files.len() > MAX_FILES {
-        Some(format!("{} files are more than {MAX_FILES}; review it as a pull request", f.files.len()))
+        Some(format!("{} files are more than {MAX_FILES}", f.files.len()))
     } else if objects > MAX_OBJECTS {
-        Some(format!("{objects} objects are more than {MAX_OBJECTS}; review it as a pull request"))
+        Some(format!("{objects} objects are more than {MAX_OBJECTS}"))
     } else {
         None
     }
+}
+
+/// The command by which a person signs a yes to the change of this name.
+pub fn signing(change: &str) -> String {
+    format!("countersign approve {} --key KEY", name(change))
 }
 
 pub(crate) fn risk_mark(r: RiskLevel) -> (&'static str, &'static str) {
@@ -308,8 +325,11 @@ fn tail(f: &CardFacts) -> Text {
     t.line(&owner_line(f));
     files(f, &mut t);
     t.line(&delivery_line(f));
-    for note in f.notes.iter().take(2) {
+    for note in f.notes.iter().take(NOTES) {
         t.line(&format!("Note: {}", words(note)));
+    }
+    if let Some(more) = f.notes.len().checked_sub(NOTES).filter(|n| *n > 0) {
+        t.line(&format!("Note: and {more} more, which the tool change lists."));
     }
     t.line(&asked_line(f));
     if !f.approved_by.is_empty() {

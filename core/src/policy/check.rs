@@ -207,6 +207,11 @@ fn check_bounds(rule: &Rule, out: &mut Vec<Finding>) {
         let text = "A cap of 0 makes every change manual.".to_owned();
         out.push(about(rule, Severity::Warning, "policy.never_decides", text));
     }
+    // The strictest level counts, so this rule's is never loosened to one at which something is delivered.
+    if rule.deliver.is_some() && rule.level >= Level::Manual {
+        let text = format!("At level {} nothing is delivered: `deliver` has no place there.", level_word(rule.level));
+        out.push(about(rule, Severity::Warning, "policy.deliver_unused", text));
+    }
     if rule.quota.is_some_and(|q| q.per_day == 0) && rule.level < Level::Deny {
         let text = "A quota of 0 refuses every change.".to_owned();
         out.push(about(rule, Severity::Warning, "policy.never_decides", text));

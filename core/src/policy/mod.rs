@@ -36,6 +36,7 @@ pub use decide::{Decision, decide, tightened};
 pub use explain::explain;
 pub use facts::{Facts, Target};
 pub use freeze::Freeze;
+pub use people::shared_identity;
 pub use privileged::privileged;
 pub use quota::{By, Counts, DAY_MS, Past, Quota, count};
 pub use replay::{Replayed, Summary, replay};

@@ -241,14 +241,28 @@ pub(super) fn members<'a>(
 
 /// Two entries with one identity are one person, who has one vote.
 pub(super) fn same_person(a: &PersonSpec, b: &PersonSpec) -> bool {
-    let forge = |p: &PersonSpec| p.forge.as_ref().map(|f| f.to_ascii_lowercase());
-    (a.telegram.is_some() && a.telegram == b.telegram)
-        || (a.forge.is_some() && forge(a) == forge(b))
-        || a.ssh_keys.iter().any(|k| b.ssh_keys.iter().any(|o| key_of(o) == key_of(k)))
+    shared_identity(a, b).is_some()
 }
 
-fn key_of(line: &str) -> Vec<&str> {
-    line.split_whitespace().take(2).collect()
+/// What two entries have in common that only one person can have, in words; `None` = they are two people.
+/// Logins are compared without case, keys without their comments.
+pub fn shared_identity(a: &PersonSpec, b: &PersonSpec) -> Option<&'static str> {
+    if a.telegram.is_some() && a.telegram == b.telegram {
+        return Some("Telegram id");
+    }
+    if let (Some(one), Some(other)) = (&a.forge, &b.forge)
+        && one.eq_ignore_ascii_case(other)
+    {
+        return Some("forge login");
+    }
+    let theirs: Vec<_> = b.ssh_keys.iter().filter_map(|k| key_of(k)).collect();
+    a.ssh_keys.iter().filter_map(|k| key_of(k)).any(|k| theirs.contains(&k)).then_some("ssh key")
+}
+
+/// Type and data of a public key; `None` = the line holds none.
+fn key_of(line: &str) -> Option<(&str, &str)> {
+    let mut words = line.split_whitespace();
+    Some((words.next()?, words.next()?))
 }
 
 pub(super) fn reachable(p: &PersonSpec, delivery: Delivery) -> bool {

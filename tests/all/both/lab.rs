@@ -12,6 +12,7 @@ use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore
 
 use super::place::{Backend, Login, Pace, Part, Repository};
 use super::rights::Rights;
+use super::ssh::Ssh;
 use crate::lab::{ARGOCD, FLUX, Guest, Lab};
 
 /// Who owns the repositories.
@@ -217,6 +218,15 @@ impl Backend for Real {
             jon,
             anna,
         }
+    }
+
+    async fn ssh(&self, repository: &Repository) -> Option<Ssh> {
+        let (key, public) = Ssh::key();
+        let (gitea, bot) = (self.lab.gitea(), &repository.bot);
+        let account = crate::lab::Account { login: bot.login.clone(), token: bot.token.clone() };
+        sure(gitea.add_ssh_key(&account, &public).await);
+        let url = gitea.ssh_url(&repository.owner, &repository.name);
+        Some(Ssh { url, key, known_hosts: sure(gitea.known_hosts()) })
     }
 
     async fn protect(&self, repository: &Repository, branch: &str) {

@@ -22,6 +22,7 @@ use super::kube::{Kube, api_version};
 use super::others::Others;
 use super::people::Desk;
 use super::rights::Rights;
+use super::ssh::Ssh;
 use super::truth::History;
 
 /// The cluster's name in the daemon's configuration.
@@ -105,6 +106,10 @@ pub trait Backend: Send + Sync {
     async fn allow(&self, place: &str, rights: &Rights);
     /// A new repository that all accounts may write and the engines may read without credentials.
     async fn repository(&self, name: &str) -> Repository;
+    /// The same over ssh, for Countersign's account; nothing where no server speaks it.
+    async fn ssh(&self, _repository: &Repository) -> Option<Ssh> {
+        None
+    }
     /// No direct pushes to a branch any more.
     async fn protect(&self, repository: &Repository, branch: &str);
     /// Stops a part as a crash does: at once, and nothing else. Returns when it is so.
@@ -123,6 +128,8 @@ pub struct Wish {
     pub plain: bool,
     /// Put a proxy in front of Git, which can let others be faster (see `gate`).
     pub gate: bool,
+    /// Countersign itself uses ssh.
+    pub ssh: bool,
     /// The scenario stops parts of the world: it needs the world for itself.
     pub alone: bool,
     pub deliver_s: Option<u32>,
@@ -141,6 +148,7 @@ impl Default for Wish {
             merge_method: "merge",
             plain: false,
             gate: false,
+            ssh: false,
             alone: false,
             deliver_s: None,
             observe_s: None,
@@ -176,6 +184,7 @@ pub struct Place {
     /// The repository's address as engines and the daemon know it: the gate's, where there is one.
     pub url: String,
     pub gate: Option<super::gate::Gate>,
+    pub ssh: Option<Ssh>,
     /// The plain Git server, where there is one.
     pub git: Option<GitServer>,
     pub people: Arc<Desk>,
@@ -218,6 +227,7 @@ impl Place {
         };
         let gate =
             if wish.gate { Some(super::gate::Gate::start(&repository.url, &backend.host()).await) } else { None };
+        let ssh = if wish.ssh { backend.ssh(&repository).await } else { None };
         let url = gate.as_ref().map_or_else(|| repository.url.clone(), |g| g.url.clone());
         let bot = bot::start(BotOptions::default()).await.unwrap();
         for (id, person) in [(JON, "Jon"), (ANNA, "Anna"), (MAX, "Max"), (EVE, "Eve")] {
@@ -237,6 +247,7 @@ impl Place {
             repository,
             url,
             gate,
+            ssh,
             git,
             bot,
             dir,
@@ -254,7 +265,7 @@ impl Place {
         place
     }
 
-    fn put(&self, path: &str, content: &str) {
+    pub fn put(&self, path: &str, content: &str) {
         use std::os::unix::fs::PermissionsExt as _;
         let path = self.dir.path().join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -282,6 +293,9 @@ impl Place {
             "url": self.url,
             "auth": {"username": r.bot.login, "token": {"file": "keys/git-token"}},
         });
+        if let Some(ssh) = &self.ssh {
+            ssh.configure(self, &mut repository);
+        }
         if !r.api_url.is_empty() {
             repository["forge"] = json!({"kind": "gitea", "api_url": r.api_url, "owner": r.owner, "repo": r.name, "token": {"file": "keys/git-token"}, "merge_method": wish.merge_method});
         }

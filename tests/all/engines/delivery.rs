@@ -1,10 +1,14 @@
 //! How an approved change gets to the branch: by a push, by our merge, by a person's merge or commit.
 
+use countersign::config::Config;
+use countersign::git::blob_id;
 use countersign::sandbox::forge::{Method, PullState};
+use countersign::sandbox::host::{Fault, Mishap};
 use countersign::sandbox::world::{ANNA, JON, MAX, REPO, WorldOptions, policy};
 use serde_json::json;
 
 use super::{App, CHECKOUT, PAYMENTS, git_in, on_both_engines, quick, story};
+use crate::people::{Ran, countersign};
 use crate::world::{PATIENCE, Stage, set_image, target, text};
 
 on_both_engines!(
@@ -174,6 +178,73 @@ async fn a_squash_is_one_commit_with_our_trailers() {
     let commit = s.world.git.repos().commit_info(REPO, "main").unwrap();
     assert_eq!(commit.parents.len(), 1);
     assert!(commit.message.contains(&format!("Countersign-Change: {change}")), "{}", commit.message);
+    s.end().await;
+}
+
+/// What `audit verify` says of the world as it is now.
+async fn verify(s: &Stage, more: &[&str]) -> Ran {
+    countersign(&s.world, &[&["audit", "verify"], more].concat()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_squash_brought_is_compared_as_far_as_the_mirror_has_it() {
+    let (mut s, change) = merged_with(CHECKOUT, "github", "squash").await;
+    s.stop_daemon().await;
+    let all = verify(&s, &["--strict"]).await;
+    assert!(all.ok && all.out.contains("landed commits: 1, not looked at: 0."), "{}", all.out);
+    assert!(all.out.contains("and the content of 1 landed commit.\n"), "{}", all.out);
+
+    // Without the Repository or without the mirror: neither verified nor tampered with.
+    let resources = s.world.dir.join("resources/all.yaml");
+    let good = std::fs::read_to_string(&resources).unwrap();
+    let other = good.replacen("\"name\": \"shop\"", "\"name\": \"store\"", 1);
+    assert_ne!(other, good);
+    std::fs::write(&resources, other).unwrap();
+    let unknown = verify(&s, &[]).await;
+    std::fs::write(&resources, good).unwrap();
+    let mirror = Config::load(&s.world.config).unwrap().bootstrap.state_dir.join("mirrors/shop");
+    std::fs::remove_dir_all(&mirror).unwrap();
+    let gone = verify(&s, &[]).await;
+    let tip = s.world.tip();
+    for (ran, why) in [(unknown, "no such Repository"), (gone, "no mirror")] {
+        assert!(ran.ok && ran.out.contains("landed commits: 1, not looked at: 1."), "{}", ran.out);
+        let line = ran.out.lines().find(|l| l.starts_with("not looked at: event ")).unwrap();
+        assert!([change.as_str(), &tip[..10], why].iter().all(|w| line.contains(w)), "{line}");
+        let claim = ran.out.lines().find(|l| l.starts_with("verified: ")).unwrap();
+        assert!(
+            claim.contains("of 0 commits by our key, and the content of 0 landed commits. Not verified: "),
+            "{claim}"
+        );
+    }
+    assert!(!verify(&s, &["--strict"]).await.ok, "--strict wants all of them");
+    s.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_squash_that_brought_other_content_is_found() {
+    let options =
+        WorldOptions { merge_method: "squash".into(), ..quick(policy("prompted", "merge_after_approval", 1)) };
+    let mut s = Stage::new(options).await;
+    let change = s.propose(set_image(CHECKOUT.name, CHECKOUT.new)).await;
+    // After the last look at main and before the forge's merge, somebody writes to another line of the same file.
+    let late = Fault { matching: Some("PUT ".into()), times: Some(1), mishap: Mishap::Delay { ms: 3000 } };
+    s.world.forge.fault(late);
+    s.press(ANNA, "Approve").await;
+    let merging = || s.world.forge.log().iter().any(|l| l.to_string().contains("delay"));
+    super::eventually("the merge", merging).await;
+    let theirs = format!("{}# by hand\n", s.manifest(CHECKOUT));
+    s.world.git.commit_file(REPO, "main", CHECKOUT.file, theirs.as_bytes(), &super::person()).unwrap();
+    let end = s.until(&change, &["healthy", "failed", "timed_out"]).await;
+    assert_eq!(text(&end, "commit"), s.world.tip(), "{end:#}");
+    let landed = s.manifest(CHECKOUT);
+    let sealed = landed.replace("# by hand\n", "");
+    assert!(landed.contains(CHECKOUT.new) && sealed != landed, "{landed}");
+    let ran = verify(&s, &[]).await;
+    assert!(!ran.ok && !ran.out.contains("verified:"), "{}", ran.out);
+    let blob = |text: &str| blob_id(text.as_bytes());
+    let finding = format!("{} is blob {}, and blob {} was sealed", CHECKOUT.file, blob(&landed), blob(&sealed));
+    let line = ran.out.lines().find(|l| l.contains(&finding)).unwrap_or_else(|| panic!("{}", ran.out));
+    assert!(line.starts_with("event ") && line.contains(&change) && line.contains(&s.world.tip()[..10]), "{line}");
     s.end().await;
 }
 

@@ -123,7 +123,9 @@ fn what_cannot_be_reviewed_in_a_chat_is_not_decidable_there() {
         change(&mut f);
         let c = card(&f);
         assert_eq!(c.complete, c.incomplete.is_none());
-        assert_eq!(c.text.text.contains("⛔ Not decidable here"), !c.complete);
+        assert_eq!(c.text.text.contains("⛔ Not decidable in the chat"), !c.complete);
+        let large = too_large(&f).is_some();
+        assert_eq!(c.text.text.contains("sign it: countersign approve cs-7F3K --key KEY"), large, "{}", c.text.text);
         !c.complete
     };
     assert!(!not(|_| ()));
@@ -134,6 +136,11 @@ fn what_cannot_be_reviewed_in_a_chat_is_not_decidable_there() {
     assert!(not(|f| f.fields = (0..51)
         .map(|i| LeafChange { object: ObjectKey::new("", "ConfigMap", "x", &i.to_string()), ..image() })
         .collect()));
+    // Nobody can sign what a merge decides.
+    let mut f = CardFacts { delivery: Delivery::PullRequest, ..facts() };
+    f.files[0].added = 400;
+    let t = card(&f).text.text;
+    assert!(t.contains("more than 400; review its pull request") && !t.contains("countersign approve"), "{t}");
 }
 
 #[test]
@@ -141,4 +148,15 @@ fn the_sealed_text_has_neither_reader_nor_digest() {
     let sealed = CardFacts { viewer: None, digest: None, ..facts() };
     let t = card(&sealed).text.text;
     assert!(t.contains("Asked: ann · 1 needed") && t.contains("\nPolicy rule prod\n") && !t.contains("Digest"), "{t}");
+}
+
+#[test]
+fn no_note_is_left_out_without_a_word() {
+    let mut f = facts();
+    f.notes = (1..=5).map(|n| format!("thing {n} stands in the way")).collect();
+    let told = card(&f).text.text;
+    assert!((1..=5).all(|n| told.contains(&format!("Note: thing {n} stands"))), "{told}");
+    f.notes.extend(["a sixth".to_owned(), "a seventh".to_owned()]);
+    let told = card(&f).text.text;
+    assert!(told.contains("Note: and 2 more") && !told.contains("a sixth"), "{told}");
 }

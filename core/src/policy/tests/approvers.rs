@@ -133,3 +133,27 @@ fn different_groups_hold_where_any_of_the_rules_asks_for_them() {
     assert!(tightened(&old, &d).unwrap().contains("another group"));
     assert_eq!(tightened(&d, &old), None);
 }
+
+#[test]
+fn one_account_one_login_or_one_key_is_one_person() {
+    let spec = |telegram, forge: &str, keys: &[&str]| PersonSpec {
+        telegram: Some(telegram),
+        forge: (!forge.is_empty()).then(|| forge.to_owned()),
+        ssh_keys: keys.iter().map(|k| (*k).to_owned()).collect(),
+        ..PersonSpec::default()
+    };
+    let ann = spec(1, "Ann", &["ssh-ed25519 AAAA1 ann@home", "ssh-ed25519 AAAA2"]);
+    for (other, shared) in [
+        (spec(1, "bob", &[]), Some("Telegram id")),
+        (spec(2, "ANN", &[]), Some("forge login")),
+        (spec(2, "", &["ssh-ed25519 AAAA3", "  ssh-ed25519  AAAA2 bob@work"]), Some("ssh key")),
+        (spec(2, "bob", &["ssh-ed25519 AAAA3 ann@home"]), None),
+        (spec(2, "", &["", "ssh-ed25519"]), None),
+        (PersonSpec::default(), None),
+    ] {
+        assert_eq!(shared_identity(&ann, &other), shared, "{other:?}");
+        assert_eq!(shared_identity(&other, &ann), shared, "{other:?}");
+    }
+    let none = PersonSpec { ssh_keys: vec![String::new()], ..PersonSpec::default() };
+    assert_eq!(shared_identity(&none, &none), None, "nothing in common is not one person");
+}

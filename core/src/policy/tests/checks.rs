@@ -12,6 +12,9 @@ rules:
 - {id: closed, match: {labels: {env: dev}}, level: manual}
 - {id: nobody, match: {}, level: prompted, approve: {from: [ghosts], count: 2}}
 - {id: sponsor, match: {}, level: prompted, approve: {from: [sre], expires: 5m, remind: 10m, allow_sponsor: true}}
+- {id: by-hand, match: {kind: Node}, level: manual, deliver: pull_request}
+- {id: refused, match: {kind: Lease}, level: deny, deliver: direct}
+- {id: merged, match: {kind: Service}, level: prompted, approve: {from: [sre]}, deliver: merge_after_approval}
 ");
     let f = check(&s, &[person("ann", 1, &["sre"]), person("amy", 1, &["sre"])], 0);
     let has = |code: &str, rule: &str| f.iter().any(|x| x.code == code && x.rule == rule);
@@ -24,10 +27,13 @@ rules:
         ("policy.reminds_too_late", "sponsor"),
         ("policy.default_standard", "default"),
         ("policy.same_person", ""),
+        ("policy.deliver_unused", "by-hand"),
+        ("policy.deliver_unused", "refused"),
     ] {
         assert!(has(code, rule), "{code} {rule}: {f:#?}");
     }
-    assert!(!has("policy.never_decides", "closed"));
+    assert!(!has("policy.never_decides", "closed") && !has("policy.deliver_unused", "closed"));
+    assert!(!has("policy.deliver_unused", "merged"));
     assert!(f.windows(2).all(|w| w[0].severity >= w[1].severity));
     assert_eq!(check(&PolicySet::parse::<&str, &str>(&[]).unwrap(), &[], 0)[0].code, "policy.empty");
 }
@@ -76,7 +82,13 @@ fn the_examples_pass_their_own_tests() {
         for freeze in s.freezes() {
             assert!(text.split("tests:").nth(1).unwrap().contains(&freeze.id), "{name}: no test names {}", freeze.id);
         }
-        let never = ["policy.never_decides", "policy.never_matches", "policy.never_clear", "policy.no_approvers"];
+        let never = [
+            "policy.never_decides",
+            "policy.never_matches",
+            "policy.never_clear",
+            "policy.no_approvers",
+            "policy.deliver_unused",
+        ];
         let found: Vec<_> = check(&s, &stand_ins(&s), 0).into_iter().filter(|f| never.contains(&f.code)).collect();
         assert_eq!(found, [], "{name}");
     }
