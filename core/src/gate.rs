@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 
 use crate::change::Change;
 use crate::error::{Problem, Result};
-use crate::model::{Decided, Delivery, Digest, Level, Named, OwnerRef, PersonSpec, Sealed, digest_of};
+use crate::model::{
+    Decided, Delivery, Digest, Level, Named, OwnerRef, PersonSpec, Sealed, digest_of, seats, unanswered,
+};
 use crate::policy::level_word;
 
 /// How far an authorization reaches.
@@ -316,7 +318,39 @@ fn quorum(change: &Change, now: &Now<'_>) -> Result<Vec<String>> {
             by.len()
         )));
     }
+    different_groups(change, now, &by)?;
     Ok(by.into_iter().collect())
+}
+
+/// Where the card or the policy of this moment wants each yes of another group, it must be so by the groups that
+/// people have now; for the card, by those too that they had when they were asked.
+fn different_groups(change: &Change, now: &Now<'_>, by: &BTreeSet<String>) -> Result<()> {
+    let own = |person: &str| now.people.iter().find(|p| p.name == person).map_or(&[][..], |p| &p.spec.groups);
+    let shown = |person: &str| change.decided.answers.get(person).map_or(&[][..], Vec::as_slice);
+    let asked_now = now.decided.level == Level::Prompted;
+    for (quorum, counts) in [(&change.sealed.quorum, true), (&now.decided.quorum, asked_now)] {
+        if !quorum.different_groups || !counts {
+            continue;
+        }
+        let still =
+            |person: &str, group: &String| !change.sealed.quorum.different_groups || shown(person).contains(group);
+        let people: Vec<Vec<&str>> = by
+            .iter()
+            .map(|person| {
+                let both = quorum.groups.iter().filter(|g| own(person).contains(g) && still(person, g));
+                both.map(String::as_str).collect()
+            })
+            .collect();
+        let have = seats(&people);
+        if have < quorum.count as usize {
+            return Err(stale(format!(
+                "{have} of {} needed approvals count now, each of another group: nobody said yes for {} (people or rules changed since).",
+                quorum.count,
+                unanswered(&people, &quorum.groups).join(" or "),
+            )));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -136,7 +136,9 @@ fn life(id: ChangeId, story: &[&Event], world: &World) -> Result<Option<Life>> {
                 if *person != sealed.sponsor && !yes.contains(person) {
                     yes.push(person.clone());
                 }
-                if allowed.is_none() && yes.len() >= sealed.quorum.count.max(1) as usize {
+                if allowed.is_none()
+                    && decided.votes(yes.iter().map(String::as_str)) >= sealed.quorum.count.max(1) as usize
+                {
                     allowed = Some((at, e.at));
                 }
             }

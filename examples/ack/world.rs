@@ -6,7 +6,7 @@ use std::path::Path;
 use countersign::pipeline::handle::HandleKey;
 use countersign::pipeline::press::Desk;
 use countersign_core::change::{Change, Limits};
-use countersign_core::message::{CardFacts, FileFact};
+use countersign_core::message::{CardFacts, FileFact, Seats};
 use countersign_core::model::{
     ChangeId, Decided, Engine, Level, Named, ObjectKey, OwnerRef, PersonSpec, RiskLevel, short_name,
 };
@@ -305,6 +305,7 @@ impl World {
         facts.digest = Some(c.digest.short());
         facts.viewer = Some(viewer.to_owned());
         facts.approved_by = c.approvals().map(|v| v.person.clone()).collect();
+        facts.seats = Seats::of(&c.decided, &facts.approved_by);
         facts
     }
 }
@@ -344,6 +345,7 @@ pub fn card_of(id: &ChangeId, p: &countersign_core::model::Proposal, decided: &D
         number: None,
         viewer: None,
         needed: decided.quorum.count,
+        seats: Seats::of(decided, &[]),
         allow_sponsor: decided.quorum.allow_sponsor,
         requester: p.requester.agent.clone(),
         sponsor: p.requester.sponsor.clone(),

@@ -44,6 +44,7 @@ impl Pipeline {
             number: None,
             viewer: None,
             needed: c.decided.quorum.count,
+            seats: message::Seats::of(&c.decided, &[]),
             allow_sponsor: c.decided.quorum.allow_sponsor,
             requester: p.requester.agent.clone(),
             sponsor: p.requester.sponsor.clone(),
@@ -69,6 +70,7 @@ impl Pipeline {
         let desk = self.desk(&config, &people, 0);
         facts.viewer = Some(person.to_owned());
         facts.approved_by = c.approvals().map(|v| v.person.clone()).collect();
+        facts.seats = message::Seats::of(&c.decided, &facts.approved_by);
         let wrong = c.armed.get(person).copied().unwrap_or(0);
         if complete && desk.needs_number(c) && !c.has_voted(person) && wrong < WRONG_NUMBERS {
             facts.number = self.handles.numbers(c, person, wrong).map(|n| n.right);

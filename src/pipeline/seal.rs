@@ -117,6 +117,7 @@ pub(super) fn sealed_card(draft: &Draft, plan: &Plan, decision: &Decision, id: C
         number: None,
         viewer: None,
         needed: decision.decided.quorum.count,
+        seats: message::Seats::of(&decision.decided, &[]),
         allow_sponsor: decision.decided.quorum.allow_sponsor,
         requester: draft.who.agent.clone(),
         sponsor: draft.who.sponsor.clone(),

@@ -210,14 +210,18 @@ impl Pipeline {
     pub(super) fn waits_for(&self, c: &Change) -> String {
         match c.state() {
             State::AwaitingApproval => {
-                let have = c.approvals().count();
+                let open = c.still_asked();
+                let still = match open.as_slice() {
+                    [] => String::new(),
+                    open => format!(", still needed: somebody of {}", open.join(" or ")),
+                };
                 // Otherwise whoever is told would look for a button that no card has.
                 let signed = message::too_large(&self.card_facts(c)).map_or_else(String::new, |why| {
                     format!(", each by a signature ({why}): {}", message::signing(&c.name()))
                 });
                 format!(
-                    "{} of {} approvals by {}, until {}{signed}",
-                    have,
+                    "{} of {} approvals by {}{still}, until {}{signed}",
+                    c.counted(),
                     c.decided.quorum.count,
                     c.decided.approvers.join(" or "),
                     rfc3339(c.sealed.expires_at * 1000)

@@ -413,6 +413,44 @@ async fn two_needed_are_two_people_whichever_way_they_say_it() {
     s.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn two_of_one_group_are_one_where_each_must_be_of_another_and_it_says_for_whom_it_waits() {
+    let both =
+        policy("prompted", "direct", 2).replace("from: [sre]", "from: [release-managers, sre], different_groups: true");
+    // Nobody could be asked for the release managers: refused at once, in words.
+    let mut s = Stage::new(WorldOptions { policy: both, ..quick() }).await;
+    let refused = s.operate(vec![set_image("checkout", GOOD)]).await;
+    assert_eq!(code(&refused), "policy.no_approvers", "{refused:#}");
+    assert!(refused["problem"]["message"].as_str().unwrap().contains("answer for release-managers"), "{refused:#}");
+    let zoe = json!({"apiVersion": "countersign.dev/v1", "kind": "Person", "metadata": {"name": "zoe"}, "spec": {"telegram": EVE, "groups": ["release-managers", "sre"]}});
+    reconfigure(&s, |t| format!("{t}---\n{zoe}\n")).await;
+    let tip = s.world.tip();
+    let change = s.propose(set_image("checkout", GOOD)).await;
+    assert!(asked(&s, EVE).await.text.contains("2 needed, each of another group: release-managers, sre"));
+    asked(&s, MAX).await;
+    for chat in [ANNA, MAX] {
+        asked(&s, chat).await;
+        s.press(chat, "Approve").await;
+    }
+    wait_for_votes(&s, &change, 2).await;
+    let shown = card(&s, EVE, "anna, max (1 of 2) · still needed: somebody of release-managers").await;
+    assert!(shown.button("Approve").is_some(), "{}", shown.text);
+    // A daemon that was killed in between waits on just the same.
+    s.restart().await;
+    never("a push that one group approved", Duration::from_millis(1500), || !s.world.git.pushes().is_empty()).await;
+    let now = s.call("change", json!({"change": change})).await;
+    assert_eq!(text(&now, "state"), "awaiting_approval");
+    let waits = text(&now, "waits_for");
+    assert!(waits.starts_with("1 of 2") && waits.contains("still needed: somebody of release-managers"), "{now:#}");
+    nothing_was_written(&s, &tip).await;
+    s.press(EVE, "Approve").await;
+    s.until(&change, &["healthy"]).await;
+    let commits = s.our_commits();
+    assert_eq!(commits.len(), 1);
+    assert!(commits[0].message.contains("Countersign-Approved-By: zoe"), "{}", commits[0].message);
+    s.end().await;
+}
+
 async fn wait_for_votes(s: &Stage, change: &str, n: usize) {
     let end = tokio::time::Instant::now() + PATIENCE;
     while votes(s, change).await.len() < n {

@@ -238,7 +238,7 @@ fn votes_carry(c: &Change, by: &[String], at: i64) -> bool {
             let by: BTreeSet<&String> = by.iter().collect();
             let alone = c.broken_glass(at).is_some_and(|g| by.contains(&g.person));
             c.rejection().is_none()
-                && (alone || by.len() >= c.sealed.quorum.count.max(1) as usize)
+                && (alone || c.decided.votes(by.iter().map(|p| p.as_str())) >= c.sealed.quorum.count.max(1) as usize)
                 && by.iter().all(|p| c.approvals().any(|v| v.person == **p))
         }
     }

@@ -263,7 +263,7 @@ impl Change {
         }
         // How long it is good for is the gate's to judge.
         let glass = self.broken_glass(i64::MIN).is_some();
-        let enough = glass || self.approvals().count() >= self.decided.quorum.count.max(1) as usize;
+        let enough = glass || self.counted() >= self.decided.quorum.count.max(1) as usize;
         if enough && self.rejection().is_none() { State::Approved } else { State::AwaitingApproval }
     }
 
@@ -285,6 +285,16 @@ impl Change {
     /// Yes votes on this digest.
     pub fn approvals(&self) -> impl Iterator<Item = &Vote> {
         self.votes.iter().filter(|v| v.approve && v.digest == self.digest)
+    }
+
+    /// How many of the needed votes were given, by the groups that people had when they were asked.
+    pub fn counted(&self) -> usize {
+        self.decided.votes(self.approvals().map(|v| v.person.as_str()))
+    }
+
+    /// Groups of which somebody must still say yes, where each must answer for another one.
+    pub fn still_asked(&self) -> Vec<String> {
+        self.decided.still_asked(self.approvals().map(|v| v.person.as_str()))
     }
 
     /// Landed and failed, and not a revert itself.

@@ -1,5 +1,7 @@
 //! One test for every control: each fails when its control is taken out.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::*;
@@ -320,6 +322,61 @@ fn one_person_is_one_vote_however_often_it_is_written() {
     s.c.votes.push(again);
     assert!(World::of(&g).ask(&s.c).unwrap_err().message.contains("1 of 2"));
     assert_eq!(World::of(&g).ask(&s.yes("bob").c).unwrap().by(), ["ann", "bob"]);
+}
+
+/// Two of different groups: Ann and Bob are of one, Zoe of the other.
+fn of_two_groups() -> Given {
+    let answers = [("ann", "sre"), ("bob", "sre"), ("zoe", "rel")].map(|(p, g)| (p.to_owned(), names(&[g])));
+    Given { count: 2, approvers: names(&["ann", "bob", "zoe"]), answers: answers.into(), ..Given::prompted() }
+}
+
+fn in_groups(world: &mut World, groups: &[(&str, &[&str])]) {
+    for p in &mut world.people {
+        let own = groups.iter().find(|(name, _)| *name == p.name);
+        p.spec.groups = own.map_or_else(Vec::new, |(_, groups)| names(groups));
+    }
+}
+
+const AS_ASKED: [(&str, &[&str]); 3] = [("ann", &["sre"]), ("bob", &["sre"]), ("zoe", &["rel"])];
+
+#[test]
+fn two_of_one_group_are_one_where_groups_must_differ() {
+    let g = of_two_groups();
+    let world = |groups: &[(&str, &[&str])]| {
+        let mut world = World::of(&g);
+        in_groups(&mut world, groups);
+        world
+    };
+    let (alike, good) = (g.story().yes("ann").yes("bob"), g.story().yes("ann").yes("zoe"));
+    let said = world(&AS_ASKED).ask(&alike.c).unwrap_err().message;
+    assert!(said.contains("1 of 2 needed approvals") && said.contains("nobody said yes for rel"), "{said}");
+    assert_eq!(world(&AS_ASKED).ask(&good.c).unwrap().by(), ["ann", "zoe"]);
+    assert_eq!(world(&AS_ASKED).ask(&alike.clone().yes("zoe").c).unwrap().by(), ["ann", "bob", "zoe"]);
+    // What the state of the change was is not what the gate goes by.
+    let moved: [(&str, &[&str]); 2] = [("ann", &["sre"]), ("zoe", &["sre"])];
+    assert!(world(&moved).ask(&good.c).unwrap_err().message.contains("1 of 2"), "she is of the same group now");
+    assert!(world(&[("ann", &["sre"])]).ask(&good.c).is_err(), "she is of none now");
+    let late: [(&str, &[&str]); 2] = [("ann", &["sre"]), ("bob", &["sre", "rel"])];
+    assert!(world(&late).ask(&alike.c).is_err(), "when he was asked he could not answer for it");
+    let mut looser = world(&AS_ASKED);
+    looser.decided.quorum.different_groups = false;
+    assert!(looser.ask(&alike.c).is_err(), "the card said that groups differ");
+    looser.decided.level = Level::Standard;
+    assert!(looser.ask(&alike.c).is_err());
+    assert!(looser.ask(&good.c).is_ok());
+}
+
+#[test]
+fn groups_that_must_differ_only_now_void_two_of_one() {
+    let g = Given { answers: BTreeMap::new(), ..of_two_groups() };
+    let strict = of_two_groups().decided();
+    let ask = |story: Story| {
+        let mut world = World { decided: strict.clone(), ..World::of(&g) };
+        in_groups(&mut world, &AS_ASKED);
+        world.ask(&story.c)
+    };
+    assert!(ask(g.story().yes("ann").yes("bob")).unwrap_err().message.contains("1 of 2"));
+    assert!(ask(g.story().yes("ann").yes("zoe")).is_ok());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 use super::escape::{escape_lines, escape_name, escape_visible, shorten};
 use super::field::{self, label, sides};
 use super::rich::{EntityKind, LIMIT, Text, utf16};
-use crate::model::{Delivery, DeliveryState, Escalation, LeafChange, OwnerRef, Risk, RiskLevel, hex};
+use crate::model::{Decided, Delivery, DeliveryState, Escalation, LeafChange, OwnerRef, Risk, RiskLevel, hex};
 
 /// What a card should stay below, so that an edit that adds an outcome still fits.
 const AIM: usize = 3500;
@@ -23,6 +23,8 @@ const REASON: usize = 300;
 const QUOTE: usize = 420;
 /// Units of the lines that come and go while people decide.
 const DECIDING: usize = 300;
+/// Units of the groups that must still answer, where these matter.
+const OPEN: usize = 200;
 
 /// One changed file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +37,29 @@ pub struct FileFact {
     pub added: u32,
     /// Removed lines.
     pub removed: u32,
+}
+
+/// How far people who must each answer for another group have come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seats {
+    /// The groups.
+    pub groups: Vec<String>,
+    /// How many of the needed votes were given.
+    pub counted: usize,
+    /// Groups of which somebody must still say yes.
+    pub open: Vec<String>,
+}
+
+impl Seats {
+    /// How far they are once these people said yes; `None` where groups do not matter.
+    pub fn of(decided: &Decided, yes: &[String]) -> Option<Self> {
+        let yes = || yes.iter().map(String::as_str);
+        decided.quorum.different_groups.then(|| Self {
+            groups: decided.quorum.groups.clone(),
+            counted: decided.votes(yes()),
+            open: decided.still_asked(yes()),
+        })
+    }
 }
 
 /// What a card is made from: computed facts, already redacted, and the agent's reason.
@@ -84,6 +109,8 @@ pub struct CardFacts {
     pub viewer: Option<String>,
     /// How many must say yes.
     pub needed: u32,
+    /// Each must answer for another group.
+    pub seats: Option<Seats>,
     /// The sponsor may be one of them.
     pub allow_sponsor: bool,
     /// Agent.
@@ -136,7 +163,7 @@ pub fn card(f: &CardFacts) -> Card {
     // an agent writes must not decide how many facts are shown.
     // What is added while people decide counts from the beginning: a card that is edited shows no field less.
     let first = self::tail(&CardFacts { approved_by: Vec::new(), number: None, ..f.clone() });
-    let reserve = head.len() + first.len() + DECIDING + 320 + QUOTE + 40;
+    let reserve = head.len() + first.len() + DECIDING + f.seats.as_ref().map_or(0, |_| OPEN) + 320 + QUOTE + 40;
     let (fields, shown) = fields(f, AIM.saturating_sub(reserve).max(100));
     let all_shown = shown == f.fields.len()
         && !f.fields.is_empty()
@@ -306,7 +333,10 @@ fn tail(f: &CardFacts) -> Text {
     }
     t.line(&asked_line(f));
     if !f.approved_by.is_empty() {
-        t.line(&format!("Approved so far: {} ({} of {})", listed(&f.approved_by, 4), f.approved_by.len(), f.needed));
+        let counted = f.seats.as_ref().map_or(f.approved_by.len(), |s| s.counted);
+        let open = f.seats.as_ref().filter(|s| !s.open.is_empty());
+        let still = open.map_or_else(String::new, |s| format!(" · still needed: {}", either(&s.open)));
+        t.line(&format!("Approved so far: {} ({counted} of {}){still}", listed(&f.approved_by, 4), f.needed));
     }
     if let Some(number) = f.number {
         t.push("To approve, press Approve and then the number ")
@@ -399,9 +429,11 @@ fn asked_line(f: &CardFacts) -> String {
     if !others.is_empty() {
         who.push(listed(&others, 4));
     }
+    let of = |s: &Seats| format!(", each of another group: {}", listed(&s.groups, 4));
+    let groups = f.seats.as_ref().map_or_else(String::new, of);
     let sponsor = if f.allow_sponsor { " · the sponsor may approve" } else { "" };
     format!(
-        "Asked: {}{later} · {} needed · by {} for {}{sponsor}",
+        "Asked: {}{later} · {} needed{groups} · by {} for {}{sponsor}",
         if who.is_empty() { "nobody".to_owned() } else { who.join(", ") },
         f.needed,
         name(&f.requester),
@@ -422,6 +454,14 @@ pub(crate) fn listed(names: &[String], max: usize) -> String {
         out.push_str(&format!(" and {} more", names.len() - max));
     }
     out
+}
+
+/// Of which group somebody must still say yes.
+fn either(groups: &[String]) -> String {
+    match groups {
+        [one] => format!("somebody of {}", listed(std::slice::from_ref(one), 1)),
+        several => format!("somebody of one of {}", listed(several, 4)),
+    }
 }
 
 /// For texts that quote a card: its object and fields, within `budget`.

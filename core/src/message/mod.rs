@@ -16,7 +16,7 @@ mod settle;
 #[cfg(test)]
 mod tests;
 
-pub use card::{Card, CardFacts, Document, FileFact, card, document, signing, too_large};
+pub use card::{Card, CardFacts, Document, FileFact, Seats, card, document, signing, too_large};
 pub use commit::{Trailers, commit_message, pull_request_body, pull_request_title, with_trailers};
 pub use escape::{escape_name, escape_visible};
 pub use field::{what, what_short};

@@ -54,6 +54,7 @@ fn facts() -> CardFacts {
         number: None,
         viewer: Some("ann".into()),
         needed: 1,
+        seats: None,
         allow_sponsor: false,
         requester: "sre-bot".into(),
         sponsor: "Jon".into(),

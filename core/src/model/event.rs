@@ -1,5 +1,7 @@
 //! What is written to the journal. State is the fold of these.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -86,6 +88,9 @@ pub struct Decided {
     /// Freezes that were on, whose approvers alone are asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub freezes: Vec<FreezeNote>,
+    /// Where each must answer for another group: for which of them each approver can, as things were then.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub answers: BTreeMap<String, Vec<String>>,
 }
 
 /// How the people of a decision are to be asked.

@@ -8,6 +8,7 @@ mod owner;
 mod quantity;
 mod resource;
 mod sealed;
+mod seats;
 mod source;
 
 pub use answer::*;
@@ -18,6 +19,7 @@ pub use owner::*;
 pub use quantity::quantity;
 pub use resource::*;
 pub use sealed::*;
+pub use seats::{seats, unanswered};
 pub use source::*;
 
 #[cfg(test)]

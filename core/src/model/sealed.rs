@@ -70,6 +70,9 @@ pub struct Quorum {
     /// The requester's sponsor may be one of them (one-person installations; shown on the card).
     #[serde(default)]
     pub allow_sponsor: bool,
+    /// Each of them must answer for another of the groups.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub different_groups: bool,
 }
 
 /// One file of the change.

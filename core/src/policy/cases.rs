@@ -92,7 +92,8 @@ fn run_one(set: &PolicySet, people: &[Named<PersonSpec>], t: &TestCase) -> (Vec<
             failures.push(format!("{what} is {is}, expected {want}"));
         }
     };
-    let Expect { level, rule, deliver, count, from, expires, freeze, confirm, escalate, code } = &t.expect;
+    let Expect { level, rule, deliver, count, from, different_groups, expires, freeze, confirm, escalate, code } =
+        &t.expect;
     let list = |mut names: Vec<String>| {
         names.sort();
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }
@@ -109,6 +110,9 @@ fn run_one(set: &PolicySet, people: &[Named<PersonSpec>], t: &TestCase) -> (Vec<
     }
     if let Some(from) = from {
         differs("from", list(from.clone()), list(d.quorum.groups.clone()));
+    }
+    if let Some(different) = different_groups {
+        differs("different_groups", different.to_string(), d.quorum.different_groups.to_string());
     }
     if let Some(Ok(s)) = expires.as_deref().map(seconds) {
         differs("expires", format!("{s} s"), format!("{} s", d.expires_s));

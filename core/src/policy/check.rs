@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::matching::glob;
-use super::people::{reachable, same_person};
-use super::rule::{DEFAULT, Match, PolicySet, Rule};
+use super::people::{answering, lacking, reachable, same_person};
+use super::rule::{Approve, DEFAULT, Match, PolicySet, Rule};
 use super::samples::{TRIES, Tried, try_out};
 use super::words::{level_word, risk_word};
-use crate::model::{Delivery, Level, Named, PersonSpec};
+use crate::model::{Delivery, Level, Named, PersonSpec, seats};
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,7 +123,7 @@ pub fn check_names(set: &PolicySet, known: &Known) -> Vec<Finding> {
 
 fn check_people(rule: &Rule, people: &[Named<PersonSpec>], out: &mut Vec<Finding>) {
     let known: BTreeSet<&str> = people.iter().flat_map(|p| p.spec.groups.iter().map(String::as_str)).collect();
-    let from = rule.approve.iter().flat_map(|a| a.from.iter().chain(a.escalate.iter().flat_map(|(_, to)| to)));
+    let from = rule.approve.iter().flat_map(Approve::groups);
     for group in from.chain(&rule.tell).collect::<BTreeSet<_>>() {
         if !known.contains(group.as_str()) {
             out.push(about(rule, Severity::Error, "policy.unknown_group", format!("Nobody is in group {group}.")));
@@ -142,6 +142,17 @@ fn check_people(rule: &Rule, people: &[Named<PersonSpec>], out: &mut Vec<Finding
         let text =
             format!("{} people must say yes, but only {} in {} can.", a.count, distinct.len(), a.from.join(", "));
         out.push(about(rule, Severity::Error, "policy.no_approvers", text));
+    } else if a.different_groups {
+        let groups: Vec<String> = a.groups().cloned().collect();
+        let own: Vec<Vec<&str>> = distinct.iter().map(|p| answering(p, &groups)).collect();
+        if seats(&own) < a.count as usize {
+            let text = format!(
+                "{} people must say yes, each of another group, but nobody is left to answer for {}.",
+                a.count,
+                lacking(&own, &groups)
+            );
+            out.push(about(rule, Severity::Error, "policy.no_approvers", text));
+        }
     }
     if rule.deliver == Some(Delivery::PullRequest) && a.count > 1 {
         let text = "With pull_request one merge is the approval; several people need merge_after_approval.".to_owned();
@@ -255,18 +266,22 @@ fn check_freezes(set: &PolicySet, people: &[Named<PersonSpec>], now: i64, out: &
         // Whoever lets a change through must be asked by the rules as well.
         for rule in set.rules() {
             let Some(a) = rule.approve.as_ref().filter(|_| f.may_meet(&rule.matches)) else { continue };
-            let both = people.iter().filter(|p| {
-                let in_any = |groups: &[String]| p.spec.groups.iter().any(|g| groups.contains(g));
-                in_any(from) && (in_any(&a.from) || a.escalate.as_ref().is_some_and(|(_, to)| in_any(to)))
-            });
+            let asked: Vec<String> = a.groups().cloned().collect();
+            let both: Vec<Vec<&str>> = people
+                .iter()
+                .filter(|p| p.spec.groups.iter().any(|g| from.contains(g)))
+                .map(|p| answering(&p.spec, &asked))
+                .filter(|own| !own.is_empty())
+                .collect();
             let needed = a.count.max(*count) as usize;
-            let found = both.count();
+            let found = if a.different_groups { seats(&both) } else { both.len() };
             if found < needed {
                 let text = format!(
-                    "During it {needed} of {} who are also in {} must say yes for rule {}, and there {}.",
+                    "During it {needed} of {} who are also in {} must say yes for rule {}{}, and there {}.",
                     a.from.join(", "),
                     from.join(", "),
                     rule.id,
+                    if a.different_groups { ", each of another group" } else { "" },
                     if found == 1 { "is 1".to_owned() } else { format!("are {found}") },
                 );
                 say(Severity::Warning, "policy.no_approvers", text);

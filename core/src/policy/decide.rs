@@ -1,6 +1,6 @@
 //! One decision: which rules match, and what they ask for together.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
@@ -60,8 +60,9 @@ pub fn decide(set: &PolicySet, people: &[Named<PersonSpec>], facts: &Facts) -> D
     };
     let delivery = delivery(level, &rules, facts, &mut why);
     let mut asked = Asked {
-        quorum: Quorum { count: 0, groups: Vec::new(), allow_sponsor: false },
+        quorum: Quorum { count: 0, groups: Vec::new(), allow_sponsor: false, different_groups: false },
         approvers: Vec::new(),
+        answers: BTreeMap::new(),
         escalate: Vec::new(),
     };
     if level < Level::Deny && !asks.is_empty() {
@@ -99,6 +100,7 @@ pub fn decide(set: &PolicySet, people: &[Named<PersonSpec>], facts: &Facts) -> D
             _ => Obligations::default(),
         },
         freezes: freezes.iter().map(|(f, until)| FreezeNote { id: f.id.clone(), until: until.timestamp() }).collect(),
+        answers: asked.answers,
     };
     let on_base_move = rules.iter().map(|r| r.on_base_move).max().unwrap_or_default();
     Decision { decided, why, problem, remind_s, on_base_move }
@@ -176,6 +178,9 @@ pub fn tightened(old: &Decided, new: &Decided) -> Option<String> {
     }
     if new.level == Level::Prompted && new.quorum.groups != old.quorum.groups {
         return Some(format!("other groups are asked now: {}", new.quorum.groups.join(", ")));
+    }
+    if new.quorum.different_groups && !old.quorum.different_groups {
+        return Some("each yes must be of another group now".to_owned());
     }
     if old.quorum.allow_sponsor && !new.quorum.allow_sponsor {
         return Some("the sponsor's vote no longer counts".to_owned());

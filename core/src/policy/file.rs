@@ -275,7 +275,7 @@ fn approve(a: RawApprove) -> Result<Approve, String> {
             Some((after, to))
         }
     };
-    Ok(Approve {
+    let approve = Approve {
         from,
         count: a.count,
         expires_s,
@@ -283,7 +283,24 @@ fn approve(a: RawApprove) -> Result<Approve, String> {
         escalate,
         confirm: a.confirm,
         allow_sponsor: a.allow_sponsor,
-    })
+        different_groups: a.different_groups,
+    };
+    different_groups(&approve).map(|()| approve)
+}
+
+/// What could never be met, or asks for nothing, is not meant.
+fn different_groups(a: &Approve) -> Result<(), String> {
+    let groups = a.groups().count();
+    if a.different_groups && a.count < 2 {
+        return Err("`approve.different_groups` needs a `count` of at least 2: one person is of one group".into());
+    }
+    if a.different_groups && a.count as usize > groups {
+        return Err(format!(
+            "`approve.different_groups` asks {} people each of another group, but `from` and `escalate.to` name only {groups}",
+            a.count
+        ));
+    }
+    Ok(())
 }
 
 /// `90s`, `30m`, `2h`, `1d` as seconds.

@@ -1,11 +1,13 @@
 //! Who must say yes: the one quorum that satisfies every rule and every freeze, and the people who
 //! can give it.
 
+use std::collections::BTreeMap;
+
 use super::facts::Facts;
 use super::freeze::Freeze;
 use super::rule::Approve;
 use crate::error::Problem;
-use crate::model::{Delivery, Escalation, Named, PersonSpec, Quorum};
+use crate::model::{Delivery, Escalation, Named, PersonSpec, Quorum, seats, unanswered};
 
 /// Everything that asks for people.
 pub(super) struct Asks<'a> {
@@ -21,6 +23,8 @@ pub(super) struct Asked {
     pub quorum: Quorum,
     /// Names, those of a later escalation included.
     pub approvers: Vec<String>,
+    /// For which groups each of them can answer; empty unless each must answer for another one.
+    pub answers: BTreeMap<String, Vec<String>>,
     pub escalate: Vec<Escalation>,
 }
 
@@ -48,6 +52,7 @@ impl Asks<'_> {
             groups: groups.iter().map(|g| g.name.to_owned()).collect(),
             // A freeze never lets an agent's own sponsor in where the rules do not.
             allow_sponsor: !self.rules.is_empty() && self.rules.iter().all(|(_, a)| a.allow_sponsor),
+            different_groups: self.rules.iter().any(|(_, a)| a.different_groups),
         };
         if delivery == Delivery::PullRequest && quorum.count > 1 {
             return Err(Problem::new(
@@ -60,9 +65,18 @@ impl Asks<'_> {
         if found.len() < quorum.count as usize {
             return Err(self.too_few(&quorum, found.len(), delivery));
         }
+        let mut answers = BTreeMap::new();
+        if quorum.different_groups {
+            let own: Vec<Vec<&str>> = found.iter().map(|p| answering(&p.spec, &quorum.groups)).collect();
+            if seats(&own) < quorum.count as usize {
+                return Err(too_alike(&quorum, &own, delivery));
+            }
+            let owned = |groups: Vec<&str>| groups.into_iter().map(str::to_owned).collect();
+            answers = found.iter().map(|p| p.name.clone()).zip(own.into_iter().map(owned)).collect();
+        }
         let mut approvers: Vec<String> = found.iter().map(|p| p.name.clone()).collect();
         approvers.sort();
-        Ok(Asked { escalate: escalations(&groups, &found), quorum, approvers })
+        Ok(Asked { escalate: escalations(&groups, &found), quorum, approvers, answers })
     }
 
     fn count(&self) -> u32 {
@@ -143,7 +157,7 @@ impl Asks<'_> {
     }
 
     fn too_few(&self, quorum: &Quorum, found: usize, delivery: Delivery) -> Problem {
-        let how = if delivery == Delivery::PullRequest { "with a forge login" } else { "with Telegram or an ssh key" };
+        let how = means(delivery);
         let frozen: Vec<String> = self
             .freezes
             .iter()
@@ -165,6 +179,36 @@ impl Asks<'_> {
             "Add people to these groups, or set `allow_sponsor: true` in an installation of one person.",
         )
     }
+}
+
+/// The groups that a person answers for.
+pub(super) fn answering<'g>(p: &PersonSpec, groups: &'g [String]) -> Vec<&'g str> {
+    groups.iter().filter(|g| p.groups.contains(g)).map(String::as_str).collect()
+}
+
+/// There are enough people, but not of enough groups.
+fn too_alike(quorum: &Quorum, found: &[Vec<&str>], delivery: Delivery) -> Problem {
+    Problem::new(
+        "policy.no_approvers",
+        format!(
+            "{} people must say yes, each of another of the groups {}, but besides the sponsor nobody {} is left to answer for {}.",
+            quorum.count,
+            quorum.groups.join(", "),
+            means(delivery),
+            lacking(found, &quorum.groups),
+        ),
+        "Add a person to such a group; one who is in several answers for one of them only.",
+    )
+}
+
+/// The groups that one more person would have to be of; where no group is left, words for that.
+pub(super) fn lacking(found: &[Vec<&str>], groups: &[String]) -> String {
+    let open = unanswered(found, groups);
+    if open.is_empty() { "one more group than these".to_owned() } else { open.join(" or ") }
+}
+
+fn means(delivery: Delivery) -> &'static str {
+    if delivery == Delivery::PullRequest { "with a forge login" } else { "with Telegram or an ssh key" }
 }
 
 /// People who are asked later, those of each time together.

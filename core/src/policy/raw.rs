@@ -152,6 +152,9 @@ pub(super) struct RawApprove {
     /// The agent's sponsor counts too (installations of one person).
     #[serde(default)]
     pub allow_sponsor: bool,
+    /// Each of the `count` people must answer for another of the groups; a person in two answers for one of them.
+    #[serde(default)]
+    pub different_groups: bool,
 }
 
 /// A second group, asked later.
@@ -362,6 +365,9 @@ pub(super) struct Expect {
     /// Groups that are asked.
     #[serde(default)]
     pub from: Option<Vec<String>>,
+    /// Whether each must answer for another group.
+    #[serde(default)]
+    pub different_groups: Option<bool>,
     /// How long an approval may take.
     #[serde(default)]
     pub expires: Option<String>,

@@ -23,6 +23,8 @@ pub struct Summary {
     pub count: u32,
     /// Groups that are asked.
     pub from: Vec<String>,
+    /// Each of them must answer for another group.
+    pub different_groups: bool,
     /// Seconds that an approval may take.
     pub expires_s: u32,
     /// Freezes that were on.
@@ -39,6 +41,7 @@ impl Summary {
             deliver: delivery_word(d.delivery),
             count: d.quorum.count,
             from: d.quorum.groups.clone(),
+            different_groups: d.quorum.different_groups,
             expires_s: d.expires_s,
             freezes: d.freezes.iter().map(|f| f.id.clone()).collect(),
         }
@@ -52,6 +55,7 @@ impl Summary {
             ("deliver", self.deliver.to_owned(), new.deliver.to_owned()),
             ("count", self.count.to_string(), new.count.to_string()),
             ("from", list(&self.from), list(&new.from)),
+            ("different_groups", self.different_groups.to_string(), new.different_groups.to_string()),
             ("expires", format!("{} s", self.expires_s), format!("{} s", new.expires_s)),
             ("freezes", list(&self.freezes), list(&new.freezes)),
         ];

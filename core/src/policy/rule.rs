@@ -49,6 +49,15 @@ pub struct Approve {
     pub confirm: Option<Confirm>,
     /// The requester's sponsor counts too.
     pub allow_sponsor: bool,
+    /// Each of the people must answer for another of the groups.
+    pub different_groups: bool,
+}
+
+impl Approve {
+    /// Every group that is asked, at once or later.
+    pub fn groups(&self) -> impl Iterator<Item = &String> {
+        self.from.iter().chain(self.escalate.iter().flat_map(|(_, to)| to))
+    }
 }
 
 /// Upper bounds of one change; beyond them a person commits it.

@@ -14,7 +14,8 @@ pub fn asks(d: &Decided) -> String {
                 Delivery::PullRequest => "by merging the pull request, ",
                 Delivery::Direct | Delivery::MergeAfterApproval => "",
             };
-            format!("{how}{} of {} ({})", d.quorum.count, d.approvers.join(", "), d.quorum.groups.join(", "))
+            let of = if d.quorum.different_groups { "of different groups: " } else { "" };
+            format!("{how}{} of {} ({of}{})", d.quorum.count, d.approvers.join(", "), d.quorum.groups.join(", "))
         }
     }
 }

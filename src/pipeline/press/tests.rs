@@ -31,7 +31,7 @@ fn people() -> BTreeMap<i64, String> {
 fn change(n: u128, risk: RiskLevel, count: u32) -> Change {
     let id = ChangeId::from_parts(1_900_000_000_000, n);
     let names = |l: &[&str]| l.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-    let quorum = Quorum { count, groups: names(&["sre"]), allow_sponsor: false };
+    let quorum = Quorum { count, groups: names(&["sre"]), allow_sponsor: false, different_groups: false };
     let risk = Risk { level: risk, reasons: names(&["prod"]) };
     let owner = OwnerRef::new(Engine::Argocd, "Application", "argocd", "shop");
     let sealed = Sealed {
@@ -105,6 +105,7 @@ fn change(n: u128, risk: RiskLevel, count: u32) -> Change {
         reapprove_on_move: false,
         obligations: countersign_core::model::Obligations::default(),
         freezes: Vec::new(),
+        answers: BTreeMap::new(),
     };
     let digest = digest_of(sealed.as_bytes());
     let body = Body::Proposed { proposal: Box::new(proposal), decided: Box::new(decided), sealed, digest };

@@ -1,5 +1,7 @@
 //! A change and its histories, for the tests of the state machine and of the gate.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::change::{Change, fold};
@@ -30,6 +32,8 @@ pub struct Given {
     pub delivery: Delivery,
     pub count: u32,
     pub allow_sponsor: bool,
+    /// Who answers for which groups; none = groups do not matter.
+    pub answers: BTreeMap<String, Vec<String>>,
     pub approvers: Vec<String>,
     pub tell: Vec<String>,
     pub reverts: Option<ChangeId>,
@@ -47,6 +51,7 @@ impl Given {
             delivery,
             count: 1,
             allow_sponsor: false,
+            answers: BTreeMap::new(),
             approvers: names(&["ann", "bob"]),
             tell: names(&["tom"]),
             reverts: None,
@@ -59,7 +64,12 @@ impl Given {
     }
 
     pub fn quorum(&self) -> Quorum {
-        Quorum { count: self.count, groups: names(&["sre"]), allow_sponsor: self.allow_sponsor }
+        Quorum {
+            count: self.count,
+            groups: if self.answers.is_empty() { names(&["sre"]) } else { names(&["rel", "sre"]) },
+            allow_sponsor: self.allow_sponsor,
+            different_groups: !self.answers.is_empty(),
+        }
     }
 
     pub fn decided(&self) -> Decided {
@@ -75,6 +85,7 @@ impl Given {
             reapprove_on_move: false,
             obligations: self.obligations.clone(),
             freezes: Vec::new(),
+            answers: self.answers.clone(),
         }
     }
 

@@ -258,3 +258,20 @@ fn success(e: &Effect) -> Vec<Body> {
     }
     out
 }
+
+#[test]
+fn two_of_one_group_wait_and_no_written_in_authorization_lets_them_through() {
+    let answers = [("ann", "sre"), ("bob", "sre"), ("zoe", "rel")].map(|(p, g)| (p.to_owned(), names(&[g])));
+    let approvers = names(&["ann", "bob", "zoe"]);
+    let alike =
+        Given { count: 2, approvers, answers: answers.into(), ..Given::prompted() }.story().yes("ann").yes("bob");
+    assert_eq!((alike.c.state(), alike.c.counted()), (State::AwaitingApproval, 1));
+    assert_eq!(alike.c.still_asked(), ["rel"]);
+    assert!(alike.attempt(authorized(&alike.c)).is_err(), "the journal alone shows that it is not enough");
+    let stranger = alike.clone().yes("eve");
+    assert_eq!((stranger.c.state(), stranger.c.counted()), (State::AwaitingApproval, 1));
+    let good = alike.yes("zoe");
+    assert_eq!((good.c.state(), good.c.counted()), (State::Approved, 2));
+    assert!(good.c.still_asked().is_empty());
+    assert!(good.attempt(authorized(&good.c)).is_ok());
+}

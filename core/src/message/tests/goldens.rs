@@ -71,6 +71,18 @@ fn goldens() -> Vec<(String, String)> {
         ("deciding-number", with(|f| f.number = Some(42))),
         ("deciding-one-of-two", with(|f| (f.needed, f.approved_by, f.number) = (2, vec!["bob".into()], Some(42)))),
         (
+            "deciding-one-of-two-groups",
+            with(|f| {
+                f.approvers = vec!["ann".into(), "bob".into(), "rae".into()];
+                (f.viewer, f.needed, f.approved_by) = (Some("rae".into()), 2, vec!["ann".into(), "bob".into()]);
+                f.seats = Some(Seats {
+                    groups: vec!["release-managers".into(), "sre".into()],
+                    counted: 1,
+                    open: vec!["release-managers".into()],
+                });
+            }),
+        ),
+        (
             "deciding-later-group",
             with(|f| {
                 f.approvers = vec!["ann".into(), "bob".into(), "lead".into()];

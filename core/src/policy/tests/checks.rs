@@ -141,3 +141,64 @@ freeze:
     let names = check_names(&s, &Known { clusters: vec!["prod".into()], ..Known::default() });
     assert!(names.iter().any(|f| f.rule == "freeze typo" && f.code == "policy.never_matches"), "{names:#?}");
 }
+
+#[test]
+fn different_groups_that_could_never_be_met_are_refused_and_those_that_nobody_can_meet_are_found() {
+    let rule = |approve: &str| {
+        format!(
+            "version: 1\nrules: [{{id: a, match: {{}}, level: prompted, approve: {{{approve}, different_groups: true}}}}]"
+        )
+    };
+    for (approve, words) in [
+        ("from: [sre, rel]", "a `count` of at least 2"),
+        ("from: [sre, rel], count: 1", "a `count` of at least 2"),
+        ("from: [sre, rel], count: 3", "name only 2"),
+        ("from: [sre, sre], count: 2", "name only 1"),
+        ("from: [sre], count: 3, escalate: {after: 10m, to: [rel]}", "name only 2"),
+    ] {
+        let p = refused(&rule(approve));
+        assert!(
+            p.code == "policy.invalid" && p.message.contains("different_groups") && p.message.contains(words),
+            "{p}"
+        );
+    }
+    let s = set(&rule("from: [sre], count: 2, escalate: {after: 10m, to: [rel]}"));
+    let found = |people: &[Named<PersonSpec>]| {
+        let f = check(&s, people, 0).into_iter().find(|f| f.code == "policy.no_approvers");
+        f.map(|f| f.message)
+    };
+    let (ann, amy, rae) = (person("ann", 1, &["sre"]), person("amy", 2, &["sre"]), person("rae", 4, &["rel"]));
+    assert_eq!(found(&[ann.clone(), rae]), None);
+    assert_eq!(
+        found(&[ann, amy]).as_deref(),
+        Some("2 people must say yes, each of another group, but nobody is left to answer for rel.")
+    );
+}
+
+#[test]
+fn a_freeze_whose_approvers_are_of_one_group_is_found() {
+    let s = set("
+version: 1
+rules: [{id: a, match: {}, level: prompted, approve: {from: [sre, rel], count: 2, different_groups: true}}]
+freeze: [{id: night, zone: UTC, daily: {from: '22:00', to: '06:00'}, approve: {from: [night]}}]
+");
+    let people =
+        |groups: &[&str]| [person("ann", 1, &["sre", "night"]), person("amy", 2, groups), person("rae", 4, &["rel"])];
+    let found = |groups: &[&str]| check(&s, &people(groups), 0).into_iter().find(|f| f.code == "policy.no_approvers");
+    assert!(found(&["sre", "night"]).unwrap().message.contains("for rule a, each of another group, and there is 1."));
+    assert_eq!(found(&["rel", "night"]), None);
+}
+
+#[test]
+fn a_test_can_expect_different_groups_and_explain_says_them() {
+    let file = |expect: bool| {
+        format!(
+            "version: 1\nrules: [{{id: a, match: {{}}, level: prompted, approve: {{from: [sre, rel], count: 2, different_groups: true}}}}]\ntests: [{{given: {{operation: scale}}, expect: {{level: prompted, count: 2, different_groups: {expect}}}}}]"
+        )
+    };
+    assert!(run_tests(&set(&file(true)))[0].failures.is_empty());
+    assert_eq!(run_tests(&set(&file(false)))[0].failures, ["different_groups is true, expected false"]);
+    let all = [person("ann", 1, &["sre"]), person("rae", 4, &["rel"])];
+    let said = explain(&set(&file(true)), &all, &facts("scale", &[]));
+    assert!(said.contains("Asks: 2 of ann, rae (of different groups: rel, sre)\n"), "{said}");
+}

@@ -21,16 +21,33 @@ fn any_rule(i: usize) -> impl Strategy<Value = String> {
     let groups = prop::sample::select(vec!["[sre]", "[dev]", "[sre, dev]"]);
     let deliver = prop::option::of(prop::sample::select(vec!["direct", "merge_after_approval"]));
     let when = prop::option::of(prop::sample::select(WHENS.to_vec()));
-    let more = (when, prop::option::of(0u32..4), prop::option::of(1u32..50), any::<bool>());
+    let more = (when, prop::option::of(0u32..4), prop::option::of(1u32..50), any::<bool>(), any::<bool>());
     (label, op, level, groups, 1u32..3, 1u32..60, deliver, prop::option::of(1u32..5), any::<bool>(), more).prop_map(
-        move |(label, op, level, groups, count, minutes, deliver, cap, sponsor, (when, quota, escalate, confirm))| {
+        move |(
+            label,
+            op,
+            level,
+            groups,
+            count,
+            minutes,
+            deliver,
+            cap,
+            sponsor,
+            (when, quota, escalate, confirm, different),
+        )| {
             let labels = label.map_or(String::new(), |l| format!("labels: {{env: {l}}}"));
             let op = op.map_or(String::new(), |o| format!("operation: {o}"));
             let matches = [labels, op].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join(", ");
             let mut r = format!("- {{id: r{i}, match: {{{matches}}}, level: {level}");
             if level == "prompted" {
                 r.push_str(&format!(
-                    ", approve: {{from: {groups}, count: {count}, allow_sponsor: {sponsor}{}{}{}}}",
+                    ", approve: {{from: {groups}, count: {count}, allow_sponsor: {sponsor}{}{}{}{}}}",
+                    // Only where the file would be read: two people, and two groups.
+                    if different && count == 2 && (groups.contains(',') || escalate.is_some()) {
+                        ", different_groups: true"
+                    } else {
+                        ""
+                    },
                     if minutes % 5 == 0 { String::new() } else { format!(", expires: {minutes}m") },
                     match escalate {
                         Some(s) => format!(", escalate: {{after: {s}s, to: [boss]}}"),
@@ -110,6 +127,7 @@ proptest! {
                 prop_assert!(new.decided.approvers.iter().all(|g| old.decided.approvers.contains(g)));
                 prop_assert!(new.decided.expires_s <= old.decided.expires_s);
                 prop_assert!(old.decided.quorum.allow_sponsor || !new.decided.quorum.allow_sponsor);
+                prop_assert!(new.decided.quorum.different_groups || !old.decided.quorum.different_groups);
                 prop_assert!(new.decided.obligations.confirm >= old.decided.obligations.confirm);
             }
             prop_assert!(new.decided.delivery >= old.decided.delivery);
