@@ -215,12 +215,12 @@ impl Pipeline {
                     [] => String::new(),
                     open => format!(", still needed: somebody of {}", open.join(" or ")),
                 };
-                // Otherwise whoever is told would look for a button that no card has.
-                let signed = message::too_large(&self.card_facts(c)).map_or_else(String::new, |why| {
-                    format!(", each by a signature ({why}): {}", message::signing(&c.name()))
-                });
+                // Otherwise whoever is told would look for a button that no card has. Early in the line: a change
+                // like this has a long diff, and a long answer has its texts shortened.
+                let signed = message::too_large(&self.card_facts(c))
+                    .map_or_else(String::new, |_| format!(", signed with {},", message::signing(&c.name())));
                 format!(
-                    "{} of {} approvals by {}{still}, until {}{signed}",
+                    "{} of {} approvals{signed} by {}{still}, until {}",
                     c.counted(),
                     c.decided.quorum.count,
                     c.decided.approvers.join(" or "),
