@@ -133,7 +133,7 @@ impl Pipeline {
         let tip = repo.git.fetch_within(branch, age).await?;
         let id = change.id.to_string();
         if let Some(ours) = repo.git.find_commit_by_trailer(branch, "Countersign-Change", &id, SEARCH).await?
-            && self.holds_our_blobs(change, repo, &ours.id).await?
+            && unlike_sealed(change, repo, &ours.id).await?.is_none()
         {
             return Ok(Base::Landed(ours.id));
         }
@@ -152,16 +152,6 @@ impl Pipeline {
         }
         self.prove_again(change, &tip).await?;
         Ok(Base::Ready(tip))
-    }
-
-    /// Whether a commit that claims to be this change really holds its content.
-    async fn holds_our_blobs(&self, change: &Change, repo: &RepoHandle, commit: &str) -> Result<bool> {
-        for f in &change.sealed.files {
-            if repo.git.blob(commit, &f.path).await?.map(|t| t.id) != f.after {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     async fn found_landed(&self, change: &Change, commit: String) -> Result<()> {
@@ -288,6 +278,16 @@ impl Pipeline {
 /// The problem of whatever the emergency stop holds back.
 pub(super) fn stopped() -> Problem {
     Problem::new("gate.stopped", "The emergency stop is on.", "Wait until a person resumes.").later()
+}
+
+/// Path of the first file that a commit does not hold as it was sealed; none: it holds the change.
+pub(super) async fn unlike_sealed<'c>(change: &'c Change, repo: &RepoHandle, commit: &str) -> Result<Option<&'c str>> {
+    for f in &change.sealed.files {
+        if repo.git.blob(commit, &f.path).await?.map(|t| t.id) != f.after {
+            return Ok(Some(&f.path));
+        }
+    }
+    Ok(None)
 }
 
 const MOVED: &str = "The branch moved, and the policy asks for a new approval then.";

@@ -6,7 +6,7 @@ use countersign_core::model::{Body, Delivery, Effect, Ending, MergeMethod};
 use countersign_core::{Problem, Result, message};
 use serde_json::{Value, json};
 
-use super::commit::{commit_and_base, stopped};
+use super::commit::{commit_and_base, stopped, unlike_sealed};
 use super::{ACTOR, Pipeline, fault};
 use crate::cluster::Hinted;
 use crate::forge::{Merge, NewPull, Pull, PullState};
@@ -293,11 +293,9 @@ impl Pipeline {
         let Some(commit) = pull.merge_commit.clone() else { return Ok(()) };
         let repo = self.repo(&change.sealed.repository)?;
         repo.git.fetch(&change.sealed.git_ref).await?;
-        for f in &change.sealed.files {
-            if repo.git.blob(&commit, &f.path).await?.map(|t| t.id) != f.after {
-                let say = format!("The pull request was merged, but {} is not as it was shown.", f.path);
-                return self.close(change, Ending::Stale, say).await;
-            }
+        if let Some(path) = unlike_sealed(change, repo, &commit).await? {
+            let say = format!("The pull request was merged, but {path} is not as it was shown.");
+            return self.close(change, Ending::Stale, say).await;
         }
         if lost_merge(change) {
             let body = Body::Landed { commit, via: "merge".into() };
@@ -340,10 +338,8 @@ impl Pipeline {
         if tip == change.proposal.base {
             return Ok(());
         }
-        for f in &change.sealed.files {
-            if repo.git.blob(&tip, &f.path).await?.map(|t| t.id) != f.after {
-                return Ok(());
-            }
+        if unlike_sealed(change, repo, &tip).await?.is_some() {
+            return Ok(());
         }
         let body = Body::Landed { commit: tip, via: "found".into() };
         self.journal.append(self.clock.now_ms(), change.id, ACTOR, vec![body]).await

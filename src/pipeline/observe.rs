@@ -12,6 +12,7 @@ use futures::{Stream, StreamExt};
 use serde_json::Value;
 use tokio::sync::broadcast;
 
+use super::commit::unlike_sealed;
 use super::effect::key_of;
 use super::{ACTOR, Pipeline, fault};
 
@@ -170,15 +171,12 @@ impl Pipeline {
         if !repo.git.has_commit(&landed.commit).await? {
             repo.git.fetch(&change.sealed.git_ref).await?;
         }
-        for f in &change.sealed.files {
-            if repo.git.blob(&landed.commit, &f.path).await?.map(|t| t.id) != f.after {
-                return Ok(Some(format!(
-                    "{} is not in {} as it was approved: somebody wrote to it before the merge, and both landed. Look at that commit.",
-                    f.path, landed.commit
-                )));
-            }
-        }
-        Ok(None)
+        Ok(unlike_sealed(change, repo, &landed.commit).await?.map(|path| {
+            format!(
+                "{path} is not in {} as it was approved: somebody wrote to it before the merge, and both landed. Look at that commit.",
+                landed.commit
+            )
+        }))
     }
 
     /// The watch, and the judge's first word about the landed commit.
@@ -274,11 +272,7 @@ impl Pipeline {
     /// What another commit wants of our fields, where it differs from ours.
     async fn other_want(&self, change: &Change, commit: &str) -> Result<Option<Vec<Want>>> {
         let repo = self.repo(&change.sealed.repository)?;
-        let mut touched = false;
-        for f in &change.sealed.files {
-            touched |= repo.git.blob(commit, &f.path).await?.map(|t| t.id) != f.after;
-        }
-        if !touched {
+        if unlike_sealed(change, repo, commit).await?.is_none() {
             return Ok(None);
         }
         let p = &change.proposal;
