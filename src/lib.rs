@@ -14,6 +14,7 @@ pub mod config;
 pub mod engine;
 pub mod forge;
 pub mod git;
+pub mod https;
 pub mod journal;
 pub mod pipeline;
 pub mod render;

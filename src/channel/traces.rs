@@ -47,7 +47,7 @@ impl Traces {
             )
             .with(e)
         };
-        let client = reqwest::Client::builder()
+        let client = crate::https::client()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(Duration::from_secs(5))
             .build()

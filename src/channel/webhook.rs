@@ -69,7 +69,7 @@ impl Webhook {
             ));
         }
         // A redirect would carry events to another host.
-        let client = reqwest::Client::builder()
+        let client = crate::https::client()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(Duration::from_secs(5))
             .timeout(TIMEOUT)

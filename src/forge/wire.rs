@@ -114,7 +114,7 @@ pub(super) struct Raw {
 
 /// A client with the bounds above.
 pub(super) fn client(place: &Place) -> Result<reqwest::Client> {
-    let builder = reqwest::Client::builder();
+    let builder = crate::https::client();
     // A proxy of the environment must not see what is sent in the clear on this machine.
     let builder = if place.base.scheme() == "http" { builder.no_proxy() } else { builder };
     builder

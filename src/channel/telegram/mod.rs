@@ -280,7 +280,7 @@ impl Telegram {
 
 fn client(timeout: Duration) -> Result<reqwest::Client> {
     // A redirect would carry the token, which is part of the path, to another host.
-    let built = reqwest::Client::builder()
+    let built = crate::https::client()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(Duration::from_secs(5))
         .tcp_keepalive(Duration::from_secs(15))

@@ -22,7 +22,7 @@ fn broken(e: impl std::fmt::Display) -> Problem {
 impl Agent {
     /// Connects and shakes hands.
     pub async fn connect(url: &str, token: &str) -> Result<Self> {
-        let http = reqwest::Client::builder().build().map_err(broken)?;
+        let http = crate::https::client().build().map_err(broken)?;
         let mut me = Self { http, url: url.into(), token: token.into(), session: None, next_id: 0 };
         me.request(
             "initialize",
