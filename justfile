@@ -75,7 +75,8 @@ lab-test *FILTERS:
     filters="{{FILTERS}}"
     [ -z "${COUNTERSIGN_LAB_KUBECONFIG:-}" ] || exec tests/lab/guest.sh {{lab_cache}} $filters
     {{just_executable()}} lab-up --bare
-    COUNTERSIGN_LAB={{lab_dir}}/lab.json COUNTERSIGN_LAB_CACHE={{lab_cache}} PATH="{{lab_cache}}/bin:$PATH" \
+    # A scenario that waits for its turn holds a thread.
+    RUST_TEST_THREADS="${RUST_TEST_THREADS:-32}" COUNTERSIGN_LAB={{lab_dir}}/lab.json COUNTERSIGN_LAB_CACHE={{lab_cache}} PATH="{{lab_cache}}/bin:$PATH" \
         cargo test --test all -- ${filters:-both:: components::} --include-ignored
 
 # Records a scene of the running lab, in the format that `just replay` reads; without a name, lists the scenes.

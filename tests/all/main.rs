@@ -25,7 +25,5 @@ mod rights;
 mod rules;
 mod scenarios;
 mod sources;
-#[cfg(feature = "otel")]
-mod traces;
 mod trouble;
 mod world;

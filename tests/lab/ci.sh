@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the lab, starts it, runs the scenarios on it, ends it. Argument: the cache folder.
+# Runs the scenarios on the real components, on two labs at the same time: one is shared by scenarios, on the other
+# each has the lab for itself. Argument: the cache folder.
 # Where Go is missing it says so and is content: everything else is tested without.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -18,18 +19,54 @@ cache=$1
 mkdir -p "$cache"
 cache=$(cd "$cache" && pwd)
 tests/lab/build.sh "$cache/lab"
-lab() { cargo run --quiet --example lab -- --dir "$cache/lab-run" "$@"; }
-trap 'lab down' EXIT
-lab up --bare --cache "$cache/lab"
+
+lab() { # lab FOLDER ARGUMENT...
+    local dir=$1
+    shift
+    cargo run --quiet --example lab -- --dir "$cache/$dir" "$@"
+}
+
+suite() { # suite FOLDER ARGUMENT...: as for `cargo test`; ends with what the waits were worth
+    local dir=$1 from=$SECONDS code=0
+    shift
+    rm -f "$cache/$dir.md"
+    COUNTERSIGN_LAB="$cache/$dir/lab.json" COUNTERSIGN_LAB_CACHE="$cache/lab" COUNTERSIGN_TRUTH="$cache/$dir.md" \
+        PATH="$cache/lab/bin:$PATH" cargo test --quiet --test all -- "$@" --include-ignored || code=$?
+    sed -n '/^On the lab/,$p' "$cache/$dir.md" || code=1
+    echo "$dir: $((SECONDS - from)) s"
+    return "$code"
+}
+
+ended() {
+    lab lab-run down || true
+    lab lab-alone down || true
+}
+trap ended EXIT
+# A scenario that waits for its turn holds a thread.
+export RUST_TEST_THREADS=32
+lab lab-run up --bare --cache "$cache/lab"
+lab lab-alone up --bare --cache "$cache/lab"
+
+# What takes longest alone goes to the second lab. Each kind of load runs once, on one engine or the other; `just
+# lab-test` has both, and figures that nothing disturbs.
+longest=(is_restarted load::argocd::many_on_one_branch_by_pull_requests load::flux::many_branches_by_pull_requests)
+suite lab-alone "${longest[@]}" >"$cache/lab-alone.log" 2>&1 &
+alone=$!
+rest=()
+for name in "${longest[@]}" load::argocd::many_on_one_branch_pushed load::argocd::many_branches_by_pull_requests \
+    load::argocd::many_for_the_same_field load::flux::many_on_one_branch_by_pull_requests \
+    load::flux::many_branches_pushed; do
+    rest+=(--skip "$name")
+done
+code=0
+suite lab-run both:: components:: "${rest[@]}" || code=$?
 # As a cluster that is not ours: a few scenarios as a guest, and nothing else is touched.
 COUNTERSIGN_LAB_KUBECONFIG="$cache/lab-run/admin.kubeconfig" COUNTERSIGN_LAB_GIT_HOST=127.0.0.1 COUNTERSIGN_LAB_STRICT=1 \
     tests/lab/guest.sh "$cache/lab" both::through::{argocd,flux}::a_new_image both::through::flux::a_missing_image \
     both::through::argocd::an_api_server both::argocd::run::a both::flux::run::a_helm both::plain::argocd::a_push \
-    both::rights::flux::without_hints
-# Each kind of load takes the lab for itself: once here, on one engine or the other; `just lab-test` has both.
-COUNTERSIGN_LAB="$cache/lab-run/lab.json" COUNTERSIGN_LAB_CACHE="$cache/lab" PATH="$cache/lab/bin:$PATH" \
-    cargo test --quiet --test all -- both:: components:: --include-ignored \
-    --skip load::argocd::many_on_one_branch_pushed --skip load::argocd::many_branches_by_pull_requests \
-    --skip load::argocd::many_for_the_same_field --skip load::flux::many_on_one_branch_by_pull_requests \
-    --skip load::flux::many_branches_pushed
-lab status
+    both::rights::flux::without_hints || code=$?
+wait "$alone" || code=$?
+cat "$cache/lab-alone.log"
+lab lab-run status
+lab lab-alone status
+exit "$code"

@@ -19,7 +19,8 @@ use crate::lab::{ARGOCD, FLUX, Guest, Lab};
 const OWNER: &str = "acme";
 /// Places at the same time: more of them would only wait for each other on a small machine.
 static PLACES: Semaphore = Semaphore::const_new(10);
-/// Scenarios that stop parts have the lab for themselves.
+/// Scenarios that stop parts have the lab for themselves: after the others, in whose way they would be otherwise. A
+/// lock that gives turns in the order of asking would let the lab run empty before each of them.
 static ALONE: RwLock<()> = RwLock::const_new(());
 /// The daemon's rights, once for all.
 static RIGHTS: OnceCell<()> = OnceCell::const_new();
@@ -80,10 +81,21 @@ async fn rights(lab: &Lab, name: &str) {
     }
 }
 
+/// The lab, once nobody else is in it, nor asks for it.
+async fn alone_in_the_end() -> RwLockWriteGuard<'static, ()> {
+    loop {
+        // Not `write`: who waits in that queue holds up those who come later and would share.
+        if let Ok(all) = ALONE.try_write() {
+            return all;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
 impl Real {
     pub async fn start(alone: bool) -> Self {
         let turn = if alone {
-            Turn::Alone { _all: ALONE.write().await }
+            Turn::Alone { _all: alone_in_the_end().await }
         } else {
             Turn::Shared { _place: PLACES.acquire().await.unwrap(), _one: ALONE.read().await }
         };

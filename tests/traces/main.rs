@@ -1,4 +1,12 @@
 //! An ended change is one trace at an OpenTelemetry collector. Built with the feature `otel`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    reason = "tests"
+)]
 
 use std::sync::{Arc, Mutex};
 
