@@ -163,10 +163,11 @@ impl Desk<'_> {
         if approve && self.needs_number(c) && !self.number(c, p, person, action, batch) {
             return;
         }
+        let said = if approve { agreed(c, person, batch) } else { "Rejected.".to_owned() };
         batch.voted.insert(key, approve);
         batch.entries.push(Entry::of(c.id, &actor(person), pressed(p, person, &action.name())));
         batch.entries.push(Entry::of(c.id, &actor(person), vote(c, person, "telegram", approve, None, None)));
-        batch.say(p, if approve { "Approved." } else { "Rejected." }, false);
+        batch.say(p, &said, false);
     }
 
     /// Whether this press is the right number; otherwise it says what is to be done.
@@ -320,6 +321,23 @@ impl Batch {
         self.entries.push(Entry::of(c.id, &actor(person), pressed(p, person, what)));
         self.entries.push(Entry::of(c.id, &actor(person), body));
         self.say(p, "It is being prepared.", false);
+    }
+}
+
+/// What a person's yes is answered: how far it takes the change, and who is still asked. A yes that counts for nothing
+/// must not look like one that lets something through.
+fn agreed(c: &Change, person: &str, batch: &Batch) -> String {
+    let now = batch.voted.iter().filter(|((id, _), yes)| *id == c.id && **yes).map(|((_, p), _)| p.as_str());
+    let mut yes: BTreeSet<&str> = c.approvals().map(|v| v.person.as_str()).chain(now).collect();
+    let before = c.decided.votes(yes.iter().copied());
+    yes.insert(person);
+    let (after, needed) = (c.decided.votes(yes.iter().copied()), c.decided.quorum.count as usize);
+    let open = c.decided.still_asked(yes.iter().copied()).join(" or ");
+    match (after > before, open.is_empty()) {
+        _ if after >= needed => "Approved.".into(),
+        (true, true) => format!("Approved: {after} of {needed}."),
+        (true, false) => format!("Approved: {after} of {needed}. Still needed: somebody of {open}."),
+        (false, _) => format!("Noted, but it stays at {after} of {needed}: still needed is somebody of {open}."),
     }
 }
 

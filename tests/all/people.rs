@@ -248,7 +248,7 @@ async fn fifty_presses_of_one_button_are_one_decision() {
     for p in &pressed {
         said.push(wait("an answer", || s.world.bot.answer_to(&p.callback_query_id)).await.0);
     }
-    assert_eq!(said.iter().filter(|w| *w == "Approved.").count(), 1, "{said:?}");
+    assert_eq!(said.iter().filter(|w| *w == "Approved: 1 of 2.").count(), 1, "{said:?}");
     assert_eq!(said.iter().filter(|w| w.contains("decided already")).count(), 49);
     assert_eq!(votes(&s, &change).await, [("anna".to_owned(), "telegram".to_owned(), true)]);
     let now = s.call("change", json!({"change": change})).await;
@@ -428,10 +428,13 @@ async fn two_of_one_group_are_one_where_each_must_be_of_another_and_it_says_for_
     let change = s.propose(set_image("checkout", GOOD)).await;
     assert!(asked(&s, EVE).await.text.contains("2 needed, each of another group: release-managers, sre"));
     asked(&s, MAX).await;
+    let mut told_to = Vec::new();
     for chat in [ANNA, MAX] {
         asked(&s, chat).await;
-        s.press(chat, "Approve").await;
+        told_to.push(told(&s, &Press::button(chat, "Approve")).await.0);
     }
+    assert_eq!(told_to[0], "Approved: 1 of 2. Still needed: somebody of release-managers.");
+    assert_eq!(told_to[1], "Noted, but it stays at 1 of 2: still needed is somebody of release-managers.");
     wait_for_votes(&s, &change, 2).await;
     let shown = card(&s, EVE, "anna, max (1 of 2) · still needed: somebody of release-managers").await;
     assert!(shown.button("Approve").is_some(), "{}", shown.text);
@@ -928,7 +931,7 @@ async fn a_press_while_the_daemon_is_down_is_taken_or_can_be_made_again() {
     let young = s.world.bot.press(&Press::button(MAX, "Approve")).unwrap();
     s.start_daemon().await;
     let answered = wait("Max is answered", || s.world.bot.answer_to(&young.callback_query_id)).await;
-    assert_eq!(answered.0, "Approved.");
+    assert_eq!(answered.0, "Approved: 1 of 2.");
     assert_eq!(votes(&s, &change).await, [("max".to_owned(), "telegram".to_owned(), true)]);
     assert_eq!(s.world.bot.answer_to(&old.callback_query_id), None, "Anna's is lost");
     assert_eq!(text(&s.call("change", json!({"change": change})).await, "state"), "awaiting_approval");
