@@ -15,6 +15,8 @@ use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+use crate::channel::telegram::is_impersonal;
+
 /// API version of every resource.
 pub const API_VERSION: &str = "countersign.dev/v1";
 
@@ -339,9 +341,12 @@ impl Config {
         self.check_people(file)
     }
 
-    /// One person has one entry: who had two would have two votes.
+    /// One person has one entry: who had two would have two votes. And nothing in it that nobody can be.
     fn check_people(&self, file: &Path) -> Result<()> {
         for (i, p) in self.people.iter().enumerate() {
+            if let Some(why) = nobodys(&p.spec) {
+                return Err(bad(file, format!("Person {}: {why}", p.name)));
+            }
             for other in self.people.iter().take(i) {
                 if let Some(field) = shared_identity(&p.spec, &other.spec) {
                     return Err(bad(file, format!("{} and {} have the same {field}", p.name, other.name)));
@@ -453,4 +458,18 @@ pub fn read_secret(base: &Path, what: &str, r: &SecretRef) -> Result<SecretStrin
             .map(|s| SecretString::from(s.trim_end_matches(['\n', '\r']).to_owned()))
             .map_err(|e| missing(format!("file {path}: {}", e.kind()))),
     }
+}
+
+/// What an entry says of a person that is true of nobody, and that would be found out when an answer is missing.
+fn nobodys(p: &PersonSpec) -> Option<String> {
+    if let Some(id) = p.telegram.filter(|id| is_impersonal(*id)) {
+        return Some(format!(
+            "`telegram: {id}` is no person's account; `/start` to the bot tells a person their number"
+        ));
+    }
+    if let Some(login) = p.forge.as_deref().filter(|l| l.is_empty() || l.contains(char::is_whitespace)) {
+        return Some(format!("`forge: {login:?}` is no login; leave it out where there is none"));
+    }
+    let bad = p.ssh_keys.iter().position(|k| ssh_key::PublicKey::from_openssh(k.trim()).is_err())?;
+    Some(format!("line {} of `ssh_keys` is no public key (`ssh-ed25519 AAAA…`, as in a `.pub` file)", bad + 1))
 }

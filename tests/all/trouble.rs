@@ -373,12 +373,12 @@ async fn a_bad_configuration_is_refused_in_words_and_the_last_good_one_stays() {
     asked(&s, ANNA).await;
     let resources = s.world.dir.join("resources/all.yaml");
     let good = std::fs::read_to_string(&resources).unwrap();
-    // Max with Anna's key, written with another comment and more room.
+    // Max with Anna's key, written with another comment and room around it.
     let anna = std::fs::read_to_string(s.world.keys.anna_key.with_extension("pub")).unwrap();
     let [kind, data] = anna.split_whitespace().take(2).collect::<Vec<_>>()[..] else { panic!("no key: {anna}") };
     let (max, max_signs) = (
         format!("\"telegram\": {MAX}"),
-        format!("\"ssh_keys\": [\"{kind}   {data} max@elsewhere\"], \"telegram\": {MAX}"),
+        format!("\"ssh_keys\": [\" {kind} {data} max@elsewhere \"], \"telegram\": {MAX}"),
     );
     for (what, bad, words) in [
         ("no YAML", format!("{good}---\n{{ [\n"), "not valid YAML"),
@@ -394,6 +394,17 @@ async fn a_bad_configuration_is_refused_in_words_and_the_last_good_one_stays() {
             "one login, two entries",
             good.replacen("\"forge\": \"jon\"", "\"forge\": \"ANNA\"", 1),
             "anna and jon have the same forge login",
+        ),
+        (
+            "a login that is none",
+            good.replacen("\"forge\": \"jon\"", "\"forge\": \"\"", 1),
+            "Person jon: `forge: \"\"`",
+        ),
+        ("nobody's account", good.replacen(&max, "\"telegram\": 777000", 1), "Person max: `telegram: 777000`"),
+        (
+            "a key that is none",
+            good.replacen(&max, &format!("\"ssh_keys\": [\"ssh-ed25519 AAAA max\"], {max}"), 1),
+            "Person max: line 1 of `ssh_keys`",
         ),
         ("one key, two entries", good.replacen(&max, &max_signs, 1), "max and anna have the same ssh key"),
         ("a token that is none", good.replacen("\"token_sha256\": \"", "\"token_sha256\": \"x", 1), "64"),

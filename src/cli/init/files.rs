@@ -325,7 +325,10 @@ mod tests {
             repositories,
             left,
             person: "anna".into(),
-            ssh_key: with.then(|| "ssh-ed25519 AAAA anna@laptop".to_owned()),
+            ssh_key: with.then(|| {
+                "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICVSPoKjyGw4zp9rYFbfpOohKgXYf/BJawAs8qFP6R2h anna@laptop"
+                    .to_owned()
+            }),
             agent: "assistant".into(),
             token_sha256: "0".repeat(64),
             level,
