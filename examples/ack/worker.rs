@@ -360,7 +360,7 @@ impl World {
             }
             Effect::ClosePullRequest => gate::withdraw(c).map(|_| json!({})),
             Effect::DeleteBranch => gate::sweep(c).map(|_| json!({})),
-            Effect::Hint | Effect::Notify { .. } => Ok(json!({})),
+            Effect::Hint | Effect::HintAgain | Effect::Notify { .. } => Ok(json!({})),
         }
     }
 

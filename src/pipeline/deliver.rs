@@ -48,7 +48,7 @@ impl Pipeline {
             Effect::Merge => self.merge(change).await,
             Effect::ClosePullRequest => self.close_pull(change).await,
             Effect::DeleteBranch => self.delete_branch(change).await,
-            Effect::Hint => self.hint(change).await,
+            Effect::Hint | Effect::HintAgain => self.hint(change).await,
             Effect::SettleCard { person, .. } => self.settle_card(change, person).await,
             Effect::Notify { person, about } => self.notify(change, person, about).await,
         }

@@ -35,6 +35,11 @@ pub(super) struct Watching {
     looked_at: i64,
 }
 
+/// Why there is no watch.
+fn unwatched(problem: &Problem) -> Code {
+    if problem.code == "cluster.forbidden" { Code::NotReadable } else { Code::EngineDown }
+}
+
 impl Pipeline {
     /// `Step::Observe`: until the verdict changes, the change moves, or the time has come.
     pub(super) async fn observe(
@@ -62,7 +67,7 @@ impl Pipeline {
                     Some(Err(problem)) => {
                         // Begun anew until the right is there: a verdict without what is hidden would be a guess.
                         *watching = None;
-                        return self.cannot(CANNOT_WATCH, change, problem).await;
+                        return self.cannot(CANNOT_WATCH, unwatched(&problem), change, problem).await;
                     }
                     None => {
                         *watching = None;
@@ -122,11 +127,15 @@ impl Pipeline {
                 }
                 return Ok(false);
             }
-            Err(problem) => return self.cannot(CANNOT_READ, change, problem).await.map(|()| false),
+            Err(problem) => {
+                return self.cannot(CANNOT_READ, Code::CommitUnread, change, problem).await.map(|()| false);
+            }
         }
         let (w, first) = match self.begin_watch(change, landed).await {
             Ok(begun) => begun,
-            Err(problem) => return self.cannot(CANNOT_WATCH, change, problem).await.map(|()| false),
+            Err(problem) => {
+                return self.cannot(CANNOT_WATCH, unwatched(&problem), change, problem).await.map(|()| false);
+            }
         };
         *watching = Some(w);
         // What is written last may be that nothing can be watched, which is over.
@@ -155,9 +164,8 @@ impl Pipeline {
         Ok(true)
     }
 
-    async fn cannot(&self, what: &str, change: &Change, problem: Problem) -> Result<()> {
+    async fn cannot(&self, what: &str, code: Code, change: &Change, problem: Problem) -> Result<()> {
         let say = format!("{what}: {}", problem.message);
-        let code = if problem.code == "cluster.forbidden" { Code::NotReadable } else { Code::EngineDown };
         if !self.observed(change, Verdict::Waiting, code, &say).await? {
             tokio::time::sleep(std::time::Duration::from_secs(2)).await;
         }

@@ -90,6 +90,19 @@ async fn a_change_that_may_not_be_watched_says_so_and_goes_on_with_the_right() {
     };
     assert!(said.ends_with("Countersign may not watch deployments.apps in the namespace shop."), "{said}");
     s.world.cluster.state().access.allow_all();
+    // The watch is back, and with it the judge's own word, although nothing has happened that it could hear of.
+    let end = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let last = story(&s, &change).await.into_iter().rev().find_map(|e| match e.body {
+            Body::Observed { code, .. } => Some(code),
+            _ => None,
+        });
+        if last.as_deref() != Some("not_readable") {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < end, "{:#?}", story(&s, &change).await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     s.world.cluster.pause_engine(Engine::Argocd, false);
     s.until(&change, &["healthy"]).await;
     s.end().await;

@@ -281,6 +281,7 @@ fn intent(c: &mut Change, event: &Event, effect: &Effect, facts: &Value) -> Resu
     let before = match effect {
         Effect::OpenPullRequest | Effect::DeleteBranch => Some(Effect::PushBranch),
         Effect::Merge => Some(Effect::OpenPullRequest),
+        Effect::HintAgain => Some(Effect::Hint),
         _ => None,
     };
     if before.is_some_and(|b| c.done(&b).is_none()) {

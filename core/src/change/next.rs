@@ -88,6 +88,8 @@ fn backoff_ms(failures: u32) -> i64 {
 
 /// Tries to ask the engine to look at Git where the failure is not one that passes.
 const HINT_TRIES: u32 = 3;
+/// Milliseconds after the landing after which an engine that has not noticed it is asked once more.
+const HINT_AGAIN_MS: i64 = 30_000;
 
 /// The longest time that another side's wish to be left alone is heeded.
 const MAX_HEEDED_S: u64 = 24 * 3600;
@@ -321,8 +323,23 @@ fn held(c: &Change, from: i64, now: i64, stopped: bool) -> Option<Step> {
 /// because an API server may be away for longer than a few tries, and by itself Argo CD sees a push after minutes.
 fn hint(c: &Change, now: i64, stopped: bool) -> Option<Step> {
     let passes = |s: &EffectState| s.problem.as_ref().is_some_and(|p| p.retry == Retry::Later);
-    let hopeless = c.effect(&Effect::Hint).is_some_and(|s| s.failures >= HINT_TRIES && !passes(s));
-    if hopeless { None } else { do_or_wait(c, Effect::Hint, now, stopped) }
+    let hopeless = |e: &Effect| c.effect(e).is_some_and(|s| s.failures >= HINT_TRIES && !passes(s));
+    let effect = match c.done(&Effect::Hint) {
+        None => Effect::Hint,
+        Some(done) => {
+            // Taken, and forgotten: a controller or an API server that is killed in that moment leaves no trace of it.
+            let unnoticed = c.seen.as_ref().is_none_or(|s| s.code == "not_noticed");
+            let from = c.landed.as_ref().map(|l| l.at + HINT_AGAIN_MS)?;
+            if !unnoticed || done.get("sent").is_none() {
+                return None;
+            }
+            if now < from {
+                return Some(Step::Wait(WaitFor::Retry, from));
+            }
+            Effect::HintAgain
+        }
+    };
+    if hopeless(&effect) { None } else { do_or_wait(c, effect, now, stopped) }
 }
 
 /// While a revert is on offer, prepared or not, the engine is still watched: it may succeed after all.

@@ -199,6 +199,7 @@ pub fn effect_key(e: &Effect) -> String {
         Effect::Ask { person } => format!("ask/{person}"),
         Effect::SettleCard { person, phase } => format!("settle_card/{person}/{phase}"),
         Effect::Notify { person, about } => format!("notify/{person}/{about}"),
+        Effect::HintAgain => "hint_again".to_owned(),
         other => other.name().to_owned(),
     }
 }

@@ -243,6 +243,8 @@ pub enum Effect {
     DeleteBranch,
     /// Ask the engine to look now.
     Hint,
+    /// Ask it once more, because it has not noticed the commit: whoever was restarted has forgotten the first time.
+    HintAgain,
     /// Edit a card to its final words.
     SettleCard {
         /// Person.
@@ -270,7 +272,7 @@ impl Effect {
             Self::Merge => "merge",
             Self::ClosePullRequest => "close_pull_request",
             Self::DeleteBranch => "delete_branch",
-            Self::Hint => "hint",
+            Self::Hint | Self::HintAgain => "hint",
             Self::SettleCard { .. } => "settle_card",
             Self::Notify { .. } => "notify",
         }

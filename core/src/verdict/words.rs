@@ -56,6 +56,8 @@ codes! {
     Dependency = "dependency",
     /// The commit holds other content than was approved.
     LandedOtherwise = "landed_otherwise",
+    /// Countersign cannot read the landed commit from Git now.
+    CommitUnread = "commit_unread",
     /// The engine does not answer.
     EngineDown = "engine_down",
     /// Countersign itself may not watch what decides: the account lacks a right.

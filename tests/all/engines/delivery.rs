@@ -251,6 +251,33 @@ async fn a_squash_that_brought_other_content_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_landed_is_not_called_healthy_before_it_was_read() {
+    let mut s = Stage::new(quick(policy("prompted", "merge_after_approval", 1))).await;
+    let change = s.propose(set_image(CHECKOUT.name, CHECKOUT.new)).await;
+    let late = Fault { matching: Some("PUT ".into()), times: Some(1), mishap: Mishap::Delay { ms: 2000 } };
+    s.world.forge.fault(late);
+    s.press(ANNA, "Approve").await;
+    let merging = || s.world.forge.log().iter().any(|l| l.to_string().contains("delay"));
+    super::eventually("the merge", merging).await;
+    // The forge merges; the Git server is gone before anybody has looked at what came of it.
+    s.world.git.down().await;
+    s.until(&change, &["observing"]).await;
+    let end = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let now = s.call("change", json!({"change": change})).await;
+        if story(&now).contains("waiting (commit_unread): The landed commit cannot be read now: ") {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < end, "{now:#}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    s.world.git.up().await;
+    let end = s.until(&change, &["healthy", "failed", "timed_out"]).await;
+    assert_eq!((text(&end, "state"), text(&end, "commit")), ("healthy", s.world.tip().as_str()), "{end:#}");
+    s.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rebase_keeps_our_message() {
     let (s, change) = merged_with(PAYMENTS, "github", "rebase").await;
     let commit = s.world.git.repos().commit_info(REPO, "main").unwrap();

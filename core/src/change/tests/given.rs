@@ -263,6 +263,11 @@ impl Story {
     }
 
     #[must_use]
+    pub fn coded(self, verdict: &str, code: &str) -> Self {
+        self.then(Body::Observed { verdict: verdict.into(), code: code.into(), say: "so".into() })
+    }
+
+    #[must_use]
     pub fn closed(self, ending: Ending) -> Self {
         self.then(closed(ending))
     }

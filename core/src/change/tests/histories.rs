@@ -48,6 +48,7 @@ fn effects() -> Vec<Effect> {
         Effect::ClosePullRequest,
         Effect::DeleteBranch,
         Effect::Hint,
+        Effect::HintAgain,
         settle("ann", "decided"),
         settle("ann", "closed"),
         settle("ann", "v1"),

@@ -130,6 +130,22 @@ fn a_direct_delivery_pushes_and_watches() {
 }
 
 #[test]
+fn an_engine_that_took_the_hint_and_has_not_noticed_the_commit_is_asked_once_more() {
+    let s = Given::prompted().story().yes("ann").authorized().pushed();
+    let sent = s.clone().done(Effect::Hint, json!({"sent": true}));
+    let (again, end) = (T0 + 30_000, T0 + L.observe_ms);
+    for unnoticed in [sent.clone(), sent.clone().coded("waiting", "not_noticed")] {
+        assert_eq!(step(&unnoticed, again - 1), Step::Observe(again));
+        assert_eq!(step(&unnoticed, again), Step::Do(Effect::HintAgain));
+        let twice = unnoticed.done(Effect::HintAgain, json!({"sent": true}));
+        assert_eq!(step(&twice, again), Step::Observe(end), "and then it looks in its own time");
+    }
+    assert_eq!(step(&sent.clone().coded("waiting", "syncing"), again), Step::Observe(end), "it is at work");
+    let skipped = s.done(Effect::Hint, json!({"skipped": "the engine polls by itself"}));
+    assert_eq!(step(&skipped, again), Step::Observe(end));
+}
+
+#[test]
 fn the_engine_is_asked_again_for_as_long_as_the_failure_is_one_that_passes() {
     let s = Given::prompted().story().yes("ann").authorized().pushed();
     let mut away = s.clone();

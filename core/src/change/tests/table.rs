@@ -25,6 +25,7 @@ fn candidates(s: &Story) -> Vec<(&'static str, Body)> {
         ("close pr", intent(&Effect::ClosePullRequest)),
         ("delete branch", intent(&Effect::DeleteBranch)),
         ("hint", intent(&Effect::Hint)),
+        ("hint again", intent(&Effect::HintAgain)),
         ("settle", intent(&settle("ann", "closed"))),
         ("notify", intent(&notify("tom", "ended"))),
         ("pressed", Body::Pressed { update: 1, callback: "1".into(), person: "ann".into(), action: "approve".into() }),
