@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use countersign_core::{Problem, Result};
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, Wish};
+use crate::lab::{ARGOCD, FLUX, Lab, Recording, Wish};
 
 const OWNER: &str = "acme";
 /// The image that every scene starts from.
@@ -20,10 +20,20 @@ struct Step {
     beside: Option<&'static str>,
     /// Image that the push is to bring about; none: it cannot work.
     want: Option<&'static str>,
+    /// What is killed right after the push, and started again 2 s later.
+    killed: Killed,
     watch_s: u64,
 }
 
-const SCENES: [(&str, &str); 10] = [
+/// Parts that a scene kills.
+#[derive(Clone, Copy)]
+enum Killed {
+    Nothing,
+    ApiServer,
+    Engine,
+}
+
+const SCENES: [(&str, &str); 12] = [
     ("image-ok", "a new image"),
     ("image-missing-then-revert", "an image that cannot be pulled, and the old one again"),
     ("image-crash", "an image that exits with code 1 over and over"),
@@ -34,6 +44,8 @@ const SCENES: [(&str, &str); 10] = [
     ("yaml-wipe-guard", "the only file becomes one that Argo CD passes over: nothing is left; and its repair"),
     ("invalid-field-then-fixed", "a field that the API server refuses, and its repair"),
     ("superseded", "two pushes, one right after the other"),
+    ("api-server-restarted", "a new image, and the API server is killed in the middle, for 2 s"),
+    ("engine-restarted", "a new image, and all of the engine is killed in the middle, for 2 s"),
 ];
 
 /// Names of scenes.
@@ -57,9 +69,10 @@ fn steps(scene: &str, namespace: &str) -> Option<Vec<Step>> {
         file: Some(manifest(namespace, image)),
         beside: None,
         want: Some(image),
+        killed: Killed::Nothing,
         watch_s,
     };
-    let bad = |did, file: String, watch_s| Step { did, file: Some(file), beside: None, want: None, watch_s };
+    let bad = |did, file: String, watch_s| Step { file: Some(file), want: None, ..image(did, OLD, watch_s) };
     let good = |watch_s| image("image reg.example/web:1.1", "reg.example/web:1.1", watch_s);
     Some(match scene {
         "image-ok" => vec![good(20)],
@@ -79,6 +92,8 @@ fn steps(scene: &str, namespace: &str) -> Option<Vec<Step>> {
             let file = manifest(namespace, OLD).replace("replicas: 2", "replicas: two");
             vec![bad("replicas: two", file, 20), good(90)]
         }
+        "api-server-restarted" => vec![Step { killed: Killed::ApiServer, ..good(60) }],
+        "engine-restarted" => vec![Step { killed: Killed::Engine, ..good(60) }],
         "superseded" => vec![good(0), image("image reg.example/web:1.2", "reg.example/web:1.2", 40)],
         _ => return None,
     })
@@ -117,6 +132,7 @@ pub async fn record(lab: &Lab, name: &str, out: &Path) -> Result<()> {
         tape.act(json!({"did": step.did, "commit": commit, "parent": tip, "owner": owner, "want": want}));
         tip = commit;
         refresh(lab, engine, &place).await?;
+        restart(lab, engine, step.killed, &tape).await?;
         tokio::time::sleep(Duration::from_secs(step.watch_s)).await;
     }
     drop(tape);
@@ -129,6 +145,26 @@ pub async fn record(lab: &Lab, name: &str, out: &Path) -> Result<()> {
         lab.delete(api, kind, namespace, &place).await?;
     }
     println!("{}; see `countersign replay {0}`", out.display());
+    Ok(())
+}
+
+/// Kills what the step kills, and starts it again.
+async fn restart(lab: &Lab, engine: &str, killed: Killed, tape: &Recording) -> Result<()> {
+    let components: &[&str] = match (killed, engine) {
+        (Killed::Nothing, _) => return Ok(()),
+        (Killed::ApiServer, _) => &["kube-apiserver"],
+        (Killed::Engine, "argo") => &ARGOCD,
+        (Killed::Engine, _) => &FLUX,
+    };
+    for component in components {
+        lab.stop(component).await?;
+    }
+    tape.act(json!({"did": format!("killed: {}", components.join(", "))}));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for component in components {
+        lab.start_again(component).await?;
+    }
+    tape.act(json!({"did": format!("started again: {}", components.join(", "))}));
     Ok(())
 }
 

@@ -274,8 +274,18 @@ async fn an_older_failing_revision_holds_it_back(engine: Engine) {
     p.press(ANNA, "Approve").await;
     p.until_told(&change, "held_back").await;
     if engine == Engine::Argocd {
-        // A person terminates it, as `argocd app terminate-op` does.
-        p.patch_owner(&app, json!({"status": {"operationState": {"phase": "Terminating"}}})).await;
+        // A person terminates it, as `argocd app terminate-op` does; and once more where the controller, which writes
+        // the same field after each try, has just written over that.
+        p.eventually("the end of the failing operation", || async {
+            let state = p.owner(&app).await["status"]["operationState"].take();
+            let goes_on = text(&state["operation"]["sync"], "revision") == failing
+                && ["Running", "Terminating"].contains(&text(&state, "phase"));
+            if goes_on && text(&state, "phase") == "Running" {
+                p.patch_owner(&app, json!({"status": {"operationState": {"phase": "Terminating"}}})).await;
+            }
+            !goes_on
+        })
+        .await;
     }
     let end = p.until(&change, &ENDS).await;
     assert_eq!(text(&end, "state"), "healthy", "{end:#}");
@@ -361,6 +371,14 @@ async fn a_stray_deployment_is_adopted(engine: Engine) {
     assert_eq!(now["metadata"]["uid"], before["metadata"]["uid"], "it is the same object");
     let seen = p.call("inspect", json!({"target": p.target("Deployment", "stray")})).await;
     assert_eq!((text(&seen, "ownership"), text(&seen["owner"], "name")), ("owned", app.owner.2.as_str()), "{seen:#}");
+    // It ran all the time: what the commit brings about is the owner's own mark on it.
+    let owner = app.owner.2.clone();
+    let taken = move |d: &Value| {
+        let of = |path: &str| d.pointer(path).and_then(Value::as_str).unwrap_or_default();
+        of("/metadata/annotations/argocd.argoproj.io~1tracking-id").split(':').next() == Some(&owner)
+            || of("/metadata/labels/kustomize.toolkit.fluxcd.io~1name") == owner
+    };
+    p.compare(&app, &change, &[Want::deployment("stray", taken)]).await;
     p.end().await;
 }
 
