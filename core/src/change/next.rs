@@ -327,7 +327,7 @@ fn hint(c: &Change, now: i64, stopped: bool) -> Option<Step> {
     let effect = match c.done(&Effect::Hint) {
         None => Effect::Hint,
         Some(done) => {
-            // Taken, and forgotten: a controller or an API server that is killed in that moment leaves no trace of it.
+            // Taken, and nothing came of it: seen once, where the API server was killed right after the push.
             let unnoticed = c.seen.as_ref().is_none_or(|s| s.code == "not_noticed");
             let from = c.landed.as_ref().map(|l| l.at + HINT_AGAIN_MS)?;
             if !unnoticed || done.get("sent").is_none() {

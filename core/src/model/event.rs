@@ -243,7 +243,7 @@ pub enum Effect {
     DeleteBranch,
     /// Ask the engine to look now.
     Hint,
-    /// Ask it once more, because it has not noticed the commit: whoever was restarted has forgotten the first time.
+    /// Ask it once more, because it took the first hint and has not noticed the commit.
     HintAgain,
     /// Edit a card to its final words.
     SettleCard {
