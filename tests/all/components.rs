@@ -329,7 +329,7 @@ async fn what_a_crashed_run_left_is_swept_and_a_live_one_is_left_alone() {
     lab.delete("v1", "Namespace", "", &live).await.unwrap();
     until(
         "gone",
-        30,
+        90,
         || async { lab.get("v1", "Namespace", "", &live).await.unwrap().unwrap_or_default() },
         Value::is_null,
     )

@@ -62,11 +62,13 @@ impl Maker<'_> {
         let bin = self.state.cache.join("bin");
         let path = format!("{}:{}:/usr/local/bin:/usr/bin:/bin", self.path("path"), bin.display());
         let env = [("PATH", path), ("HOME", self.path("home")), ("TMPDIR", self.path("tmp")), ("TZ", "UTC".into())];
+        // How often Go's collector works, of whoever starts the lab: a choice between memory and time.
+        let collector = std::env::var("GOGC").ok().map(|v| ("GOGC", v));
         Part {
             name: name.into(),
             program: if program.starts_with('/') { program.into() } else { bin.join(program) },
             args: args.split_whitespace().map(str::to_owned).collect(),
-            env: env.map(|(k, v)| (k.to_owned(), v)).into(),
+            env: env.into_iter().chain(collector).map(|(k, v)| (k.to_owned(), v)).collect(),
             probe,
             gentle: false,
         }

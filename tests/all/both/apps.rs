@@ -259,6 +259,18 @@ impl Place {
 }
 
 impl Place {
+    /// Waits until Flux's source has this commit in its store; Argo CD has no such thing.
+    pub async fn has_fetched(&self, app: &App, commit: &str) {
+        if app.engine == Engine::Argocd {
+            return;
+        }
+        self.eventually("the commit in the source's store", || async {
+            let source = self.get("GitRepository", "shop").await.unwrap_or_default();
+            source["status"]["artifact"]["revision"].as_str().is_some_and(|r| r.ends_with(commit))
+        })
+        .await;
+    }
+
     /// Asks the engine to look at Git now, as people do after a push.
     pub async fn refresh(&self, app: &App) {
         match app.engine {
