@@ -187,7 +187,7 @@ impl Cluster {
     /// cluster (403) is an answer, not an error. Never sent unless the configuration says `hints: true`.
     pub async fn annotate(&self, key: &ObjectKey, annotation: &str, value: &str) -> Result<Hinted> {
         if !self.0.spec.hints {
-            return Ok(Hinted::NotPermitted);
+            return Ok(Hinted::Off);
         }
         let Some(kind) = self.0.kinds.find(&key.group, &key.kind).await? else { return Ok(Hinted::Gone) };
         let Some(url) = kind.url(&key.namespace, &key.name) else { return Ok(Hinted::Gone) };

@@ -22,9 +22,11 @@ const PAGES: u32 = 20;
 pub enum Hinted {
     /// The annotation is set.
     Sent,
-    /// Not configured, or the cluster does not permit it: the engine's own polling has to do.
+    /// Not configured: the engine's own polling has to do.
+    Off,
+    /// The cluster does not permit it: for good, or because its authorizer has not read its roles yet.
     NotPermitted,
-    /// The object is gone.
+    /// The object is gone, or its kind is not served yet.
     Gone,
 }
 

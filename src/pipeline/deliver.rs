@@ -3,7 +3,7 @@
 use countersign_core::change::Change;
 use countersign_core::gate::{self, Authorization};
 use countersign_core::model::{Body, Delivery, Effect, Ending, MergeMethod};
-use countersign_core::{Problem, Result, message};
+use countersign_core::{Problem, Result, Retry, message};
 use serde_json::{Value, json};
 
 use super::commit::{commit_and_base, stopped, unlike_sealed};
@@ -257,16 +257,26 @@ impl Pipeline {
     }
 
     async fn hint(&self, change: &Change) -> Result<Value> {
+        match self.hinted(change).await {
+            // Not the last word: an API server that has just started refuses what it permits a moment later.
+            Err(p) if p.retry != Retry::Later => Ok(json!({"refused": p.message})),
+            other => other,
+        }
+    }
+
+    async fn hinted(&self, change: &Change) -> Result<Value> {
         let cluster = self.cluster(&change.proposal.cluster)?;
         let owner = &change.proposal.owner;
         let object = cluster.owner_object(owner).await?;
         let Some(hint) = crate::engine::hint(owner, &object, &change.id.to_string()) else {
             return Ok(json!({"skipped": "nothing to hint at"}));
         };
-        match cluster.annotate(&hint.on, hint.annotation, &hint.value).await? {
-            Hinted::Sent => Ok(json!({"sent": true})),
-            other => Ok(json!({"skipped": format!("{other:?}: the engine polls by itself")})),
-        }
+        Ok(match cluster.annotate(&hint.on, hint.annotation, &hint.value).await? {
+            Hinted::Sent => json!({"sent": true}),
+            Hinted::Off => json!({"skipped": "hints are off: the engine polls by itself"}),
+            Hinted::NotPermitted => json!({"refused": "the cluster does not permit it"}),
+            Hinted::Gone => json!({"refused": "it is gone, or not served yet"}),
+        })
     }
 
     /// `Step::PollMerge`: merged by a person, closed, or still open.

@@ -74,6 +74,7 @@ pub fn fold(change: Option<Change>, event: &Event) -> Result<Change> {
             let s = open_effect(&mut c, event, effect)?;
             s.dangling = false;
             s.done = Some(result.clone());
+            s.done_at = event.at;
         }
         Body::Failed { effect, problem, last } => {
             let s = open_effect(&mut c, event, effect)?;
@@ -293,8 +294,16 @@ fn intent(c: &mut Change, event: &Event, effect: &Effect, facts: &Value) -> Resu
     if c.effects.get(&key).is_some_and(|(_, s)| s.done.is_some() || s.given_up) {
         return Err(illegal(event, "it was done or given up already"));
     }
-    let state =
-        EffectState { facts: facts.clone(), dangling: true, done: None, failures, failed_at, problem, given_up: false };
+    let state = EffectState {
+        facts: facts.clone(),
+        dangling: true,
+        done: None,
+        done_at: 0,
+        failures,
+        failed_at,
+        problem,
+        given_up: false,
+    };
     c.effects.insert(key, (effect.clone(), state));
     Ok(())
 }

@@ -88,7 +88,7 @@ fn backoff_ms(failures: u32) -> i64 {
 
 /// Tries to ask the engine to look at Git where the failure is not one that passes.
 const HINT_TRIES: u32 = 3;
-/// Milliseconds after the landing after which an engine that has not noticed it is asked once more.
+/// Milliseconds after which an engine that was asked and has not noticed the commit is asked once more.
 const HINT_AGAIN_MS: i64 = 30_000;
 
 /// The longest time that another side's wish to be left alone is heeded.
@@ -327,10 +327,11 @@ fn hint(c: &Change, now: i64, stopped: bool) -> Option<Step> {
     let effect = match c.done(&Effect::Hint) {
         None => Effect::Hint,
         Some(done) => {
-            // Taken, and nothing came of it: seen once, where the API server was killed right after the push.
+            // An API server that has just started refuses what it permits a moment later, and what came of a hint can
+            // be lost with one that ends.
             let unnoticed = c.seen.as_ref().is_none_or(|s| s.code == "not_noticed");
-            let from = c.landed.as_ref().map(|l| l.at + HINT_AGAIN_MS)?;
-            if !unnoticed || done.get("sent").is_none() {
+            let from = c.effect(&Effect::Hint)?.done_at + HINT_AGAIN_MS;
+            if !unnoticed || ["sent", "refused"].iter().all(|k| done.get(k).is_none()) {
                 return None;
             }
             if now < from {

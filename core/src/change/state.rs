@@ -16,6 +16,8 @@ pub struct EffectState {
     pub dangling: bool,
     /// Result, once done.
     pub done: Option<Value>,
+    /// When it was done, milliseconds.
+    pub done_at: i64,
     /// Failures so far.
     pub failures: u32,
     /// When it failed last, milliseconds.

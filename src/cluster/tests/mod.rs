@@ -390,7 +390,7 @@ async fn hints_are_sent_only_where_configured_and_a_refusal_is_no_error() {
     let fake = Fake::start(shop).await;
     let key = owner("shop").key();
     let silent = connect(&fake, false).await;
-    assert_eq!(silent.annotate(&key, "argocd.argoproj.io/refresh", "normal").await.unwrap(), Hinted::NotPermitted);
+    assert_eq!(silent.annotate(&key, "argocd.argoproj.io/refresh", "normal").await.unwrap(), Hinted::Off);
     assert!(fake.world.lock().unwrap().patches.is_empty());
     let cluster = connect(&fake, true).await;
     assert_eq!(cluster.annotate(&key, "argocd.argoproj.io/refresh", "normal").await.unwrap(), Hinted::Sent);

@@ -130,7 +130,7 @@ fn a_direct_delivery_pushes_and_watches() {
 }
 
 #[test]
-fn an_engine_that_took_the_hint_and_has_not_noticed_the_commit_is_asked_once_more() {
+fn an_engine_that_has_not_noticed_the_commit_is_asked_once_more() {
     let s = Given::prompted().story().yes("ann").authorized().pushed();
     let sent = s.clone().done(Effect::Hint, json!({"sent": true}));
     let (again, end) = (T0 + 30_000, T0 + L.observe_ms);
@@ -141,7 +141,16 @@ fn an_engine_that_took_the_hint_and_has_not_noticed_the_commit_is_asked_once_mor
         assert_eq!(step(&twice, again), Step::Observe(end), "and then it looks in its own time");
     }
     assert_eq!(step(&sent.clone().coded("waiting", "syncing"), again), Step::Observe(end), "it is at work");
-    let skipped = s.done(Effect::Hint, json!({"skipped": "the engine polls by itself"}));
+    let refused = s.clone().done(Effect::Hint, json!({"refused": "the cluster does not permit it"}));
+    assert_eq!(step(&refused, again - 1), Step::Observe(again), "its authorizer may not have read its roles yet");
+    assert_eq!(step(&refused, again), Step::Do(Effect::HintAgain));
+    let for_good = refused.done(Effect::HintAgain, json!({"refused": "the cluster does not permit it"}));
+    assert_eq!(step(&for_good, again), Step::Observe(end), "the engine polls by itself");
+    let mut late = s.clone();
+    late.at = again;
+    let late = late.done(Effect::Hint, json!({"refused": "the cluster does not permit it"}));
+    assert_eq!(step(&late, again), Step::Observe(again + 30_000), "from when it was asked, however late that was");
+    let skipped = s.done(Effect::Hint, json!({"skipped": "hints are off: the engine polls by itself"}));
     assert_eq!(step(&skipped, again), Step::Observe(end));
 }
 
