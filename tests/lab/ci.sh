@@ -62,6 +62,12 @@ suite lab-alone "${alone[@]}" "${not_twice[@]}" >"$cache/lab-alone.log" 2>&1 &
 beside=$!
 code=0
 suite lab-run both:: components:: "${not_alone[@]}" || code=$?
+# What the last scenarios had is gone before somebody else looks.
+for _ in $(seq 90); do
+    going=$("$cache/lab/bin/kubectl" --kubeconfig "$cache/lab-run/admin.kubeconfig" get namespaces --no-headers | grep -c Terminating || true)
+    [ "$going" = 0 ] && break
+    sleep 1
+done
 # As a cluster that is not ours: a few scenarios as a guest, and nothing else is touched.
 COUNTERSIGN_LAB_KUBECONFIG="$cache/lab-run/admin.kubeconfig" COUNTERSIGN_LAB_GIT_HOST=127.0.0.1 COUNTERSIGN_LAB_STRICT=1 \
     tests/lab/guest.sh "$cache/lab" both::through::{argocd,flux}::a_new_image both::through::flux::a_missing_image \
