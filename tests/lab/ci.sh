@@ -44,7 +44,7 @@ ended() {
 trap ended EXIT
 # A scenario that waits for its turn holds a thread.
 export RUST_TEST_THREADS=32
-# A seventh less work for the processors, for half as much memory again: about 3 GB for each lab.
+# A seventh less work for the processors, for more memory: 2.5 to 3.7 GB for each lab at the end, instead of 2.
 export GOGC=400
 # Half of the load that `just lab-test` makes.
 export COUNTERSIGN_LAB_MANY=10
