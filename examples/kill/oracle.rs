@@ -174,9 +174,14 @@ pub async fn unsettled(marks: &Marks, expect: &Expect) -> Result<Option<String>>
             && text(l, "/args/text").contains(&expect.name)
     };
     let chat = |l: &Value| l.pointer("/args/chat_id").and_then(Value::as_i64).unwrap_or_default();
-    // Who got no card before it was decided has only its end, which has a button too where a revert can be prepared.
+    // Who got no card before it was decided has only its end, which has a button too where a revert can be prepared,
+    // and the card of that revert, which names what it undoes below its own name.
+    let titled = |l: &Value| text(l, "/args/text").lines().next().is_some_and(|t| t.contains(&expect.name));
     let card = |l: &&Value| {
-        ours(l, "SendMessage") && l.pointer("/args/reply_markup").is_some() && !text(l, "/args/text").contains(words)
+        ours(l, "SendMessage")
+            && l.pointer("/args/reply_markup").is_some()
+            && titled(l)
+            && !text(l, "/args/text").contains(words)
     };
     let cards: Vec<i64> = log.iter().filter(card).map(chat).collect();
     // Its end is told by the card itself, or by a message of its own where the card's number was lost.
