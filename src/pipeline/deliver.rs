@@ -298,30 +298,28 @@ impl Pipeline {
     }
 
     /// The pull request was merged at the forge: whose merge it was is recorded, and the merge
-    /// result is what is watched. Content that is not what was shown ends the change as stale.
+    /// result is what is watched. Content that is not what was shown is nobody's approval; the watch calls it failed.
     async fn merged_elsewhere(&self, change: &Change, pull: &Pull) -> Result<()> {
         let Some(commit) = pull.merge_commit.clone() else { return Ok(()) };
         let repo = self.repo(&change.sealed.repository)?;
         repo.git.fetch(&change.sealed.git_ref).await?;
-        if let Some(path) = unlike_sealed(change, repo, &commit).await? {
-            let say = format!("The pull request was merged, but {path} is not as it was shown.");
-            return self.close(change, Ending::Stale, say).await;
-        }
         if lost_merge(change) {
             let body = Body::Landed { commit, via: "merge".into() };
             return self.journal.append(self.clock.now_ms(), change.id, ACTOR, vec![body]).await;
         }
+        let as_sealed = unlike_sealed(change, repo, &commit).await?.is_none();
         let login = pull.merged_by.clone().unwrap_or_default();
         let config = self.config.load();
         let by = |forge: &str| !login.is_empty() && forge == login;
         let person = config.people.iter().find(|p| p.spec.forge.as_deref().is_some_and(by)).map(|p| p.name.clone());
         let listed = person.filter(|p| change.decided.approvers.contains(p));
         let via = match &listed {
+            _ if !as_sealed => format!("merge of other content by {}", message::escape_name(&login)),
             Some(_) => "merge".to_owned(),
             None => format!("merge by {}, who is not on the list", message::escape_name(&login)),
         };
         let mut bodies = Vec::new();
-        if let Some(person) = listed {
+        if let Some(person) = listed.filter(|_| as_sealed) {
             bodies.push(Body::Voted {
                 person,
                 channel: "forge".into(),

@@ -139,7 +139,7 @@ async fn a_merge_by_somebody_who_is_not_listed_is_watched_and_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pull_request_with_another_content_is_stale() {
+async fn a_person_who_merges_other_content_approves_nothing_and_it_is_told_as_failed() {
     let mut s = Stage::new(quick(policy("prompted", "pull_request", 1))).await;
     let (change, number) = open_pull(&mut s, CHECKOUT).await;
     let branch = s.world.forge.pull(REPO, number).unwrap().head;
@@ -147,10 +147,13 @@ async fn a_pull_request_with_another_content_is_stale() {
     s.world.git.commit_file(REPO, &branch, CHECKOUT.file, other.as_bytes(), &super::person()).unwrap();
     let foreign = s.world.git.repos().head(REPO, &branch);
     s.world.forge.merge(REPO, number, "anna", Method::Merge).unwrap();
-    let end = s.until(&change, &["stale", "healthy"]).await;
-    assert_eq!(text(&end, "state"), "stale", "{end:#}");
-    assert!(text(&end["problem"], "message").contains(CHECKOUT.file), "{end:#}");
-    assert!(!story(&end).contains("approved by"), "{}", story(&end));
+    let end = s.until(&change, &["healthy", "failed", "timed_out", "stale"]).await;
+    assert_eq!((text(&end, "state"), text(&end, "commit")), ("failed", s.world.tip().as_str()), "{end:#}");
+    assert!(refusal(&end).contains("landed_otherwise") && refusal(&end).contains(CHECKOUT.file), "{}", refusal(&end));
+    let written = story(&end);
+    assert!(written.contains("merge of other content by anna") && !written.contains("approved by"), "{written}");
+    let told = s.sees(ANNA, "is not in").await;
+    assert!(told.text.contains("FAILED") && !told.text.contains("nothing was written"), "{}", told.text);
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
     assert_eq!(s.world.git.repos().head(REPO, &branch), foreign, "somebody else's commit is on it: it stays");
     s.end().await;
