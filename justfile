@@ -41,7 +41,7 @@ manifests *ARGS:
 
 # Ratios against named alternatives.
 bench *ARGS:
-    cargo run --release --quiet --example bench -- {{ARGS}}
+    cargo bench --quiet --bench bench -- {{ARGS}}
 
 # Folder of the lab's programs, and of the lab that runs.
 lab_cache := env("COUNTERSIGN_LAB_CACHE", "target/lab/cache")

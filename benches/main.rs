@@ -11,6 +11,8 @@ mod report;
 mod start;
 mod tools;
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use report::Report;
@@ -39,6 +41,9 @@ struct Args {
     /// Only these groups.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Group>,
+    /// What `cargo bench` adds to the arguments of every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
     /// Used by this program itself: build one index in a fresh process and print what it costs.
     #[arg(long, hide = true)]
     index_child: Option<String>,
@@ -77,7 +82,7 @@ fn main() -> Result<()> {
         return index::child(which, size);
     }
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let program = tools::program()?;
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_countersign"));
     let wanted = |g: Group| args.only.is_empty() || args.only.contains(&g);
     let mut report = Report::begin(size.quick);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -1,30 +1,13 @@
 //! The real program, the daemon as a process of its own, and other programs on the path.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use countersign::cli::demo::agent::Agent;
 use countersign::sandbox::world::{REPO, World};
-
-/// The `countersign` program of the same build, brought up to date where cargo started us.
-pub fn program() -> Result<PathBuf> {
-    let here = std::env::current_exe()?;
-    let folder = here.parent().and_then(Path::parent).context("the bench lies in no target folder")?;
-    let program = folder.join("countersign");
-    if let Some(cargo) = std::env::var_os("CARGO") {
-        let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--bin", "countersign"]);
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        ensure!(build.status()?.success(), "the program could not be built");
-    }
-    ensure!(program.is_file(), "{} is not there: run this through cargo", program.display());
-    Ok(program)
-}
 
 /// Whether a program can be started.
 pub fn has(program: &str) -> bool {
