@@ -145,7 +145,7 @@ fn observing(id: ChangeId, root: u64, last: &Event, events: &[Event]) -> Option<
     out.attributes.push(("countersign.commit", commit.clone()));
     for e in events.iter().filter(|e| e.seq > landed.seq && e.seq <= last.seq) {
         if let Body::Observed { verdict, code, .. } = &e.body {
-            let attributes = vec![("countersign.verdict", verdict.clone()), ("countersign.code", code.clone())];
+            let attributes = vec![("countersign.verdict", verdict.to_string()), ("countersign.code", code.to_string())];
             out.moments.push(Moment { at: e.at, name: "verdict", attributes });
         }
     }
@@ -179,7 +179,7 @@ mod tests {
 
     use super::*;
     use crate::change::tests::given::*;
-    use crate::model::Effect;
+    use crate::model::{Effect, Verdict};
 
     /// A story as the journal has it, each event a second after the one before.
     fn story(bodies: Vec<Body>) -> Vec<Event> {
@@ -203,8 +203,8 @@ mod tests {
             intent(&Effect::PushTarget),
             Body::Done { effect: Effect::PushTarget, result: json!({"commit": "c1"}) },
             landed(),
-            observed("waiting"),
-            observed("healthy"),
+            observed(Verdict::Waiting),
+            observed(Verdict::Healthy),
             closed(Ending::Healthy),
             intent(&settle("ann", "closed")),
             Body::Done { effect: settle("ann", "closed"), result: json!({}) },

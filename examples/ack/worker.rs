@@ -7,7 +7,7 @@ use countersign::pipeline::press::{WRONG_NUMBERS, keyboard};
 use countersign_core::change::{Change, Limits, Step, next};
 use countersign_core::gate::{self, Authorization, Now};
 use countersign_core::message::{self, Trailers};
-use countersign_core::model::{Body, ChangeId, Effect, Ending, digest_of};
+use countersign_core::model::{Body, ChangeId, Code, Effect, Ending, Verdict, digest_of};
 use countersign_core::{Problem, Result, Retry};
 use rand::Rng as _;
 use serde_json::{Value, json};
@@ -427,12 +427,13 @@ impl World {
     }
 
     async fn observe(&mut self, c: &Change) -> Result<bool> {
-        let waits = c.seen.as_ref().is_none_or(|s| s.verdict == "waiting");
+        let waits = c.seen.as_ref().is_none_or(|s| s.verdict == Verdict::Waiting);
         if !waits || !self.chance(40.0) {
             return Ok(false);
         }
-        let verdict = if self.chance(90.0) { "healthy" } else { "failed" };
-        let (verdict, code, say) = (verdict.to_owned(), "walk".to_owned(), "As it happened.".to_owned());
+        let (verdict, code) =
+            if self.chance(90.0) { (Verdict::Healthy, Code::Healthy) } else { (Verdict::Failed, Code::Degraded) };
+        let say = "As it happened.".to_owned();
         self.append(c.id, vec![Body::Observed { verdict, code, say }]).await?;
         Ok(true)
     }

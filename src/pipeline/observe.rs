@@ -5,8 +5,8 @@ use std::pin::Pin;
 
 use countersign_core::change::{Change, Landed};
 use countersign_core::manifest::documents;
-use countersign_core::model::{Body, ChangeId, ObjectKey, SourceKind, Want};
-use countersign_core::verdict::{Act, Code, Deliverer, JudgeConfig, Line, Panel, Verdict, VerdictChange};
+use countersign_core::model::{Body, ChangeId, Code, ObjectKey, SourceKind, Verdict, Want};
+use countersign_core::verdict::{Act, Deliverer, JudgeConfig, Line, Panel, VerdictChange};
 use countersign_core::{Problem, Result};
 use futures::{Stream, StreamExt};
 use serde_json::Value;
@@ -151,13 +151,11 @@ impl Pipeline {
 
     /// Writes a new verdict; `false` where it is the one already written.
     async fn observed(&self, change: &Change, verdict: Verdict, code: Code, say: &str) -> Result<bool> {
-        let verdict =
-            serde_json::to_value(verdict).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
         let say = self.redactor.redact_text(say);
-        if change.seen.as_ref().is_some_and(|s| s.verdict == verdict && s.code == code.as_str() && s.say == say) {
+        if change.seen.as_ref().is_some_and(|s| s.verdict == verdict && s.code == code && s.say == say) {
             return Ok(false);
         }
-        let body = Body::Observed { verdict, code: code.as_str().to_owned(), say };
+        let body = Body::Observed { verdict, code, say };
         fault::point("before_observed");
         self.journal.append(self.clock.now_ms(), change.id, ACTOR, vec![body]).await?;
         fault::point("after_observed");

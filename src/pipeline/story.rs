@@ -8,6 +8,7 @@ use countersign_core::message;
 use countersign_core::model::{
     Body, CancelArgs, ChangeAnswer, ChangeArgs, ChangeFilter, ChangeId, ChangeLine, ChangesAnswer, ChangesArgs,
     DecisionView, Effect, Ending, Event, FieldChange, FileNote, LeafChange, Level, Next, Outcome, Principal, StoryLine,
+    Verdict,
 };
 use countersign_core::policy::asks;
 use countersign_core::{Problem, Result};
@@ -387,7 +388,9 @@ fn next_call(c: &Change, shown: &str) -> Option<Next> {
     };
     match c.state() {
         // It became healthy after all: there is nothing left to undo.
-        State::Ended(Ending::Failed | Ending::TimedOut) if c.seen.as_ref().is_some_and(|s| s.verdict == "healthy") => {
+        State::Ended(Ending::Failed | Ending::TimedOut)
+            if c.seen.as_ref().is_some_and(|s| s.verdict == Verdict::Healthy) =>
+        {
             None
         }
         State::Ended(Ending::Failed | Ending::TimedOut) => match c.revert.filter(|r| *r != c.id) {

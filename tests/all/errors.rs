@@ -142,7 +142,7 @@ fn every_finding_of_a_policy_has_a_row() {
 
 #[test]
 fn every_code_of_a_verdict_has_a_row() {
-    let words = source("core/src/verdict/words.rs");
+    let words = source("core/src/model/verdict.rs");
     let list = words.code.split_once("codes! {\n").expect("the list of codes").1.split_once("\n}").unwrap().0;
     let said: BTreeSet<String> = literals(list).into_iter().map(|(_, t)| t.to_owned()).collect();
     assert!(said.len() >= 20, "the scan finds too little: {said:?}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use countersign::sandbox::cluster::Engine;
 use countersign::sandbox::cluster::access::Denial;
 use countersign::sandbox::world::ANNA;
-use countersign_core::model::Body;
+use countersign_core::model::{Body, Code};
 use serde_json::{Value, json};
 
 use crate::people::{GOOD, asked, code, quick, story};
@@ -79,7 +79,7 @@ async fn a_change_that_may_not_be_watched_says_so_and_goes_on_with_the_right() {
     let end = tokio::time::Instant::now() + PATIENCE;
     let said = loop {
         let seen = story(&s, &change).await.into_iter().rev().find_map(|e| match e.body {
-            Body::Observed { code, say, .. } if code == "not_readable" => Some(say),
+            Body::Observed { code: Code::NotReadable, say, .. } => Some(say),
             _ => None,
         });
         if let Some(said) = seen {
@@ -97,7 +97,7 @@ async fn a_change_that_may_not_be_watched_says_so_and_goes_on_with_the_right() {
             Body::Observed { code, .. } => Some(code),
             _ => None,
         });
-        if last.as_deref() != Some("not_readable") {
+        if last != Some(Code::NotReadable) {
             break;
         }
         assert!(tokio::time::Instant::now() < end, "{:#?}", story(&s, &change).await);

@@ -167,7 +167,7 @@ pub fn fold(change: Option<Change>, event: &Event) -> Result<Change> {
                 return Err(illegal(event, "nothing has landed that could be observed"));
             }
             let since = c.seen.as_ref().filter(|s| s.verdict == *verdict).map_or(event.at, |s| s.since);
-            c.seen = Some(Seen { verdict: verdict.clone(), code: code.clone(), say: say.clone(), since });
+            c.seen = Some(Seen { verdict: *verdict, code: *code, say: say.clone(), since });
         }
         Body::Closed { ending, say } => {
             if c.end.is_some() {

@@ -2,8 +2,8 @@
 
 use super::tell::{NOTICE_TRIES, after_end, look, reminder, settle, tell_of_glass, tell_then};
 use super::{Change, EffectState, State};
-use crate::error::{Problem, Retry};
-use crate::model::{Delivery, Effect, Ending};
+use crate::error::Problem;
+use crate::model::{Code, Delivery, Effect, Ending, Verdict};
 
 /// Times and limits that `next` works with; all from the configuration. Milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,8 +86,6 @@ fn backoff_ms(failures: u32) -> i64 {
     1000_i64.saturating_mul(1_i64 << failures.saturating_sub(1).min(6)).min(60_000)
 }
 
-/// Tries to ask the engine to look at Git where the failure is not one that passes.
-const HINT_TRIES: u32 = 3;
 /// Milliseconds after which an engine that was asked and has not noticed the commit is asked once more.
 const HINT_AGAIN_MS: i64 = 30_000;
 
@@ -276,15 +274,15 @@ fn observe(c: &Change, now: i64, stopped: bool, limits: &Limits) -> Step {
         _ => {}
     }
     if let Some(seen) = &c.seen {
-        match seen.verdict.as_str() {
-            "healthy" => return Step::Close(Ending::Healthy, seen.say.clone()),
-            "superseded" => return Step::Close(Ending::Superseded, seen.say.clone()),
-            "failed" if now >= seen.since + limits.failed_grace_ms => {
+        match seen.verdict {
+            Verdict::Healthy => return Step::Close(Ending::Healthy, seen.say.clone()),
+            Verdict::Superseded => return Step::Close(Ending::Superseded, seen.say.clone()),
+            Verdict::Failed if now >= seen.since + limits.failed_grace_ms => {
                 return Step::Close(Ending::Failed, seen.say.clone());
             }
             // Past the deadline too: a failure is told as one, not as a timeout.
-            "failed" => return Step::Observe(seen.since + limits.failed_grace_ms),
-            _ => {}
+            Verdict::Failed => return Step::Observe(seen.since + limits.failed_grace_ms),
+            Verdict::Waiting => {}
         }
     }
     if now >= deadline {
@@ -295,11 +293,11 @@ fn observe(c: &Change, now: i64, stopped: bool, limits: &Limits) -> Step {
 }
 
 /// What an engine does not get past by itself, or not soon: people are told once, while it is still watched.
-const HELD: [&str; 4] = ["held_back", "manual_sync", "sync_window", "suspended"];
+const HELD: [Code; 4] = [Code::HeldBack, Code::ManualSync, Code::SyncWindow, Code::Suspended];
 
 /// The engine holds the revision back for longer than `from`: everybody concerned is told, once.
 fn held(c: &Change, from: i64, now: i64, stopped: bool) -> Option<Step> {
-    c.seen.as_ref().filter(|s| s.verdict == "waiting" && HELD.contains(&s.code.as_str()))?;
+    c.seen.as_ref().filter(|s| s.verdict == Verdict::Waiting && HELD.contains(&s.code))?;
     if now < from {
         return Some(Step::Wait(WaitFor::Engine, from));
     }
@@ -319,17 +317,15 @@ fn held(c: &Change, from: i64, now: i64, stopped: bool) -> Option<Step> {
     wake.map(|at| Step::Wait(WaitFor::Retry, at))
 }
 
-/// The engine is asked to look at Git now: for as long as the change is watched where the failure is one that passes,
-/// because an API server may be away for longer than a few tries, and by itself Argo CD sees a push after minutes.
+/// The engine is asked to look at Git now, for as long as the change is watched: an API server may be away for longer
+/// than a few tries, and by itself Argo CD sees a push after minutes. A refusal is a result, not a failure.
 fn hint(c: &Change, now: i64, stopped: bool) -> Option<Step> {
-    let passes = |s: &EffectState| s.problem.as_ref().is_some_and(|p| p.retry == Retry::Later);
-    let hopeless = |e: &Effect| c.effect(e).is_some_and(|s| s.failures >= HINT_TRIES && !passes(s));
     let effect = match c.done(&Effect::Hint) {
         None => Effect::Hint,
         Some(done) => {
             // An API server that has just started refuses what it permits a moment later, and what came of a hint can
             // be lost with one that ends.
-            let unnoticed = c.seen.as_ref().is_none_or(|s| s.code == "not_noticed");
+            let unnoticed = c.seen.as_ref().is_none_or(|s| s.code == Code::NotNoticed);
             let from = c.effect(&Effect::Hint)?.done_at + HINT_AGAIN_MS;
             if !unnoticed || ["sent", "refused"].iter().all(|k| done.get(k).is_none()) {
                 return None;
@@ -340,7 +336,7 @@ fn hint(c: &Change, now: i64, stopped: bool) -> Option<Step> {
             Effect::HintAgain
         }
     };
-    if hopeless(&effect) { None } else { do_or_wait(c, effect, now, stopped) }
+    do_or_wait(c, effect, now, stopped)
 }
 
 /// While a revert is on offer, prepared or not, the engine is still watched: it may succeed after all.
@@ -349,7 +345,7 @@ pub(super) fn late(c: &Change, now: i64, limits: &Limits) -> Step {
     if c.revert.is_none() && !c.is_revertible() {
         return Step::Finished;
     }
-    if c.seen.as_ref().is_some_and(|s| s.verdict == "healthy") {
+    if c.seen.as_ref().is_some_and(|s| s.verdict == Verdict::Healthy) {
         return Step::WithdrawRevert;
     }
     let until = end.at + limits.observe_ms;

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::error::Problem;
-use crate::model::{ChangeId, Decided, Delivery, Digest, Effect, Ending, Level, Proposal, Sealed, short_name};
+use crate::model::{
+    ChangeId, Code, Decided, Delivery, Digest, Effect, Ending, Level, Proposal, Sealed, Verdict, short_name,
+};
 
 /// How far one effect has come.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,10 +74,10 @@ pub struct Landed {
 /// Last verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// `waiting`, `healthy`, `failed`, `superseded`.
-    pub verdict: String,
-    /// Code.
-    pub code: String,
+    /// What is known.
+    pub verdict: Verdict,
+    /// Why.
+    pub code: Code,
     /// Words.
     pub say: String,
     /// Since when this verdict (not its words) holds, milliseconds.
@@ -309,7 +311,7 @@ impl Change {
     /// Whether the button Prepare revert may still do something: for what failed, and for what waits at the engine.
     pub fn may_ask_revert(&self) -> bool {
         let waits = self.end.is_none() && self.landed.is_some() && self.proposal.reverts.is_none();
-        let healthy = self.seen.as_ref().is_some_and(|s| s.verdict == "healthy");
+        let healthy = self.seen.as_ref().is_some_and(|s| s.verdict == Verdict::Healthy);
         (self.is_revertible() || waits) && !healthy && self.revert.is_none() && self.revert_asked.is_none()
     }
 

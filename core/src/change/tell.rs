@@ -2,7 +2,7 @@
 
 use super::Change;
 use super::next::{Limits, Step, WaitFor, do_or_wait, late};
-use crate::model::{Effect, Ending, Level};
+use crate::model::{Effect, Ending, Level, Verdict};
 
 /// Tries of words to people after the end; decisions are asked for until they expire.
 pub(super) const NOTICE_TRIES: u32 = 8;
@@ -194,7 +194,7 @@ fn asides(c: &Change) -> Vec<(String, &'static str)> {
     if let (Some(person), Some(_)) = (&c.revert_asked, &c.no_revert) {
         out.push((person.clone(), "no_revert"));
     }
-    let late = c.seen.as_ref().is_some_and(|s| s.verdict == "healthy") && c.is_revertible();
+    let late = c.seen.as_ref().is_some_and(|s| s.verdict == Verdict::Healthy) && c.is_revertible();
     if late && c.revert == Some(c.id) && c.no_revert.is_none() {
         let told = |p: &&String| {
             let e = Effect::Notify { person: (*p).clone(), about: "ended".into() };

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    ChangeId, Delivery, DeliveryState, Digest, Edit, LeafChange, Level, OwnerRef, Principal, Quorum, Risk, Source,
+    ChangeId, Code, Delivery, DeliveryState, Digest, Edit, LeafChange, Level, OwnerRef, Principal, Quorum, Risk,
+    Source, Verdict,
 };
 use crate::error::Problem;
 
@@ -458,10 +459,10 @@ pub enum Body {
     },
     /// The verdict changed.
     Observed {
-        /// `waiting`, `healthy`, `failed`, `superseded`.
-        verdict: String,
-        /// Code.
-        code: String,
+        /// What is known.
+        verdict: Verdict,
+        /// Why.
+        code: Code,
         /// Words.
         say: String,
     },

@@ -10,6 +10,7 @@ mod resource;
 mod sealed;
 mod seats;
 mod source;
+mod verdict;
 
 pub use answer::*;
 pub use config::*;
@@ -21,6 +22,7 @@ pub use resource::*;
 pub use sealed::*;
 pub use seats::{seats, unanswered};
 pub use source::*;
+pub use verdict::{Code, Verdict};
 
 #[cfg(test)]
 mod tests;

@@ -4,8 +4,9 @@ use serde_json::Value;
 
 use super::rev::hash;
 use super::view::{Ask, Failure, SETTLE_MS, SILENT_MS, TOLD_LATE_MS, View};
-use super::words::{Code, quote, short};
+use super::words::{quote, short};
 use super::world::{Standing, Track, at, int, text};
+use crate::model::Code;
 
 /// The branch-to-commit cache of the repo-server lasts 3 minutes: an error that outlives it is about the newest commit.
 const REVISION_CACHE_MS: i64 = 200_000;

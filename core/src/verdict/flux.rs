@@ -4,8 +4,9 @@ use serde_json::Value;
 
 use super::rev::{hash, in_message};
 use super::view::{Ask, FETCH_SETTLE_MS, Failure, SETTLE_MS, SILENT_MS, View};
-use super::words::{Code, quote, short};
+use super::words::{quote, short};
 use super::world::{Standing, Track, at, condition, is_true, text};
+use crate::model::Code;
 
 /// The failure of a revision. It stands while Flux tries the same revision again, so that a verdict does not
 /// swing with each attempt.

@@ -4,8 +4,9 @@ use serde_json::Value;
 
 use super::flux::{Kustomization, inventory};
 use super::view::{Ask, Failure, SETTLE_MS, View};
-use super::words::{Code, quote, short};
+use super::words::{quote, short};
 use super::world::{Track, at, condition, int, is_true, text};
+use crate::model::Code;
 
 /// What a release attempt is of: the spec's generation and the chart's version.
 type Attempt = (i64, String);

@@ -8,11 +8,11 @@ use super::line::{Act, Deliverer, Line};
 use super::rev::Ancestry;
 use super::view::{Ask, Failure, SETTLE_MS, TOLD_LATE_MS, View};
 use super::want::{Live, conflict, live, named};
-use super::words::{Code, Verdict, VerdictChange, short};
+use super::words::{VerdictChange, short};
 use super::workload::{Rollout, rollout};
 use super::world::{World, at, text};
 use super::{argo, flux, helm};
-use crate::model::Want;
+use crate::model::{Code, Verdict, Want};
 
 /// What may be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,10 +18,11 @@ mod words;
 mod workload;
 mod world;
 
+pub use crate::model::{Code, Verdict};
 pub use judge::{Judge, JudgeConfig};
 pub use line::{Act, Deliverer, Line, Recorded};
 pub use panel::Panel;
-pub use words::{Code, Verdict, VerdictChange, quote};
+pub use words::{VerdictChange, quote};
 
 #[cfg(test)]
 mod tests;

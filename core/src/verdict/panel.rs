@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::judge::{Judge, JudgeConfig};
 use super::line::{Deliverer, Line};
-use super::words::{Verdict, VerdictChange};
+use super::words::VerdictChange;
+use crate::model::Verdict;
 
 /// Judges that see the same lines, each for a deliverer of its own.
 ///

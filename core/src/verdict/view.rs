@@ -2,8 +2,8 @@
 
 use super::line::Deliverer;
 use super::rev::Ancestry;
-use super::words::Code;
 use super::world::World;
+use crate::model::Code;
 
 /// A failure must stand this long: events of several objects arrive in no fixed order.
 pub(super) const SETTLE_MS: i64 = 1_000;

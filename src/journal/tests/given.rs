@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use countersign_core::model::{Body, ChangeId, Digest, Effect, Ending, Proposal, Sealed, digest_of};
+use countersign_core::model::{Body, ChangeId, Code, Digest, Effect, Ending, Proposal, Sealed, Verdict, digest_of};
 use countersign_core::{Problem, Result};
 use serde_json::json;
 
@@ -143,7 +143,7 @@ pub fn life(id: ChangeId) -> Vec<Body> {
         Body::Intent { effect: push.clone(), facts: json!({"commit": "c1"}) },
         Body::Done { effect: push, result: json!({"commit": "c1"}) },
         Body::Landed { commit: "c1".into(), via: "push".into() },
-        Body::Observed { verdict: "healthy".into(), code: "ok".into(), say: "3/3 ready ✓".into() },
+        Body::Observed { verdict: Verdict::Healthy, code: Code::Healthy, say: "3/3 ready ✓".into() },
         Body::Closed { ending: Ending::Healthy, say: "Healthy.".into() },
     ]
 }

@@ -9,7 +9,7 @@ use super::given::*;
 use crate::git::NAMESPACE_CHECKPOINT;
 use crate::journal::{Anchor, Entry, GENESIS, Journal, Row, hash_row};
 use countersign_core::Retry;
-use countersign_core::model::Body;
+use countersign_core::model::{Body, Code, Verdict};
 
 const COLUMNS: [&str; 11] = ["seq", "v", "prev", "hash", "id", "change", "n", "at", "actor", "type", "data"];
 
@@ -313,7 +313,7 @@ async fn a_process_killed_around_the_commit_leaves_a_journal_that_verifies() {
 }
 
 fn observed() -> Body {
-    Body::Observed { verdict: "healthy".into(), code: "x".into(), say: "y".into() }
+    Body::Observed { verdict: Verdict::Healthy, code: Code::Healthy, say: "y".into() }
 }
 
 #[tokio::test]

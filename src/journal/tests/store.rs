@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use countersign_core::Retry;
 use countersign_core::change::State;
-use countersign_core::model::{Body, Ending};
+use countersign_core::model::{Body, Code, Ending, Verdict};
 
 use super::given::*;
 use crate::git::blob_id;
@@ -56,7 +56,7 @@ async fn reopening_gives_the_same_fold() {
             T0,
             change(0),
             "countersign",
-            vec![Body::Observed { verdict: "healthy".into(), code: "x".into(), say: "y".into() }],
+            vec![Body::Observed { verdict: Verdict::Healthy, code: Code::Healthy, say: "y".into() }],
         )
         .await
         .unwrap();
@@ -71,7 +71,7 @@ async fn a_write_whose_caller_is_gone_is_over_once_the_journal_has_settled() {
     let home = Home::new();
     let journal = home.open().await;
     history(&journal).await;
-    let seen = || vec![Body::Observed { verdict: "healthy".into(), code: "x".into(), say: "y".into() }];
+    let seen = || vec![Body::Observed { verdict: Verdict::Healthy, code: Code::Healthy, say: "y".into() }];
     for _ in 0..5 {
         let before = journal.head().await.seq;
         // Begun, and left alone.

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use crate::change::{Change, fold};
 use crate::error::{Problem, Result};
 use crate::model::{
-    Body, ChangeId, Decided, Delivery, DeliveryState, Digest, Effect, EffectLine, Ending, Engine, Escalation, Event,
-    Level, Obligations, OwnerRef, Principal, Proposal, Quorum, Risk, RiskLevel, Sealed, SealedFile, Source, digest_of,
+    Body, ChangeId, Code, Decided, Delivery, DeliveryState, Digest, Effect, EffectLine, Ending, Engine, Escalation,
+    Event, Level, Obligations, OwnerRef, Principal, Proposal, Quorum, Risk, RiskLevel, Sealed, SealedFile, Source,
+    Verdict, digest_of,
 };
 
 pub const T0: i64 = 1_900_000_000_000;
@@ -258,13 +259,13 @@ impl Story {
     }
 
     #[must_use]
-    pub fn seen(self, verdict: &str) -> Self {
+    pub fn seen(self, verdict: Verdict) -> Self {
         self.then(observed(verdict))
     }
 
     #[must_use]
-    pub fn coded(self, verdict: &str, code: &str) -> Self {
-        self.then(Body::Observed { verdict: verdict.into(), code: code.into(), say: "so".into() })
+    pub fn coded(self, verdict: Verdict, code: Code) -> Self {
+        self.then(Body::Observed { verdict, code, say: "so".into() })
     }
 
     #[must_use]
@@ -320,8 +321,8 @@ pub fn landed() -> Body {
     Body::Landed { commit: "c1".into(), via: "push".into() }
 }
 
-pub fn observed(verdict: &str) -> Body {
-    Body::Observed { verdict: verdict.into(), code: "x".into(), say: "so".into() }
+pub fn observed(verdict: Verdict) -> Body {
+    Body::Observed { verdict, code: Code::Progressing, say: "so".into() }
 }
 
 pub fn closed(ending: Ending) -> Body {

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::given::*;
 use crate::change::{Change, Limits, State, Step, fold, next};
-use crate::model::{Body, Delivery, Digest, Effect, Ending, Level, Obligations};
+use crate::model::{Body, Delivery, Digest, Effect, Ending, Level, Obligations, Verdict};
 
 const L: Limits = Limits {
     observe_ms: 900_000,
@@ -15,6 +15,8 @@ const L: Limits = Limits {
     poll_ms: 15_000,
     held_ms: 0,
 };
+
+const VERDICTS: [Verdict; 4] = [Verdict::Waiting, Verdict::Healthy, Verdict::Failed, Verdict::Superseded];
 
 fn given() -> impl Strategy<Value = Given> {
     let level = prop_oneof![4 => Just(Level::Prompted), 1 => Just(Level::Standard), 1 => Just(Level::Manual)];
@@ -86,7 +88,7 @@ fn pool(c: &Change) -> Vec<Body> {
     }
     out.extend([Body::AgainAsked { person: "ann".into() }, Body::RevertAsked { person: "bob".into() }]);
     out.push(Body::AgainPrepared { change: None, say: "why".into() });
-    out.extend(["waiting", "healthy", "failed", "superseded"].map(observed));
+    out.extend(VERDICTS.map(observed));
     out.push(closed([Ending::Healthy, Ending::Failed, Ending::Cancelled, Ending::Stale][c.n as usize % 4]));
     out.extend([
         authorized(c),
@@ -163,7 +165,7 @@ fn sound(c: &Change, now: i64, stopped: bool, step: &Step) {
         }
         Step::Wait(_, at) => assert!(*at > now, "a wait until {at} at {now} would spin"),
         Step::WithdrawRevert => {
-            assert!(c.end.is_some() && c.seen.as_ref().is_some_and(|s| s.verdict == "healthy"));
+            assert!(c.end.is_some() && c.seen.as_ref().is_some_and(|s| s.verdict == Verdict::Healthy));
         }
         Step::PrepareRevert => {
             assert!(!stopped && c.landed.is_some() && c.revert_asked.is_some());
@@ -228,7 +230,7 @@ proptest! {
                 Step::AskAgain => vec![Body::AgainPrepared { change: None, say: "no".into() }],
                 Step::PrepareRevert | Step::WithdrawRevert => vec![Body::RevertPrepared { change: id(), say: None }],
                 Step::PollMerge(_) | Step::PollCommit(_) if *luck >= 50 => vec![landed()],
-                Step::Observe(_) if *luck >= 20 => vec![observed(["healthy", "failed", "superseded", "waiting"][usize::from(*luck) % 4])],
+                Step::Observe(_) if *luck >= 20 => vec![observed(VERDICTS[usize::from(*luck) % VERDICTS.len()])],
                 Step::Wait(crate::change::WaitFor::Approval, _) if *luck >= 30 => {
                     let who = if luck % 2 == 0 { "ann" } else { "bob" };
                     let body = vote(&s.c.digest, who, *luck < 90);

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::given::*;
 use crate::change::{State, fold};
-use crate::model::{Body, Delivery, Digest, Effect, Ending, Level, digest_of};
+use crate::model::{Body, Delivery, Digest, Effect, Ending, Level, Verdict, digest_of};
 
 /// Every kind of event, each as it would follow on the given story.
 fn candidates(s: &Story) -> Vec<(&'static str, Body)> {
@@ -41,7 +41,7 @@ fn candidates(s: &Story) -> Vec<(&'static str, Body)> {
         ),
         ("rebased", Body::Rebased { base: "b1".into() }),
         ("landed", landed()),
-        ("observed", observed("healthy")),
+        ("observed", observed(Verdict::Healthy)),
         ("closed", closed(Ending::Cancelled)),
         ("revert", Body::RevertPrepared { change: id(), say: None }),
         ("revert asked", Body::RevertAsked { person: "ann".into() }),
@@ -286,8 +286,8 @@ fn failures_are_counted_and_a_new_try_keeps_the_count() {
 #[test]
 fn a_verdict_keeps_its_beginning_while_only_its_words_change() {
     let s = Given::prompted().story().yes("ann").authorized().pushed();
-    let s = s.at(T0 + 1).seen("failed").at(T0 + 9).seen("failed");
+    let s = s.at(T0 + 1).seen(Verdict::Failed).at(T0 + 9).seen(Verdict::Failed);
     assert_eq!(s.c.seen.as_ref().unwrap().since, T0 + 1);
-    let s = s.at(T0 + 10).seen("waiting").at(T0 + 11).seen("failed");
+    let s = s.at(T0 + 10).seen(Verdict::Waiting).at(T0 + 11).seen(Verdict::Failed);
     assert_eq!(s.c.seen.unwrap().since, T0 + 11);
 }
