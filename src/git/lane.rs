@@ -54,7 +54,7 @@ impl Lane {
             let mut guard = guard;
             let repo = match guard.take() {
                 Some(repo) => repo,
-                None => super::repo::open_mirror(&dir)?,
+                None => super::mirror::open_mirror(&dir)?,
             };
             let out = call(&repo, deadline);
             *guard = Some(repo);

@@ -11,6 +11,7 @@ mod failure;
 mod history;
 mod known_hosts;
 mod lane;
+mod mirror;
 mod objects;
 mod path;
 mod push;

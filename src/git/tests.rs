@@ -439,7 +439,7 @@ async fn a_call_that_is_dropped_leaves_the_mirror_usable() {
 #[tokio::test]
 async fn settings_of_the_user_do_not_reach_a_mirror() {
     let w = World::new();
-    let repo = super::repo::open_mirror(&{
+    let repo = super::mirror::open_mirror(&{
         w.repo().await;
         w.mirror()
     })

@@ -3,6 +3,7 @@
 mod answer;
 mod config;
 mod edit;
+mod effect;
 mod event;
 mod owner;
 mod quantity;
@@ -15,6 +16,7 @@ mod verdict;
 pub use answer::*;
 pub use config::*;
 pub use edit::*;
+pub use effect::{Effect, Ending};
 pub use event::*;
 pub use owner::*;
 pub use quantity::quantity;

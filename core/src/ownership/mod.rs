@@ -5,6 +5,7 @@
 //! owner's Git sources. All of it is pure; `src/cluster` supplies the facts.
 
 mod facts;
+mod follow;
 mod found;
 mod ids;
 mod index;
@@ -16,12 +17,13 @@ mod walk;
 mod tests;
 
 pub use facts::{ArgoPlane, Listing, ObjectFacts, ParentRef, Planes, Tracking};
+pub use follow::{Follow, editable, follow};
 pub use found::{Ground, founded};
 pub use ids::{TrackingId, instance_name, inventory_id, parse_instance, tracking_id};
 pub use index::{Index, Known};
 pub use reads::{Tree, reaches};
 pub use source::{
-    Feed, Follow, Reach, SourceBasis, argocd_override_files, canonical_path, destination_namespace, editable, feeds,
-    follow, full_hash, reach, repo_key, source_object, sources,
+    Feed, Reach, SourceBasis, argocd_override_files, canonical_path, destination_namespace, feeds, full_hash, reach,
+    repo_key, source_object, sources,
 };
 pub use walk::{Loaded, MAX_DEPTH, Step, Walk};
