@@ -1,10 +1,11 @@
 //! Wiring: names the concrete adapters, holds the state directory's lock, starts and ends the daemon.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -14,7 +15,9 @@ use countersign_core::model::{
 };
 use countersign_core::secrets::Redactor;
 use countersign_core::{Problem, Result};
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -71,20 +74,32 @@ fn state(e: impl std::fmt::Display) -> Problem {
     )
 }
 
+/// How long a start waits for the lock of a daemon that nobody can reach any more: it takes a moment to end.
+const ENDING: Duration = Duration::from_secs(10);
+
 /// The lock of the state directory: two daemons would poll and push twice.
-fn lock(dir: &Path) -> Result<File> {
+async fn lock(dir: &Path) -> Result<File> {
     use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(state)?;
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).map_err(state)?;
     let file = File::options().create(true).truncate(false).write(true).open(dir.join("lock")).map_err(state)?;
-    file.try_lock().map_err(|_| {
-        Problem::new(
-            "daemon.running",
-            "Another daemon holds this state directory.",
-            "Use that one (`countersign status`), or end it first.",
-        )
-    })?;
-    Ok(file)
+    let until = Instant::now() + ENDING;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(e)) => return Err(state(e)),
+            Err(TryLockError::WouldBlock) => {}
+        }
+        // Whoever listens is at work.
+        if Instant::now() >= until || UnixStream::connect(dir.join(SOCKET)).await.is_ok() {
+            return Err(Problem::new(
+                "daemon.running",
+                "Another daemon holds this state directory.",
+                "Use that one (`countersign status`), or end it first.",
+            ));
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// The installation's secret for handles and redaction marks: made once, readable by its owner alone.
@@ -170,7 +185,7 @@ pub(crate) fn seal(signer: &SshSigner) -> Seal {
 
 /// `audit reseal`: the journal as it is counts from now on. Not while a daemon runs.
 pub(crate) async fn reseal(config: &Config) -> Result<Head> {
-    let _lock = lock(&config.bootstrap.state_dir)?;
+    let _lock = lock(&config.bootstrap.state_dir).await?;
     let signer = SshSigner::from_openssh(&config.secret("the signing key", &config.bootstrap.signing_key)?, None)?;
     Journal::reseal(&journal_path(config), seal(&signer)).await
 }
@@ -184,7 +199,7 @@ impl Daemon {
         clock: Clock,
     ) -> Result<Self> {
         let dir = config.bootstrap.state_dir.clone();
-        let lock = lock(&dir)?;
+        let lock = lock(&dir).await?;
         let key = installation_key(&dir)?;
         let signer = SshSigner::from_openssh(&config.secret("the signing key", &config.bootstrap.signing_key)?, None)?;
         let journal = Journal::open(&journal_path(&config), Some(seal(&signer))).await?;
@@ -346,7 +361,7 @@ impl Daemon {
         self.shutdown.cancel();
         self.pipeline.halt();
         self.tasks.close();
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), async {
+        let _ = tokio::time::timeout(Duration::from_secs(5), async {
             self.tasks.wait().await;
             self.pipeline.ended().await;
         })

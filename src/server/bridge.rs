@@ -18,8 +18,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::session::{Resend, Session};
 use super::socket::{Hello, PREAMBLE};
 
-/// How long the daemon may take to come up.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the daemon may take to come up; the one before it may still be ending.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// Time between attempts to connect.
 const PAUSE: Duration = Duration::from_millis(25);
 /// A connection that ends sooner than this is a failed attempt, …

@@ -551,6 +551,23 @@ async fn a_second_daemon_on_the_same_state_does_not_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_waits_for_the_one_that_is_ending() {
+    let mut s = Stage::new(quick()).await;
+    s.stop_daemon().await;
+    let config = Config::load(&s.world.config).unwrap();
+    // As one does that has closed its sockets and finishes what it has under way.
+    let ending = std::fs::File::options().write(true).open(config.bootstrap.state_dir.join("lock")).unwrap();
+    ending.lock().unwrap();
+    let start = Daemon::start(config, Some(s.world.config.clone()), None, Clock::real());
+    let next = tokio::spawn(start);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!next.is_finished(), "it waits");
+    drop(ending);
+    next.await.unwrap().expect("it starts once the lock is free").stop().await;
+    s.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_token_gets_401_and_a_routable_address_needs_tokens() {
     let s = Stage::new(quick()).await;
     let url = format!("http://{}/mcp", s.daemon.as_ref().unwrap().http_addr().unwrap());

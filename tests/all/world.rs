@@ -92,8 +92,6 @@ impl Stage {
 
     /// Starts the daemon on the state that is there, and connects the agent again.
     pub async fn start_daemon(&mut self) {
-        // The lock goes with the last worker that holds the pipeline.
-        tokio::time::sleep(Duration::from_millis(300)).await;
         let daemon = Self::daemon(&self.world, &self.clock).await;
         self.agent = Self::agent(&self.world, &daemon).await;
         self.daemon = Some(daemon);

@@ -66,20 +66,16 @@ def commit_of(change):
 async def daemon():
     """A daemon that serves HTTP; gives its process and its address. Ends with the block."""
     log = open(Path(CONFIG).parent / "daemon-of-clients.log", "a+b")  # its own file: what it says is read from it
-    def serve():
-        return log.seek(0, os.SEEK_END), subprocess.Popen(
-            [PROGRAM, "serve", "--http", "127.0.0.1:0", "--config", CONFIG], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
-    start, process = serve()
+    start = log.seek(0, os.SEEK_END)
+    process = subprocess.Popen(
+        [PROGRAM, "serve", "--http", "127.0.0.1:0", "--config", CONFIG], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
     try:
         for _ in range(PATIENCE * 20):
             log.seek(start)
             said = log.read().decode()
             if found := re.search(r"MCP at (http://\S+)", said):
                 break
-            if process.poll() is not None:
-                # The one before has closed its socket, and holds the lock until it is gone.
-                assert "daemon.running" in said, f"the daemon ended: {said}"
-                start, process = serve()
+            assert process.poll() is None, f"the daemon ended: {said}"
             await asyncio.sleep(0.05)
         else:
             raise AssertionError(f"the daemon does not serve: {said}")

@@ -342,19 +342,10 @@ impl Place {
 
     pub async fn start_daemon(&mut self) {
         let path = self.dir.path().join("countersign.yaml");
-        let end = tokio::time::Instant::now() + self.patience();
-        let daemon = loop {
-            let config = Config::load(&path).unwrap_or_else(|p| panic!("{p}"));
-            let http = Some("127.0.0.1:0".into());
-            match Daemon::start(config, Some(path.clone()), http, self.clock.clone()).await {
-                Ok(daemon) => break daemon,
-                // What the one before had under way in threads goes on for a moment, and holds the lock.
-                Err(p) if p.code == "daemon.running" && tokio::time::Instant::now() < end => {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-                Err(p) => panic!("{p}"),
-            }
-        };
+        let config = Config::load(&path).unwrap_or_else(|p| panic!("{p}"));
+        let http = Some("127.0.0.1:0".into());
+        let started = Daemon::start(config, Some(path), http, self.clock.clone()).await;
+        let daemon = started.unwrap_or_else(|p| panic!("{p}"));
         let url = format!("http://{}/mcp", daemon.http_addr().unwrap());
         self.agent = Some(Agent::connect(&url, &self.agent_token).await.unwrap_or_else(|p| panic!("{p}")));
         self.daemon = Some(daemon);
