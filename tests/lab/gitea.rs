@@ -19,8 +19,8 @@ const ADMIN: &str = "lab-admin";
 /// What tokens may do: what `docs/git-auth.md` asks for, and reading who one is.
 const SCOPES: [&str; 3] = ["write:repository", "write:issue", "read:user"];
 
-/// One account is made at a time, so that each has one token.
-static ACCOUNTS: Mutex<()> = Mutex::const_new(());
+/// One account is made at a time, so that each has one token; and one organisation.
+static MAKING: Mutex<()> = Mutex::const_new(());
 
 /// Somebody at the forge.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -167,7 +167,7 @@ impl Gitea {
 
     /// Somebody's account, with a token; made when it is missing.
     pub async fn account(&self, login: &str) -> Result<Account> {
-        let _turn = ACCOUNTS.lock().await;
+        let _turn = MAKING.lock().await;
         let file = self.dir.join("accounts").join(format!("{login}.json"));
         if let Ok(text) = std::fs::read_to_string(&file) {
             return serde_json::from_str(&text).map_err(|e| off("the account's file")(&e));
@@ -188,7 +188,11 @@ impl Gitea {
 
     /// A new repository of an organisation (made when it is missing), with a first commit on `main`.
     pub async fn create_repo(&self, owner: &str, name: &str, private: bool) -> Result<()> {
-        self.ensure("orgs", &json!({"username": owner})).await?;
+        {
+            // Two at a time, and the forge answers one of them with 500: it looks first, and inserts then.
+            let _turn = MAKING.lock().await;
+            self.ensure("orgs", &json!({"username": owner})).await?;
+        }
         let wish = json!({"name": name, "private": private, "auto_init": true, "default_branch": "main"});
         self.call(Method::POST, &format!("orgs/{owner}/repos"), &wish).await.map(drop)
     }
