@@ -149,7 +149,8 @@ impl Pipeline {
             .or_else(|| change.done(&Effect::Notify { person: person.to_owned(), about: "proposed".into() }))
             .and_then(|r| r.get("message_id"))
             .and_then(Value::as_i64);
-        let offers = matches!(notice, Notice::Failed { .. } | Notice::Held { .. }) && change.may_ask_revert();
+        let bad = matches!(notice, Notice::Failed { .. } | Notice::TimedOut { .. } | Notice::Held { .. });
+        let offers = bad && change.may_ask_revert();
         let rows = if offers { vec![vec![("Prepare revert".to_owned(), Action::Revert)]] } else { Vec::new() };
         let card = Card {
             force_reply: notice == Notice::Why,
@@ -192,7 +193,8 @@ fn settled_as(c: &Change) -> Settled {
     let Some(end) = &c.end else { return Settled::Approved { by } };
     match end.ending {
         Ending::Healthy => Settled::Healthy { commit: commit.unwrap_or_default(), by },
-        Ending::Failed | Ending::TimedOut => Settled::Failed { commit, by, say: end.say.clone() },
+        Ending::Failed => Settled::Failed { commit, by, say: end.say.clone() },
+        Ending::TimedOut => Settled::TimedOut { commit, by, say: last_seen(c) },
         Ending::Superseded => Settled::Superseded { commit: commit.unwrap_or_default() },
         Ending::Rejected => {
             let no = c.rejection();
@@ -209,6 +211,10 @@ fn settled_as(c: &Change) -> Settled {
         Ending::Stale => Settled::Stale { why: end.say.clone() },
         Ending::Undelivered => Settled::Undelivered { why: end.say.clone() },
     }
+}
+
+fn last_seen(c: &Change) -> String {
+    c.seen.as_ref().map_or_else(|| "the engine never noticed the commit".to_owned(), |s| s.say.clone())
 }
 
 fn notice_of(c: &Change, about: &str) -> Notice {
@@ -238,11 +244,10 @@ fn notice_of(c: &Change, about: &str) -> Notice {
         };
         return Notice::Other { say };
     }
+    let revert = c.revert.filter(|r| *r != c.id).as_ref().map(short_name);
     match &c.end {
-        Some(end) if matches!(end.ending, Ending::Failed | Ending::TimedOut) => {
-            let revert = c.revert.filter(|r| *r != c.id);
-            Notice::Failed { commit, say: end.say.clone(), revert: revert.as_ref().map(short_name) }
-        }
+        Some(end) if end.ending == Ending::Failed => Notice::Failed { commit, say: end.say.clone(), revert },
+        Some(end) if end.ending == Ending::TimedOut => Notice::TimedOut { commit, say: last_seen(c), revert },
         Some(end) if end.ending == Ending::Healthy => {
             let from = c.authorized.as_ref().map_or(c.proposed_at, |(_, at)| *at);
             Notice::Healthy { commit, seconds: u64::try_from((end.at - from) / 1000).unwrap_or(0) }

@@ -299,7 +299,7 @@ async fn a_standard_change_that_fails_is_told_with_a_sound_and_its_revert_is_a_b
     let end = s.until(&change, &["failed"]).await;
     assert_eq!(text(&end["next"], "tool"), "rollback", "the agent can ask too: {end:#}");
     let loud = card(&s, MAX, "FAILED").await;
-    assert!(!loud.silent && loud.text.contains("The engine says") && labels(&loud) == ["Prepare revert"], "{loud:#?}");
+    assert!(!loud.silent && loud.text.contains("Seen: ") && labels(&loud) == ["Prepare revert"], "{loud:#?}");
     card(&s, ANNA, "FAILED").await;
     let press = Press { message_id: Some(loud.message_id), ..Press::button(MAX, "Prepare revert") };
     assert_eq!(told(&s, &press).await.0, "It is being prepared.");

@@ -65,7 +65,7 @@ pub struct Glass {
 pub struct Landed {
     /// Commit.
     pub commit: String,
-    /// `push`, `merge`, `found`.
+    /// As in [`Body::Landed`](crate::model::Body::Landed).
     pub via: String,
     /// When, milliseconds.
     pub at: i64,

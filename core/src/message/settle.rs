@@ -44,13 +44,22 @@ pub enum Settled {
         /// Names of those who approved.
         by: Vec<String>,
     },
-    /// Delivered and failed, timed out or held back.
+    /// Delivered and failed.
     Failed {
         /// Commit, where there is one.
         commit: Option<String>,
         /// Who approved.
         by: Vec<String>,
-        /// The engine's own words.
+        /// What was seen; the engine's own words are quoted in it.
+        say: String,
+    },
+    /// Delivered, and neither healthy nor failed within the time allowed.
+    TimedOut {
+        /// Commit, where there is one.
+        commit: Option<String>,
+        /// Who approved.
+        by: Vec<String>,
+        /// What was seen last.
         say: String,
     },
     /// A later commit took its place.
@@ -80,11 +89,20 @@ pub enum Notice {
         /// Seconds from the press to health.
         seconds: u64,
     },
-    /// Failed, timed out or held back.
+    /// Failed.
     Failed {
         /// Commit.
         commit: String,
-        /// The engine's own words.
+        /// What was seen; the engine's own words are quoted in it.
+        say: String,
+        /// Short name of the change that would undo it.
+        revert: Option<String>,
+    },
+    /// Neither healthy nor failed within the time allowed.
+    TimedOut {
+        /// Commit.
+        commit: String,
+        /// What was seen last.
         say: String,
         /// Short name of the change that would undo it.
         revert: Option<String>,
@@ -129,6 +147,9 @@ pub enum Notice {
     },
 }
 
+const FAILED: (&str, &str) = ("❌", "FAILED");
+const TIMED_OUT: (&str, &str) = ("⏱️", "NOT HEALTHY IN TIME");
+
 /// The final text of a card: what happened first, then what it was about. It has no buttons.
 pub fn settled(f: &CardFacts, how: &Settled) -> Text {
     let (mark, word, more) = match how {
@@ -148,9 +169,10 @@ pub fn settled(f: &CardFacts, how: &Settled) -> Text {
         Settled::Cancelled { by } => ("➖", "CANCELLED", format!("by {}; nothing was written", name(by))),
         Settled::Stale { why } => ("♻️", "NO LONGER VALID", format!("{}; nothing was written", words(why))),
         Settled::Healthy { commit, by } => ("✅", "HEALTHY", format!("commit {}{}", short(commit), approved(by))),
-        Settled::Failed { commit, by, .. } => {
+        Settled::Failed { commit, by, .. } | Settled::TimedOut { commit, by, .. } => {
             let at = commit.as_ref().map_or_else(|| "not committed".to_owned(), |c| format!("commit {}", short(c)));
-            ("❌", "FAILED", format!("{at}{}", approved(by)))
+            let (mark, word) = if matches!(how, Settled::Failed { .. }) { FAILED } else { TIMED_OUT };
+            (mark, word, format!("{at}{}", approved(by)))
         }
         Settled::Superseded { commit } => {
             ("⏭️", "SUPERSEDED", format!("a later commit took the place of {}", short(commit)))
@@ -160,8 +182,10 @@ pub fn settled(f: &CardFacts, how: &Settled) -> Text {
     let mut t = Text::default();
     t.push(mark).push(" ").styled(EntityKind::Bold, word).line(&format!(" · {} · {}", name(&f.cluster), name(&f.name)));
     t.line(&more);
-    if let Settled::Failed { say, .. } = how {
-        engine_says(say, &mut t);
+    match how {
+        Settled::Failed { say, .. } => seen("Seen", say, &mut t),
+        Settled::TimedOut { say, .. } => seen("Last seen", say, &mut t),
+        _ => {}
     }
     about(f, &mut t);
     t.trimmed()
@@ -186,10 +210,12 @@ pub fn notice(f: &CardFacts, what: &Notice) -> Text {
             head("✅", "HEALTHY");
             t.line(&format!("commit {}, after {}", short(commit), span(*seconds)));
         }
-        Notice::Failed { commit, say, revert } => {
-            head("❌", "FAILED");
+        Notice::Failed { commit, say, revert } | Notice::TimedOut { commit, say, revert } => {
+            let failed = matches!(what, Notice::Failed { .. });
+            let (mark, word) = if failed { FAILED } else { TIMED_OUT };
+            head(mark, word);
             t.line(&format!("commit {}", short(commit)));
-            engine_says(say, &mut t);
+            seen(if failed { "Seen" } else { "Last seen" }, say, &mut t);
             if let Some(r) = revert {
                 t.line(&format!("The revert is prepared: {}", name(r)));
             }
@@ -201,7 +227,7 @@ pub fn notice(f: &CardFacts, what: &Notice) -> Text {
         Notice::Held { commit, say } => {
             head("⏸️", "HELD BACK");
             t.line(&format!("commit {} is on the branch; the engine does not get on with it", short(commit)));
-            engine_says(say, &mut t);
+            seen("Seen", say, &mut t);
         }
         Notice::Late { commit } => {
             head("✅", "HEALTHY AFTER ALL");
@@ -302,10 +328,11 @@ fn about(f: &CardFacts, t: &mut Text) {
     }
 }
 
-fn engine_says(say: &str, t: &mut Text) {
+/// What was seen, set apart: the engine's own words are quoted in it.
+fn seen(label: &str, say: &str, t: &mut Text) {
     let say = shorten(&escape_visible(say.trim()), 500);
     if !say.is_empty() {
-        t.styled(EntityKind::Blockquote, &format!("The engine says: {say}")).push("\n");
+        t.styled(EntityKind::Blockquote, &format!("{label}: {say}")).push("\n");
     }
 }
 

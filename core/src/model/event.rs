@@ -355,7 +355,7 @@ pub enum Body {
     Landed {
         /// Commit.
         commit: String,
-        /// `push`, `merge`, `found`.
+        /// `push`, `merge`, `found`; in words where it was not the delivery that was approved.
         via: String,
     },
     /// The verdict changed.

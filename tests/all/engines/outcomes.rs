@@ -53,7 +53,7 @@ async fn a_sync_that_the_api_refuses_fails_with_the_engines_words(app: App) {
     let end = s.until(&change, &["failed", "healthy", "timed_out"]).await;
     assert_eq!((text(&end, "outcome"), text(&end, "state")), ("ended", "failed"), "{end:#}");
     assert!(refusal(&end).contains("selector"), "the API server's own words: {}", refusal(&end));
-    let told = s.sees(ANNA, "The engine says").await;
+    let told = s.sees(ANNA, "Seen: ").await;
     assert!(told.text.contains("FAILED") && told.text.contains("selector"), "{}", told.text);
     let live = s.live(app);
     assert_eq!(live.pointer("/spec/selector/matchLabels/app"), Some(&json!(app.name)), "the cluster is as it was");
@@ -94,8 +94,10 @@ async fn an_engine_that_stands_still_is_timed_out(app: App) {
     assert_eq!(text(&end["problem"], "code"), "change.timed_out");
     assert_eq!(text(&end, "commit"), s.world.tip(), "it is committed all the same");
     assert_eq!(s.world.live_image(app.name).as_deref(), Some(app.old));
-    s.sees(ANNA, "FAILED").await;
-    s.sees(MAX, "FAILED").await;
+    for person in [ANNA, MAX] {
+        let told = s.sees(person, "NOT HEALTHY IN TIME").await;
+        assert!(!told.text.contains("FAILED") && told.text.contains("Last seen: "), "{}", told.text);
+    }
     let offered = s.offered_revert(&change).await;
     s.until(&offered, &["awaiting_approval"]).await;
     s.world.cluster.pause_engine(engine(app), false);

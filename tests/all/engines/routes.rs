@@ -86,13 +86,13 @@ impl Stage {
     }
 
     /// What the change's people read of it at the end.
-    async fn told_of_failure(&self, m: &Merged, words: &str) {
+    async fn told_of_failure(&self, m: &Merged, head: &str, words: &str) {
         let commit = &m.commit[..10];
         let found = self
             .world
             .bot
             .wait_for(ANNA, PATIENCE, |t| {
-                t.text.contains("FAILED") && t.text.contains(commit) && t.button("Approve").is_none()
+                t.text.contains(head) && t.text.contains(commit) && t.button("Approve").is_none()
             })
             .await;
         let told = found.unwrap_or_else(|| panic!("nobody says so: {:#?}", self.world.bot.chat(ANNA)));
@@ -114,7 +114,7 @@ async fn refused(app: App, route: Route) {
     let end = s.until(&change, &OUTCOMES).await;
     s.ended_as(route, &merged, &end, "failed", "change.failed");
     assert!(refusal(&end).contains("selector"), "the API server's own words: {}", refusal(&end));
-    s.told_of_failure(&merged, "selector").await;
+    s.told_of_failure(&merged, "FAILED", "selector").await;
     assert_eq!(s.live(app).pointer("/spec/selector/matchLabels/app"), Some(&json!(app.name)));
     s.end().await;
 }
@@ -134,7 +134,7 @@ async fn degraded(app: App, route: Route) {
     let merged = s.merged_by(route, &change, 1).await;
     let end = s.until(&change, &OUTCOMES).await;
     s.ended_as(route, &merged, &end, "failed", "change.failed");
-    s.told_of_failure(&merged, app.name).await;
+    s.told_of_failure(&merged, "FAILED", app.name).await;
     let revert = s.offered_revert(&change).await;
     let waiting = if route == Route::Person { "awaiting_merge" } else { "awaiting_approval" };
     let offered = s.until(&revert, &[waiting]).await;
@@ -179,7 +179,7 @@ async fn timed_out(app: App, route: Route) {
     s.ended_as(route, &merged, &end, "timed_out", "change.timed_out");
     assert_eq!(s.world.tip(), merged.commit, "it is committed all the same");
     assert_eq!(s.world.live_image(app.name).as_deref(), Some(app.old));
-    s.told_of_failure(&merged, "Not healthy in time").await;
+    s.told_of_failure(&merged, "NOT HEALTHY IN TIME", "Last seen: ").await;
     let offered = s.offered_revert(&change).await;
     s.until(&offered, &["awaiting_approval", "awaiting_merge"]).await;
     s.world.cluster.pause_engine(engine(app), false);

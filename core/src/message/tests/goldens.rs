@@ -117,10 +117,11 @@ fn goldens() -> Vec<(String, String)> {
     ] {
         put(name, &card(&f).text);
     }
-    let (by, commit, say) = (
+    let (by, commit, say, waits) = (
         || vec!["ann".to_owned()],
         || "4be1d2a7c0ffee11".to_owned(),
         || "container app: CrashLoopBackOff (exit 1)".to_owned(),
+        || "4be1d2a is rolling out: 1 of 2 updated".to_owned(),
     );
     for (name, how) in [
         ("approved", Settled::Approved { by: by() }),
@@ -133,6 +134,7 @@ fn goldens() -> Vec<(String, String)> {
         ("stale", Settled::Stale { why: "apps/checkout/deploy.yaml changed since it was shown".into() }),
         ("healthy", Settled::Healthy { commit: commit(), by: by() }),
         ("failed", Settled::Failed { commit: Some(commit()), by: by(), say: say() }),
+        ("timed-out", Settled::TimedOut { commit: Some(commit()), by: by(), say: waits() }),
         ("superseded", Settled::Superseded { commit: commit() }),
         ("undelivered", Settled::Undelivered { why: "the branch is protected".into() }),
     ] {
@@ -142,6 +144,7 @@ fn goldens() -> Vec<(String, String)> {
         ("standard", Notice::Standard { commit: commit() }),
         ("healthy", Notice::Healthy { commit: commit(), seconds: 47 }),
         ("failed", Notice::Failed { commit: commit(), say: say(), revert: None }),
+        ("timed-out", Notice::TimedOut { commit: commit(), say: waits(), revert: None }),
         ("held-back", Notice::Held { commit: commit(), say: "a sync window is closed until 06:00".into() }),
         ("healthy-after-all", Notice::Late { commit: commit() }),
         ("no-revert", Notice::NoRevert { say: "apps/checkout/deploy.yaml was changed again".into() }),

@@ -28,7 +28,11 @@ fn goldens_of_the_final_words() {
         ),
         (
             Settled::Failed { commit: Some(commit()), by: by(), say: "one\u{202e}two".into() },
-            "❌ FAILED · prod-eu · cs-7F3K\ncommit 4be1d2a7c0 · approved by ann\nThe engine says: one\\u{202e}two",
+            "❌ FAILED · prod-eu · cs-7F3K\ncommit 4be1d2a7c0 · approved by ann\nSeen: one\\u{202e}two",
+        ),
+        (
+            Settled::TimedOut { commit: Some(commit()), by: by(), say: "it waits".into() },
+            "⏱️ NOT HEALTHY IN TIME · prod-eu · cs-7F3K\ncommit 4be1d2a7c0 · approved by ann\nLast seen: it waits",
         ),
         (
             Settled::Superseded { commit: commit() },
@@ -50,7 +54,7 @@ fn goldens_of_the_final_words() {
     let n = notice(&f, &Notice::Failed { commit: commit(), say: "boom".into(), revert: Some("cs-BBBB".into()) });
     assert!(
         n.text.starts_with(
-            "❌ FAILED · prod-eu · cs-7F3K\ncommit 4be1d2a7c0\nThe engine says: boom\nThe revert is prepared: cs-BBBB\n"
+            "❌ FAILED · prod-eu · cs-7F3K\ncommit 4be1d2a7c0\nSeen: boom\nThe revert is prepared: cs-BBBB\n"
         ),
         "{}",
         n.text

@@ -184,6 +184,7 @@ proptest! {
         let texts = [
             card(&f).text,
             settled(&f, &Settled::Failed { commit: Some(words.clone()), by: vec![words.clone()], say: words.clone() }),
+            settled(&f, &Settled::TimedOut { commit: Some(words.clone()), by: vec![words.clone()], say: words.clone() }),
             settled(&f, &Settled::Rejected { by: words.clone(), reason: Some(words.clone()) }),
             notice(&f, &Notice::Failed { commit: words.clone(), say: words.clone(), revert: Some(words.clone()) }),
             notice(&f, &Notice::Other { say: words.clone() }),
